@@ -1,0 +1,46 @@
+# Every target does its own set-up: it makes $(VENV) once and again only when the dependencies change.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PYTHON=python3.12 picks the Python that $(VENV) is made with (3.11 to 3.13), VENV=path its place."
+
+setup: $(READY)  ## make the environment in .venv, with the tested versions (about 6 GB)
+
+demo: $(READY)  ## train a small detector on the built-in demo set: minutes on a laptop
+	$(BIN)/python scripts/train.py recipe=yolo_csp_n
+	@run=$$(ls -td runs/yolo_csp_n/*/ | head -n 1); \
+	echo "Pictures of training batches and of predictions beside the truth: $${run}pictures/"
+
+test: $(READY)  ## all tests, the slow ones too; ARGS="-k word" are passed on to pytest
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+check: $(READY)  ## ruff, format, pyright and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+format: $(READY)  ## put the code into its form and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and the caches; runs/ and the demo set stay
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit(1)' || { \
+	  echo "detkit needs Python 3.11 to 3.13; '$(PYTHON)' is not. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Making the environment in $(VENV): some minutes and about 6 GB, once."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
+	@touch $@
+
+.PHONY: help setup demo test check format clean
