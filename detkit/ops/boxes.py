@@ -1,0 +1,48 @@
+"""Box formats and what is done to boxes one by one. A plain ``boxes`` is xyxy in pixels."""
+
+import torch
+from torch import Tensor
+
+from detkit.types import Target
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) centre and size."""
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), dim=-1)
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """(..., 4) centre and size to (..., 4) corners."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) top-left and size."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), dim=-1)
+
+
+def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """(..., 4) top-left and size to (..., 4) corners."""
+    return torch.cat((boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]), dim=-1)
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    """(..., 4) to (...) square pixels; 0 where a side is negative."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(..., 4) boxes limited to an image of this size."""
+    height, width = size_hw
+    limits = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def boxes_to_original(boxes: Tensor, target: Target) -> Tensor:
+    """(K, 4) boxes in pixels of the network input to pixels of the original image, clipped to it."""
+    pad = boxes.new_tensor(target.pad_xy * 2)
+    scale = boxes.new_tensor(target.scale_xy * 2)
+    return clip_boxes((boxes - pad) / scale, target.original_hw)

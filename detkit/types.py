@@ -1,0 +1,90 @@
+"""The values that travel between packages, and the letters that name their dimensions.
+
+Dimension letters (a suffix such as ``scores_BAC`` lists them in order):
+    B images, H W pixels, C classes, L levels, A anchor points over all levels,
+    N ground-truth boxes of one image (or the most of any image, where a batch is padded),
+    M ignored (crowd) boxes of one image, P positive points, S = 4 box sides, R distance bins,
+    D box parameters of a point, K top-k or kept detections, Q queries.
+
+Boxes are xyxy in pixels of the network input, float32, unless a name says otherwise.
+They are NamedTuples because Lightning's device transfer and torch's pin_memory know those.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+BoxCoding = Literal["distances", "offsets"]
+
+
+class FeatureSpec(NamedTuple):
+    """What one feature map is like: its channels, its stride in input pixels, its layer's name."""
+
+    channels: int
+    stride: int
+    name: str = ""
+
+
+class Target(NamedTuple):
+    """Ground truth of one image, and the way back to the original image.
+
+    ``network = original * scale_xy + pad_xy``; samples made of several images (mosaic) keep 1 and 0.
+    """
+
+    boxes: Tensor  # (N, 4) xyxy
+    labels: Tensor  # (N,) int64 class index in [0, C)
+    ignored_boxes: Tensor  # (M, 4) xyxy crowd regions: points in them are no negatives
+    image_id: int
+    original_hw: tuple[int, int]
+    scale_xy: tuple[float, float] = (1.0, 1.0)
+    pad_xy: tuple[float, float] = (0.0, 0.0)
+
+
+class Batch(NamedTuple):
+    """What a loader yields: (B, 3, H, W) RGB images and one target for each.
+
+    The loader's images are uint8; after the transfer to the device they are float in [0, 1].
+    """
+
+    images: Tensor
+    targets: list[Target]
+
+
+class YOLOPredictions(NamedTuple):
+    """Raw outputs of a YOLO head for every anchor point; levels in order, rows before columns.
+
+    ``box_coding`` says what ``boxes`` holds (``detkit.ops.box_coding`` turns it into xyxy):
+    "distances": D = 4R logits over R distance bins for left, top, right, bottom; with R = 1 the
+    logarithm of the distance. "offsets": D = 4, centre offset from the cell's corner and log
+    size, in strides (YOLOX).
+    """
+
+    logits: Tensor  # (B, A, C) class logits
+    boxes: Tensor  # (B, A, D) raw box parameters
+    objectness: Tensor | None  # (B, A) logits; None for a head without the branch
+    points: Tensor  # (A, 2) centres of the cells (x, y), pixels
+    strides: Tensor  # (A,) pixels per cell
+    box_coding: BoxCoding
+
+
+class Detections(NamedTuple):
+    """Final detections of one image, best first."""
+
+    boxes: Tensor  # (K, 4) xyxy
+    scores: Tensor  # (K,) in [0, 1]
+    labels: Tensor  # (K,) int64 class index
+
+
+class GroundTruth(NamedTuple):
+    """Annotations of a split as the file has them (no repair), for evaluation. Numpy arrays."""
+
+    image_ids: np.ndarray  # (images,) int64
+    sizes_hw: np.ndarray  # (images, 2) int32
+    boxes_xywh: np.ndarray  # (boxes, 4) float64, original pixels
+    areas: np.ndarray  # (boxes,) float64
+    crowd: np.ndarray  # (boxes,) bool
+    labels: np.ndarray  # (boxes,) int64 class index
+    image_rows: np.ndarray  # (boxes,) int64 row in image_ids
+    category_ids: np.ndarray  # (C,) int64, the file's own id of each class index
+    class_names: tuple[str, ...]

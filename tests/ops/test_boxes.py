@@ -1,0 +1,44 @@
+"""Box formats are inverse to each other; the way back to the original image is the way there reversed."""
+
+import torch
+import torchvision
+
+from detkit.ops.boxes import (
+    box_areas,
+    boxes_to_original,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    xywh_to_xyxy,
+    xyxy_to_cxcywh,
+    xyxy_to_xywh,
+)
+from detkit.types import Target
+
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 20.0], [3.5, 4.0, 3.5, 9.0], [-5.0, 2.0, 30.0, 7.0]])
+
+
+def test_formats_agree_with_torchvision() -> None:
+    for name, convert in (("cxcywh", xyxy_to_cxcywh), ("xywh", xyxy_to_xywh)):
+        torch.testing.assert_close(convert(BOXES), torchvision.ops.box_convert(BOXES, "xyxy", name))
+
+
+def test_formats_are_inverse() -> None:
+    torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(BOXES)), BOXES)
+    torch.testing.assert_close(xywh_to_xyxy(xyxy_to_xywh(BOXES)), BOXES)
+
+
+def test_area_of_an_inverted_box_is_zero() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 5.0], [4.0, 5.0, 0.0, 0.0], [2.0, 2.0, 2.0, 9.0]])
+    assert box_areas(boxes).tolist() == [20.0, 0.0, 0.0]
+
+
+def test_clip_agrees_with_torchvision() -> None:
+    torch.testing.assert_close(clip_boxes(BOXES, (8, 9)), torchvision.ops.clip_boxes_to_image(BOXES, (8, 9)))
+
+
+def test_way_back_to_the_original_image() -> None:
+    """network = original * scale + pad, by hand; what lies outside of the original is clipped."""
+    target = Target(BOXES, torch.zeros(3), BOXES[:0], 7, (100, 200), scale_xy=(0.5, 0.25), pad_xy=(8.0, 4.0))
+    boxes = torch.tensor([[18.0, 9.0, 28.0, 14.0], [0.0, 0.0, 500.0, 500.0]])
+    expected = torch.tensor([[20.0, 20.0, 40.0, 40.0], [0.0, 0.0, 200.0, 100.0]])
+    torch.testing.assert_close(boxes_to_original(boxes, target), expected)
