@@ -1,0 +1,5 @@
+"""Heads: feature maps to raw predictions. They never decode and never compute a loss."""
+
+from detkit.models.heads.yolo import YOLOHead
+
+__all__ = ["YOLOHead"]

@@ -1,0 +1,159 @@
+"""What every backbone, neck and head promises. A new one is added to its table and to nothing else here."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detkit.models import Detector, Preprocess
+from detkit.models.backbones import CSPDarknet
+from detkit.models.heads import YOLOHead
+from detkit.models.necks import FPN, PAN
+from detkit.types import FeatureSpec
+
+BACKBONES: dict[str, Callable[[], Any]] = {
+    "csp_darknet": lambda: CSPDarknet(depth_multiple=0.33, width_multiple=0.25),
+    "csp_darknet_depthwise": lambda: CSPDarknet(depth_multiple=0.33, width_multiple=0.25, depthwise=True),
+}
+SPECS = [FeatureSpec(16, 8, "P3"), FeatureSpec(24, 16, "P4"), FeatureSpec(40, 32, "P5")]
+NECKS: dict[str, Callable[..., Any]] = {
+    "fpn": partial(FPN, depth_multiple=0.33),
+    "fpn_narrow": partial(FPN, channels=[8, 8, 8]),
+    "pan": partial(PAN, depth_multiple=0.33),
+    "pan_depthwise": partial(PAN, depthwise=True, channels=[16, 16, 32]),
+}
+HEADS: dict[str, Callable[..., Any]] = {
+    "yolo": partial(YOLOHead, num_classes=5),
+    "yolo_one_bin": partial(YOLOHead, num_classes=1, num_bins=1, depthwise=True),
+    "yolox": partial(YOLOHead, num_classes=5, objectness=True, box_coding="offsets", num_bins=1),
+}
+
+
+def features(specs: list[FeatureSpec], size_hw: tuple[int, int], images: int = 2) -> list[Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    height, width = size_hw
+    return [torch.randn(images, s.channels, height // s.stride, width // s.stride, generator=rng) for s in specs]
+
+
+def silent_parameters(module: nn.Module) -> list[str]:
+    return [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (96, 160)], ids=str)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbone_specs_tell_the_truth(name: str, size_hw: tuple[int, int]) -> None:
+    backbone = BACKBONES[name]()
+    height, width = size_hw
+    promised = [(2, s.channels, height // s.stride, width // s.stride) for s in backbone.out_specs]
+    assert [tuple(f.shape) for f in backbone(torch.rand(2, 3, height, width))] == promised
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_parameter_learns(name: str) -> None:
+    backbone = BACKBONES[name]()
+    torch.stack([feature.square().mean() for feature in backbone(torch.rand(2, 3, 64, 64))]).sum().backward()
+    assert silent_parameters(backbone) == []
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_one_image_does_not_see_another(name: str) -> None:
+    backbone = BACKBONES[name]().eval()
+    images = torch.rand(2, 3, 64, 64)
+    for both, alone in zip(backbone(images), backbone(images[:1]), strict=True):
+        torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("name", ["fpn", "pan"])
+def test_neck_keeps_strides_for_any_number_of_levels(name: str, levels: int) -> None:
+    neck = NECKS[name](SPECS[-levels:])
+    outputs = neck(features(SPECS[-levels:], (64, 96)))
+    assert [s.stride for s in neck.out_specs] == [s.stride for s in SPECS[-levels:]]
+    assert [tuple(o.shape) for o in outputs] == [
+        (2, s.channels, 64 // s.stride, 96 // s.stride) for s in neck.out_specs
+    ]
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_every_neck_parameter_learns_and_specs_hold(name: str) -> None:
+    neck = NECKS[name](SPECS)
+    outputs = neck(features(SPECS, (64, 64)))
+    assert [o.shape[1] for o in outputs] == [s.channels for s in neck.out_specs]
+    torch.stack([output.square().mean() for output in outputs]).sum().backward()
+    assert silent_parameters(neck) == []
+
+
+def test_pan_lets_the_finest_level_reach_the_coarsest_and_fpn_does_not() -> None:
+    maps = features(SPECS, (64, 64))
+    changed = [maps[0] + 1, *maps[1:]]
+    reaches = {}
+    for name in ("fpn", "pan"):
+        neck = NECKS[name](SPECS).eval()
+        reaches[name] = not torch.equal(neck(maps)[2], neck(changed)[2])
+    assert reaches == {"fpn": False, "pan": True}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_head_speaks_for_every_point(name: str) -> None:
+    head = HEADS[name](SPECS)
+    predictions = head(features(SPECS, (64, 96)))
+    num_points = 8 * 12 + 4 * 6 + 2 * 3
+    assert predictions.logits.shape == (2, num_points, head.num_classes)
+    assert predictions.points.shape == (num_points, 2)
+    assert predictions.strides.unique_consecutive().tolist() == [8, 16, 32]
+    total = predictions.logits.square().mean() + predictions.boxes.square().mean()
+    if predictions.objectness is not None:
+        total = total + predictions.objectness.square().mean()
+    total.backward()
+    assert silent_parameters(head) == []
+
+
+def test_head_output_belongs_to_its_own_cell() -> None:
+    """A change at one cell moves the outputs within the reach of two 3x3 convolutions, and no other level."""
+    head = HEADS["yolo"](SPECS).eval()
+    maps = features(SPECS, (64, 64), images=1)
+    before = head(maps)
+    changed = [m.clone() for m in maps]
+    changed[0][0, :, 4, 5] += 10
+    moved = (head(changed).logits != before.logits).any(-1)[0]
+    cells = ((before.points[moved] - 4) / 8).int().tolist()
+    assert cells == [[column, row] for row in range(2, 7) for column in range(3, 8)]
+    assert not moved[64:].any()
+
+
+def test_classes_start_at_their_prior() -> None:
+    head: Any = YOLOHead(SPECS, num_classes=3, prior=0.02)
+    torch.testing.assert_close(head.class_logits[0].bias.sigmoid(), torch.full((3,), 0.02))
+
+
+def test_detector_joins_any_backbone_neck_and_head() -> None:
+    for neck in NECKS.values():
+        detector = Detector(BACKBONES["csp_darknet"](), neck, HEADS["yolo"])
+        assert detector(torch.rand(1, 3, 64, 64)).logits.shape == (1, 64 + 16 + 4, 5)
+
+
+def test_preprocess_by_hand() -> None:
+    image = torch.tensor([0.1, 0.5, 0.9]).view(1, 3, 1, 1)
+    out = Preprocess("bgr", scale=255.0, mean=(1.0, 2.0, 3.0), std=(2.0, 2.0, 4.0))(image)
+    torch.testing.assert_close(out.flatten(), torch.tensor([(229.5 - 1) / 2, (127.5 - 2) / 2, (25.5 - 3) / 4]))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: CSPDarknet(width_multiple=0), "must be positive; got .* width_multiple=0"),
+        (lambda: CSPDarknet(width_multiple=0.1), "width_multiple=0.1 leaves fewer than 8"),
+        (lambda: FPN([SPECS[0], SPECS[2]]), r"got strides \[8, 32\]"),
+        (lambda: PAN(SPECS, channels=[8]), r"each of the 3 levels; got \[8\]"),
+        (lambda: YOLOHead(SPECS, num_classes=0), "got num_classes=0"),
+        (lambda: YOLOHead(SPECS, num_classes=1, box_coding="offsets"), "needs num_bins=1; got 16"),
+        (lambda: Preprocess("gbr"), "rgb or bgr; got 'gbr'"),  # type: ignore[arg-type]
+        (lambda: Preprocess(std=(1, 0, 1)), r"std must be positive; got \(1, 0, 1\)"),
+    ],
+)
+def test_wrong_arguments_are_named(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
