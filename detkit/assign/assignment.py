@@ -1,0 +1,17 @@
+"""What an assigner makes of predictions and ground truth."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Assignment(NamedTuple):
+    """For every anchor point of a batch: whether it is positive, of which ground truth, and how good.
+
+    ``gt_index_BA`` means something only where ``positive_BA``; ``quality_BA`` is the soft class
+    target of a positive point, in [0, 1], and 0 elsewhere.
+    """
+
+    positive_BA: Tensor  # (B, A) bool
+    gt_index_BA: Tensor  # (B, A) int64 row of the padded ground truth
+    quality_BA: Tensor  # (B, A) float32

@@ -1,0 +1,100 @@
+"""What both YOLO losses do first: decode, assign, and gather the positive points."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from detkit.assign.assignment import Assignment
+from detkit.ops.box_coding import decode_boxes
+from detkit.types import Target, YOLOPredictions
+
+
+class Assigner(Protocol):
+    """Pairs anchor points with ground truth, as ``detkit.assign`` has several."""
+
+    def __call__(
+        self,
+        scores_BAC: Tensor,
+        boxes_BA4: Tensor,
+        points_A2: Tensor,
+        strides_A: Tensor,
+        gt_labels_BN: Tensor,
+        gt_boxes_BN4: Tensor,
+        gt_mask_BN: Tensor,
+    ) -> Assignment: ...
+
+
+class Matches(NamedTuple):
+    """Positive points of a batch with their ground truth, and which points count as negatives."""
+
+    image_P: Tensor  # row of the batch
+    point_P: Tensor  # row among the anchor points
+    labels_P: Tensor
+    gt_boxes_P4: Tensor  # pixels
+    pred_boxes_P4: Tensor  # pixels, with gradient
+    quality_P: Tensor
+    counted_BA: Tensor  # bool; False inside crowd regions, unless positive
+
+
+def match(predictions: YOLOPredictions, targets: list[Target], assigner: Assigner) -> Matches:
+    """Assign ground truth to the anchor points of a batch."""
+    boxes_BA4 = decode_boxes(predictions.boxes, predictions.points, predictions.strides, predictions.box_coding)
+    scores_BAC = predictions.logits.detach().float().sigmoid()
+    if predictions.objectness is not None:
+        scores_BAC = scores_BAC * predictions.objectness.detach().float().sigmoid()[..., None]
+    labels_BN, gt_boxes_BN4, mask_BN = pad_targets(targets)
+    assignment = assigner(
+        scores_BAC, boxes_BA4.detach(), predictions.points, predictions.strides, labels_BN, gt_boxes_BN4, mask_BN
+    )
+    image_P, point_P = assignment.positive_BA.nonzero(as_tuple=True)
+    row_P = assignment.gt_index_BA[image_P, point_P]
+    return Matches(
+        image_P,
+        point_P,
+        labels_BN[image_P, row_P],
+        gt_boxes_BN4[image_P, row_P],
+        boxes_BA4[image_P, point_P],
+        assignment.quality_BA[image_P, point_P],
+        assignment.positive_BA | ~points_in_crowds(predictions.points, targets),
+    )
+
+
+def pad_targets(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels (B, N), boxes (B, N, 4) and a mask (B, N) of what is no padding; N is the most of any image."""
+    most = max(len(target.labels) for target in targets)
+    boxes = targets[0].boxes
+    labels_BN = torch.zeros(len(targets), most, dtype=torch.int64, device=boxes.device)
+    boxes_BN4 = boxes.new_zeros(len(targets), most, 4)
+    mask_BN = torch.zeros(len(targets), most, dtype=torch.bool, device=boxes.device)
+    for image, target in enumerate(targets):
+        count = len(target.labels)
+        labels_BN[image, :count] = target.labels
+        boxes_BN4[image, :count] = target.boxes
+        mask_BN[image, :count] = True
+    return labels_BN, boxes_BN4, mask_BN
+
+
+def points_in_crowds(points_A2: Tensor, targets: list[Target]) -> Tensor:
+    """(B, A) True where a point lies in a crowd region of its image: neither object nor background."""
+    inside_BA = torch.zeros(len(targets), len(points_A2), dtype=torch.bool, device=points_A2.device)
+    for image, target in enumerate(targets):
+        if len(target.ignored_boxes):
+            boxes_M14 = target.ignored_boxes[:, None]
+            above = (points_A2 >= boxes_M14[..., :2]) & (points_A2 <= boxes_M14[..., 2:])
+            inside_BA[image] = above.all(-1).any(0)
+    return inside_BA
+
+
+def average_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a number over all ranks, at least 1.
+
+    Note [one normaliser for all ranks]: gradients are averaged over ranks, so a sum divided by the
+    ranks' mean normaliser gives the gradient of one process on the joined batch.
+    """
+    if dist.is_available() and dist.is_initialized():
+        value = value.clone()
+        dist.all_reduce(value)
+        value = value / dist.get_world_size()
+    return value.clamp(min=1)
