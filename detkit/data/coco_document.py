@@ -1,0 +1,157 @@
+"""A COCO annotation file to plain columns, every value of the right type or named as a fault."""
+
+import json
+import reprlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detkit.data.findings import Findings
+from detkit.errors import DataError
+
+_MISSING = object()
+_RULE = "it must be an object with images, annotations and categories"
+_TOO_LARGE = 1e9  # px: also refuses NaN and Infinity, which no comparison holds
+
+
+class CocoColumns(NamedTuple):
+    """The tables of the file, rows in its order, nothing repaired."""
+
+    image_ids: np.ndarray  # (images,) int64
+    sizes_hw: np.ndarray  # (images, 2) int32
+    file_names: list[str]
+    annotation_ids: np.ndarray  # (boxes,) int64
+    box_image_ids: np.ndarray  # (boxes,) int64
+    box_category_ids: np.ndarray  # (boxes,) int64
+    boxes_xywh: np.ndarray  # (boxes, 4) float64
+    areas: np.ndarray  # (boxes,) float64: width * height where the file has none
+    crowd: np.ndarray  # (boxes,) bool
+    category_ids: np.ndarray  # (C,) int64, ascending
+    class_names: tuple[str, ...]  # in the order of category_ids
+
+
+def read_columns(file: Path) -> CocoColumns:
+    """Read the file once; the parsed JSON is let go.
+
+    Raises:
+        DataError: one for all values of a wrong type, or if the file is no COCO annotation file.
+    """
+    document = _read_json(file)
+    findings = Findings(file)
+    images = _Table(document, "images", "image", findings)
+    boxes = _Table(document, "annotations", "annotation", findings)
+    categories = _Table(document, "categories", "category", findings)
+    heights = images.column("height", _is_size, "a whole number from 1", fill=1)
+    widths = images.column("width", _is_size, "a whole number from 1", fill=1)
+    stated_boxes = boxes.column("bbox", _is_box, "[x, y, width, height] in finite numbers", fill=[0, 0, 0, 0])
+    boxes_xywh = np.array(stated_boxes, dtype=np.float64).reshape(-1, 4)
+    stated_areas = boxes.column("area", _is_area, "a finite number from 0", fill=None, default=None)
+    areas = np.array(stated_areas, dtype=np.float64)  # none becomes NaN
+    names = categories.column("name", _is_text, "a text", fill="")
+    order = np.argsort(categories.ids, kind="stable")
+    columns = CocoColumns(
+        image_ids=images.ids,
+        sizes_hw=np.stack((np.array(heights, dtype=np.int32), np.array(widths, dtype=np.int32)), axis=1),
+        file_names=images.column("file_name", _is_text, "a text", fill=""),
+        annotation_ids=boxes.ids,
+        box_image_ids=np.array(boxes.column("image_id", _is_integer, "a whole number", fill=0), dtype=np.int64),
+        box_category_ids=np.array(boxes.column("category_id", _is_integer, "a whole number", fill=0), dtype=np.int64),
+        boxes_xywh=boxes_xywh,
+        areas=np.where(np.isnan(areas), boxes_xywh[:, 2] * boxes_xywh[:, 3], areas),
+        crowd=np.array(boxes.column("iscrowd", _is_flag, "0 or 1", fill=0, default=0), dtype=bool),
+        category_ids=categories.ids[order],
+        class_names=tuple(names[row] for row in order),
+    )
+    findings.raise_faults()
+    return columns
+
+
+class _Table:
+    """One list of the document, asked for column by column; wrong values become faults.
+
+    Args:
+        document: the whole file.
+        key: of the list.
+        record: what one of its records is called.
+        findings: takes the faults.
+    """
+
+    def __init__(self, document: dict[str, Any], key: str, record: str, findings: Findings) -> None:
+        self.records = document[key]
+        self.key = key
+        self.record = record
+        self.findings = findings
+        self.ids = np.zeros(0, dtype=np.int64)
+        if not isinstance(self.records, list) or not all(isinstance(record, dict) for record in self.records):
+            raise DataError(f"{findings.file}: {key!r} must be a list of objects, as in COCO's annotation files")
+        self.ids = np.array(self.column("id", _is_integer, "a whole number", fill=0), dtype=np.int64)
+
+    def column(
+        self, key: str, is_right: Callable[[Any], bool], rule: str, fill: Any, default: Any = _MISSING
+    ) -> list[Any]:
+        """Values of one key; wrong ones are replaced by ``fill``, for a fault will end the run."""
+        values = [record.get(key, default) for record in self.records]
+        wrong = [row for row, value in enumerate(values) if not is_right(value)]
+        places = (f"{self._name(row)} has {_show(values[row])}" for row in wrong)
+        self.findings.fault(f"{self.key} whose {key} is not {rule}", len(wrong), places, "correct or remove them")
+        for row in wrong:
+            values[row] = fill
+        return values
+
+    def _name(self, row: int) -> str:
+        return f"{self.record} {self.ids[row]}" if len(self.ids) else f"{self.key}[{row}]"
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        document = json.loads(text)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a JSON file: byte {error.start} is no UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{file}: not a COCO annotation file: its JSON is nested too deeply") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{file}: not a COCO annotation file: it is a {type(document).__name__}; {_RULE}")
+    if missing := [key for key in ("images", "annotations", "categories") if key not in document]:
+        raise DataError(f"{file}: not a COCO annotation file: it lacks {', '.join(missing)}; {_RULE}")
+    return document
+
+
+def _show(value: Any) -> str:
+    return "none" if value is _MISSING else reprlib.repr(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return (type(value) is int and -(2**63) <= value < 2**63) or (
+        type(value) is float and value.is_integer() and abs(value) < 2**53
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return _is_integer(value) and 1 <= value < 2**31
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and value != "" and value == value.encode(errors="ignore").decode()
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -_TOO_LARGE < value < _TOO_LARGE
+
+
+def _is_box(value: Any) -> bool:
+    return type(value) is list and len(value) == 4 and all(_is_number(number) for number in value)
+
+
+def _is_area(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value < _TOO_LARGE**2)
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) in (int, bool) and value in (0, 1)

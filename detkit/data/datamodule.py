@@ -1,0 +1,266 @@
+"""A COCO data set for Lightning: found, checked, augmented, batched."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from detkit.data.augmentation import Augmentation, augmentation_faults
+from detkit.data.coco import CocoIndex, load_index
+from detkit.data.dataset import DetectionDataset
+from detkit.data.demo import default_demo_root, make_demo
+from detkit.data.layout import Split
+from detkit.data.loader import Loader, TrainLoader, lightning_position
+from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
+from detkit.data.splits import Explicit, check_same_classes, find_splits, no_split
+from detkit.types import Batch, GroundTruth
+
+
+class CocoDataModule(L.LightningDataModule):
+    """Train and validation batches of a COCO-format data set.
+
+    Every training sample is a pure function of (seed, epoch, row of the image) and of these settings: the
+    number of workers, the size of the cache and a resume in the middle of an epoch change nothing.
+
+    Args:
+        root: folder of the data set, in a layout that ``find_layout`` knows; None: the demo set.
+        image_hw: input size of the network, multiples of 32.
+        batch_size: training images per device.
+        val_batch_size: validation images per device; None: as ``batch_size``.
+        num_workers: processes that make samples, for training and for validation; 0: this one.
+        seed: of order and augmentation.
+        train_annotations: annotation file, relative to ``root``, where the layout is another.
+        train_images: folder of its images.
+        val_annotations: the same for validation.
+        val_images: the same for validation.
+        mosaic_probability: of a sample made of four images; the others are made of one.
+        mixup_probability: of a second image laid over the sample, both at half strength.
+        close_mosaic_epochs: in so many last epochs of ``trainer.max_epochs`` a sample is one image,
+            flipped and coloured, in the letterbox of validation; no mosaic, mixup, affine or transforms.
+        scale: smallest and largest factor on the size at which an image fits the input.
+        translate: largest shift, as a fraction of the input's sides.
+        degrees: largest turn. 0 here and for ``shear`` is three times as fast.
+        shear: largest lean in degrees, along both axes.
+        flip_probability: of a mirror image, left to right.
+        vertical_flip_probability: of one top to bottom.
+        hue_degrees: largest turn of the hue. The published YOLOX settings are about 10, 0.2 and 0.12 of these three.
+        saturation: largest change of the saturation, as a fraction.
+        brightness: largest change of the brightness, as a fraction.
+        multi_scale: smallest and largest factor on ``image_hw``; each training batch draws a size
+            of multiples of 32 between them. None: always ``image_hw``.
+        transforms: albumentations transforms, applied to the finished sample; they must keep its size.
+        min_box_px: a training box that is narrower or lower than this after clipping is dropped,
+        min_visible_frac: and one of whose area less than this fraction is inside of the image.
+        cache_mb: decoded training images kept in memory, over all workers of a device.
+
+    Raises:
+        ValueError: if a value is out of its range; all of them at once.
+    """
+
+    def __init__(  # noqa: PLR0913, a recipe's page of settings: flat, so that each is one short override
+        self,
+        *,
+        root: str | None = None,
+        image_hw: tuple[int, int] = (640, 640),
+        batch_size: int = 16,
+        val_batch_size: int | None = None,
+        num_workers: int = 2,
+        seed: int = 0,
+        train_annotations: str | None = None,
+        train_images: str | None = None,
+        val_annotations: str | None = None,
+        val_images: str | None = None,
+        mosaic_probability: float = 1.0,
+        mixup_probability: float = 0.0,
+        close_mosaic_epochs: int = 10,
+        scale: tuple[float, float] = (0.5, 1.5),
+        translate: float = 0.1,
+        degrees: float = 0.0,
+        shear: float = 0.0,
+        flip_probability: float = 0.5,
+        vertical_flip_probability: float = 0.0,
+        hue_degrees: float = 5.0,
+        saturation: float = 0.7,
+        brightness: float = 0.4,
+        multi_scale: tuple[float, float] | None = None,
+        transforms: Sequence[Any] = (),
+        min_box_px: float = 2.0,
+        min_visible_frac: float = 0.1,
+        cache_mb: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.image_hw = image_hw
+        self.batch_size = batch_size
+        self.val_batch_size = batch_size if val_batch_size is None else val_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.explicit: Explicit = {"train": (train_annotations, train_images), "val": (val_annotations, val_images)}
+        self.close_mosaic_epochs = close_mosaic_epochs
+        self.multi_scale = multi_scale
+        self.cache_mb = cache_mb
+        self.augmentation = Augmentation(
+            mosaic_probability=mosaic_probability,
+            mixup_probability=mixup_probability,
+            scale=scale,
+            translate=translate,
+            degrees=degrees,
+            shear=shear,
+            flip_probability=flip_probability,
+            vertical_flip_probability=vertical_flip_probability,
+            hue_degrees=hue_degrees,
+            saturation=saturation,
+            brightness=brightness,
+            min_box_px=min_box_px,
+            min_visible_frac=min_visible_frac,
+            transforms=transforms,
+        )
+        self._indices: dict[str, CocoIndex] = {}
+        self._loaders: list[Loader] = []
+        faults = [*_size_faults(self), *augmentation_faults(self.augmentation)]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def prepare(self) -> None:
+        """Find, read and check the splits, and report once what is odd in them.
+
+        Training data may be missing, for an evaluation; ``setup`` for a fit asks for it.
+
+        Raises:
+            DataError: if the data cannot be used, naming every fault; if there is no validation
+                split; if the splits have different classes.
+        """
+        if self._indices:
+            return
+        indices = {name: load_index(*split) for name, split in self._find_splits().items()}
+        for name, index in indices.items():
+            rank_zero_info(f"{name}: {index.report}")
+        if "train" in indices:
+            check_same_classes(indices["train"], indices["val"])
+        self._indices = indices
+
+    @override
+    def setup(self, stage: str) -> None:
+        """For Lightning: ``prepare``, and a look whether the stage has its data.
+
+        Raises:
+            DataError: as ``prepare``; and if a fit has no training split.
+        """
+        self.prepare()
+        if stage == "fit":
+            self._index("train")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class index."""
+        return self._index("val").class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the annotations say, of all splits in use."""
+        self.prepare()
+        return hashlib.sha256("".join(index.fingerprint for index in self._indices.values()).encode()).hexdigest()
+
+    def ground_truth(self) -> GroundTruth:
+        """The validation split as its file has it, for the metric."""
+        return self._index("val").ground_truth()
+
+    @override
+    def train_dataloader(self) -> TrainLoader:
+        """Batches from where the trainer stands, or from the first on without one."""
+        index = self._index("train")
+        augmentation = self.augmentation_until(self.trainer.max_epochs if self.trainer else None)
+        cache_bytes = self.cache_mb * 2**20 // max(1, self.num_workers)
+        sampler = KeySampler(
+            len(index),
+            self.batch_size,
+            multi_scale_sizes(self.image_hw, self.multi_scale),
+            self.seed,
+            *self._rank_and_world_size(),
+        )
+        dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes)
+        position = functools.partial(lightning_position, self.trainer) if self.trainer else None
+        loader = TrainLoader(dataset, sampler, self.num_workers, position)
+        self._loaders.append(loader)
+        return loader
+
+    @override
+    def val_dataloader(self) -> Loader:
+        """Every validation image once over all ranks."""
+        index = self._index("val")
+        sampler = InOrderSampler(len(index), self.val_batch_size, self.image_hw, *self._rank_and_world_size())
+        loader = Loader(DetectionDataset(index), sampler, self.num_workers)
+        self._loaders.append(loader)
+        return loader
+
+    @override
+    def teardown(self, stage: str) -> None:
+        """End the workers."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        """Lightning does not call ``teardown`` for a run that failed."""
+        self.teardown("exception")
+
+    @override
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Images as float32 in [0, 1], on the device that they are on by now."""
+        return batch._replace(images=batch.images.float().div_(255))
+
+    def augmentation_until(self, max_epochs: int | None) -> Augmentation:
+        """The augmentation of a run of so many epochs; None or -1: of a run without a last epoch."""
+        if max_epochs is None or max_epochs < 0 or self.close_mosaic_epochs == 0:
+            return self.augmentation
+        return replace(self.augmentation, plain_from_epoch=max_epochs - self.close_mosaic_epochs)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _index(self, name: str) -> CocoIndex:
+        self.prepare()
+        if name not in self._indices:
+            raise no_split(name, self.root)
+        return self._indices[name]
+
+    def _find_splits(self) -> dict[str, Split]:
+        if self.root is None and not any(any(paths) for paths in self.explicit.values()):
+            folder = make_demo(default_demo_root())
+            rank_zero_info(f"the demo set lies in {folder}")
+            return find_splits(str(folder), self.explicit)
+        return find_splits(self.root, self.explicit)
+
+
+def _size_faults(data: CocoDataModule) -> list[str]:
+    image_hw, multi_scale = data.image_hw, data.multi_scale
+    at_least = {
+        "batch_size": (data.batch_size, 1),
+        "val_batch_size": (data.val_batch_size, 1),
+        "num_workers": (data.num_workers, 0),
+        "seed": (data.seed, 0),
+        "close_mosaic_epochs": (data.close_mosaic_epochs, 0),
+        "cache_mb": (data.cache_mb, 0),
+    }
+    faults = [
+        f"{name} must be at least {least}; got {value}" for name, (value, least) in at_least.items() if value < least
+    ]
+    if any(side < SIZE_STEP_PX or side % SIZE_STEP_PX for side in image_hw):
+        faults.append(f"image_hw must be multiples of {SIZE_STEP_PX}, the largest stride; got {list(image_hw)}")
+    elif multi_scale is not None and not multi_scale_sizes(image_hw, multi_scale):
+        faults.append(
+            f"multi_scale must be the smallest and the largest factor on image_hw, with a multiple of {SIZE_STEP_PX} "
+            f"pixels between them; got {list(multi_scale)}"
+        )
+    for name, paths in data.explicit.items():
+        if (paths[0] is None) != (paths[1] is None):
+            faults.append(
+                f"{name}_annotations and {name}_images must be given together; got {paths[0]!r}, {paths[1]!r}"
+            )
+    return faults

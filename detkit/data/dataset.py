@@ -1,0 +1,222 @@
+"""One sample from one key: the same image and boxes, whichever process makes it and whenever."""
+
+import math
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from detkit.data.augmentation import Augmentation
+from detkit.data.coco import CocoIndex
+from detkit.data.decode_image import decode_image
+from detkit.data.mosaic import mixup, place_mosaic, place_single
+from detkit.data.sampler import SampleKey, stream
+from detkit.data.transforms import (
+    Sample,
+    UserTransforms,
+    affine_matrix,
+    blank,
+    change_colour,
+    compose,
+    flip,
+    is_visible,
+    keep_visible,
+    letterbox,
+    move_boxes,
+    paste,
+    reduction_for,
+)
+from detkit.errors import DataError
+from detkit.types import Target
+
+
+class ImageCache:
+    """Decoded images of this process, the latest used ones up to a number of bytes; 0: none."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    def get(self, row: int, reduce: int) -> np.ndarray | None:
+        """The image of a row at 1 / reduce of its size, if it is here."""
+        image = self._images.get((row, reduce))
+        if image is not None:
+            self._images.move_to_end((row, reduce))
+        return image
+
+    def put(self, row: int, reduce: int, image: np.ndarray) -> None:
+        """Keep an image; nobody may write to it from here on."""
+        if image.nbytes > self.max_bytes:
+            return
+        image.flags.writeable = False
+        self._images[row, reduce] = image
+        self.num_bytes += image.nbytes
+        while self.num_bytes > self.max_bytes:
+            _, oldest = self._images.popitem(last=False)
+            self.num_bytes -= oldest.nbytes
+
+
+class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
+    """Samples of a split as a pure function of (seed, epoch, row, image_hw).
+
+    Args:
+        index: of the split.
+        augmentation: of training; None: every image only letterboxed.
+        seed: of the augmentation.
+        cache_bytes: how much of the decoded images each process keeps. It changes the time only.
+    """
+
+    def __init__(
+        self, index: CocoIndex, augmentation: Augmentation | None = None, seed: int = 0, cache_bytes: int = 0
+    ) -> None:
+        self.index = index
+        self.augmentation = augmentation
+        self.seed = seed
+        self.cache = ImageCache(cache_bytes)
+        self._transforms = UserTransforms(augmentation.transforms) if augmentation and augmentation.transforms else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> tuple[np.ndarray, Target]:
+        """(H, W, 3) uint8 RGB image and its target.
+
+        Raises:
+            DataError: if an image cannot be decoded, or has another size than the index says.
+        """
+        if self.augmentation is None:
+            return self._letterboxed(Sample(self._read(key.row), *self.index.boxes_of(key.row)), key)
+        rng = stream(self.seed, 1, key.epoch, key.row)
+        if key.epoch >= self.augmentation.plain_from_epoch:
+            return self._plain(rng, self.augmentation, key)
+        return self._augmented(rng, self.augmentation, key)
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[np.ndarray, Target]] | DataError:
+        """The samples of a batch, or what is wrong with one of them.
+
+        As a value, because an exception that leaves a worker arrives as the text of its traceback.
+        """
+        try:
+            return [self[key] for key in keys]
+        except DataError as error:
+            return error
+
+    def _plain(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> tuple[np.ndarray, Target]:
+        """Flip and colour, then the letterbox of validation: what the last epochs train on."""
+        image = _jitter(rng, augmentation, self._read(key.row))
+        sample = _draw_flip(rng, augmentation, Sample(image, *self.index.boxes_of(key.row)))
+        return self._letterboxed(sample, key)
+
+    def _letterboxed(self, sample: Sample, key: SampleKey) -> tuple[np.ndarray, Target]:
+        image, scale_xy = letterbox(sample.image, key.image_hw)
+        factors = np.array(scale_xy * 2, np.float32)
+        return image, self._target(sample._replace(boxes=sample.boxes * factors), key.row, scale_xy)
+
+    def _augmented(
+        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey
+    ) -> tuple[np.ndarray, Target]:
+        if rng.random() < augmentation.mosaic_probability:
+            sample = self._mosaic(rng, augmentation, key)
+        else:
+            sample = self._single(rng, augmentation, key.row, key.image_hw)
+        if rng.random() < augmentation.mixup_probability:
+            partner = int(rng.integers(len(self)))
+            sample = mixup(sample, self._single(rng, augmentation, partner, key.image_hw))
+        sample = sample._replace(image=_jitter(rng, augmentation, sample.image))
+        sample = _draw_flip(rng, augmentation, sample)
+        sample = keep_visible(sample, augmentation.min_box_px, augmentation.min_visible_frac)
+        if self._transforms is not None:
+            sample = keep_visible(self._transforms(sample, rng), augmentation.min_box_px, 0)
+        return sample.image, self._target(sample, key.row, (1.0, 1.0))
+
+    def _mosaic(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> Sample:
+        rows = [key.row, *rng.integers(len(self), size=3).tolist()]
+        height, width = key.image_hw
+        meeting_x, meeting_y = rng.uniform(-0.5, 0.5, 2)
+        placements = place_mosaic(
+            [self._size_hw(row) for row in rows], key.image_hw, (meeting_x * width, meeting_y * height)
+        )
+        return self._draw(rows, placements, _draw_affine(rng, augmentation, key.image_hw), key.image_hw)
+
+    def _single(
+        self, rng: np.random.Generator, augmentation: Augmentation, row: int, image_hw: tuple[int, int]
+    ) -> Sample:
+        placement = place_single(self._size_hw(row), image_hw)
+        return self._draw([row], [placement], _draw_affine(rng, augmentation, image_hw), image_hw)
+
+    def _draw(
+        self, rows: list[int], placements: list[np.ndarray], plane_to_canvas: np.ndarray, image_hw: tuple[int, int]
+    ) -> Sample:
+        """Each image pasted into its part of the canvas, and its boxes moved with it."""
+        canvas = blank(image_hw)
+        boxes, labels, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool)]
+        for row, placement in zip(rows, placements, strict=True):
+            matrix = compose(plane_to_canvas, placement)
+            if not is_visible(matrix, self._size_hw(row), image_hw):
+                continue
+            reduce = reduction_for(matrix)
+            to_reduced = np.array([reduce, reduce, 1])
+            drawn = paste(canvas, self._read(row, reduce), matrix * to_reduced) / to_reduced
+            row_boxes, row_labels, row_crowd = self.index.boxes_of(row)
+            boxes.append(move_boxes(row_boxes, drawn))
+            labels.append(row_labels)
+            crowd.append(row_crowd)
+        return Sample(canvas, np.concatenate(boxes), np.concatenate(labels), np.concatenate(crowd))
+
+    def _size_hw(self, row: int) -> tuple[int, int]:
+        height, width = self.index.sizes_hw[row].tolist()
+        return height, width
+
+    def _read(self, row: int, reduce: int = 1) -> np.ndarray:
+        image = self.cache.get(row, reduce)
+        if image is not None:
+            return image
+        try:
+            image = decode_image(self.index.path(row), reduce)
+        except DataError as error:
+            raise DataError(f"image {self.index.image_ids[row]}: {error}") from error
+        height, width = self._size_hw(row)
+        if image.shape[:2] != (math.ceil(height / reduce), math.ceil(width / reduce)):
+            raise DataError(
+                f"image {self.index.image_ids[row]}: {self.index.path(row)} has another size than the annotations' "
+                f"{width} x {height}: it was changed after the start"
+            )
+        self.cache.put(row, reduce, image)
+        return image
+
+    def _target(self, sample: Sample, row: int, scale_xy: tuple[float, float]) -> Target:
+        return Target(
+            boxes=torch.from_numpy(sample.boxes[~sample.crowd]),
+            labels=torch.from_numpy(sample.labels[~sample.crowd]),
+            ignored_boxes=torch.from_numpy(sample.boxes[sample.crowd]),
+            image_id=int(self.index.image_ids[row]),
+            original_hw=self._size_hw(row),
+            scale_xy=scale_xy,
+        )
+
+
+def _draw_affine(rng: np.random.Generator, augmentation: Augmentation, image_hw: tuple[int, int]) -> np.ndarray:
+    """The random affine from the plane to the canvas; the plane's origin lands near the canvas' middle."""
+    height, width = image_hw
+    scale = rng.uniform(*augmentation.scale)
+    turn, lean_x, lean_y, shift_x, shift_y = rng.uniform(-1, 1, 5)
+    shift_xy = (width * (0.5 + shift_x * augmentation.translate), height * (0.5 + shift_y * augmentation.translate))
+    shear_xy = (lean_x * augmentation.shear, lean_y * augmentation.shear)
+    return affine_matrix((scale, scale), shift_xy, turn * augmentation.degrees, shear_xy)
+
+
+def _jitter(rng: np.random.Generator, augmentation: Augmentation, image: np.ndarray) -> np.ndarray:
+    hue, saturation, brightness = rng.uniform(-1, 1, 3)
+    return change_colour(
+        image,
+        hue * augmentation.hue_degrees,
+        1 + saturation * augmentation.saturation,
+        1 + brightness * augmentation.brightness,
+    )
+
+
+def _draw_flip(rng: np.random.Generator, augmentation: Augmentation, sample: Sample) -> Sample:
+    horizontal, vertical = rng.random(2) < (augmentation.flip_probability, augmentation.vertical_flip_probability)
+    return flip(sample, bool(horizontal), bool(vertical))

@@ -1,0 +1,131 @@
+"""The demo set: drawn on first use, the same on every machine, on disk in COCO layout."""
+
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
+from detkit.errors import DataError
+
+VERSION = 1  # a change of the pictures is a new set, in a new folder
+SPLITS = {"train": 240, "val": 60}  # images
+
+_MARKER = "demo.json"
+
+
+def default_demo_root() -> Path:
+    """Where the demo set lies: DETKIT_DEMO in the environment, else the user's cache folder.
+
+    Raises:
+        DataError: if the user has no home folder and the variable is not set.
+    """
+    if chosen := os.environ.get("DETKIT_DEMO"):
+        return Path(chosen).expanduser()
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise DataError("there is no home folder for the demo set; set DETKIT_DEMO to a folder for it") from error
+    return cache / "detkit" / f"demo-v{VERSION}"
+
+
+def make_demo(folder: str | Path) -> Path:
+    """The folder, holding the demo set: drawn if it is not there yet, in some seconds.
+
+    It appears whole or not at all: it is drawn beside its place and then renamed, so several
+    processes may ask for it at once.
+
+    Raises:
+        DataError: if it cannot be written there, or if something else lies there.
+    """
+    folder = Path(folder).expanduser()
+    if _is_complete(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write(draft)
+            _publish(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the demo set cannot be written there: {error.strerror}; "
+            "set DETKIT_DEMO to a folder that can be written, or data.root to your own data"
+        ) from error
+    return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return json.loads((folder / _MARKER).read_text()) == _marker()
+    except (OSError, ValueError):
+        return False
+
+
+def _marker() -> dict[str, int]:
+    return {"version": VERSION, **SPLITS}
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    draft.chmod(0o755)  # temporary folders are closed to others
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if not folder.exists():
+            raise
+        if not _is_complete(folder):  # else another process was faster, with the same pictures
+            raise DataError(
+                f"{folder}: not the demo set of this version; remove it or choose another folder"
+            ) from error
+
+
+def _write(folder: Path) -> None:
+    (folder / "annotations").mkdir()
+    for number, (split, count) in enumerate(SPLITS.items()):
+        (folder / split).mkdir()
+        with ThreadPoolExecutor() as threads:  # numpy and cv2 let go of the interpreter's lock
+            rngs = (np.random.Generator(np.random.Philox([number, row])) for row in range(count))
+            scenes = list(threads.map(draw_scene, rngs))
+        for row, scene in enumerate(scenes):
+            _, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            (folder / split / _file_name(row)).write_bytes(jpeg.tobytes())
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(_document(scenes)))
+    (folder / _MARKER).write_text(json.dumps(_marker()))
+
+
+def _document(scenes: list[Scene]) -> dict[str, object]:
+    """COCO annotations: ids from 1, boxes xywh."""
+    images = [
+        {"id": row + 1, "file_name": _file_name(row), "height": scene.image.shape[0], "width": scene.image.shape[1]}
+        for row, scene in enumerate(scenes)
+    ]
+    annotations = [
+        {
+            "image_id": row + 1,
+            "category_id": int(label) + 1,
+            "bbox": [int(x1), int(y1), int(x2 - x1), int(y2 - y1)],
+            "area": int(area),
+            "iscrowd": int(crowd),
+        }
+        for row, scene in enumerate(scenes)
+        for (x1, y1, x2, y2), label, area, crowd in zip(
+            scene.boxes, scene.labels, scene.areas, scene.crowd, strict=True
+        )
+    ]
+    return {
+        "info": {"description": "detkit's demo set: drawn parts on a workbench", "version": str(VERSION)},
+        "images": images,
+        "annotations": [{"id": number, **record} for number, record in enumerate(annotations, start=1)],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASS_NAMES)],
+    }
+
+
+def _file_name(row: int) -> str:
+    return f"{row:06d}.jpg"

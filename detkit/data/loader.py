@@ -1,0 +1,138 @@
+"""Batches of samples, made by worker processes or by this one; the stream is the same."""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from detkit.data.dataset import DetectionDataset
+from detkit.data.sampler import InOrderSampler, KeySampler
+from detkit.errors import DataError
+from detkit.types import Batch, Target
+
+Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: where the sampler stands
+
+
+class Loader:
+    """Batches of a split; images (B, 3, H, W) uint8 in channels_last order.
+
+    No subclass of DataLoader: Lightning would put its own sampler into one on several devices.
+
+    Args:
+        dataset: makes the samples.
+        sampler: decides which.
+        num_workers: processes, which stay alive between epochs until ``close``; 0: this one.
+    """
+
+    def __init__(self, dataset: DetectionDataset, sampler: KeySampler | InOrderSampler, num_workers: int = 0) -> None:
+        self.dataset = dataset
+        self.num_workers = num_workers
+        self._sampler = sampler
+        self._loader: DataLoader[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches.
+
+        Raises:
+            DataError: if an image cannot be decoded.
+        """
+        if self._loader is None:
+            self._loader = self._make_loader()
+        for packed in self._loader:
+            if isinstance(packed, DataError):
+                raise packed
+            images, targets = packed
+            yield Batch(images, [_change_arrays(target, torch.from_numpy) for target in targets])
+
+    def close(self) -> None:
+        """End the workers. Left to the garbage collector, torch waits five seconds for each of them."""
+        self._loader = None
+
+    def _make_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self._sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=_start_worker,
+        )
+
+
+class TrainLoader(Loader):
+    """One epoch of batches per iteration, from where training stands.
+
+    # Note [lazy position]
+    The position is read when the first batch is asked for, not when the iterator is made: Lightning
+    makes iterators before it has restored its progress from a checkpoint, and workers that fetch
+    ahead from then on would show the first resumed epoch in the order of epoch 0.
+
+    Args:
+        dataset: makes the samples.
+        sampler: decides which, and counts the batches that were used.
+        num_workers: processes, which stay alive between epochs; 0: this one.
+        position: where training stands; without it or where it gives None, the sampler knows.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, sampler: KeySampler, num_workers: int = 0, position: Position | None = None
+    ) -> None:
+        super().__init__(dataset, sampler, num_workers)
+        self.key_sampler = sampler
+        self._position = position
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch that are not done yet."""
+        position = self._position() if self._position is not None else None
+        if position is not None:
+            self.key_sampler.move_to(*position)
+        for batch in super().__iter__():
+            self.key_sampler.batch_done()  # before it is handed out: nobody may ask for the one after the last
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the sampler stands; with this Lightning knows that the loader can resume."""
+        return self.key_sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Stand there again."""
+        self.key_sampler.load_state_dict(state)
+
+
+def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
+    """Where Lightning's own counters stand; they are in its checkpoints, so nothing else has to be."""
+    if not trainer.training:
+        return None
+    return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def collate(samples: list[tuple[np.ndarray, Target]] | DataError) -> tuple[Tensor, list[Target]] | DataError:
+    """Images stacked, targets with numpy arrays; a fault is handed on.
+
+    Numpy, because every tensor that leaves a worker costs a file descriptor and a system call or two.
+    """
+    if isinstance(samples, DataError):
+        return samples
+    images = default_collate([torch.from_numpy(image) for image, _ in samples])  # in shared memory in a worker
+    return images.permute(0, 3, 1, 2), [_change_arrays(target, torch.Tensor.numpy) for _, target in samples]
+
+
+def _change_arrays(target: Target, change: Callable[[Any], Any]) -> Target:
+    return target._replace(
+        boxes=change(target.boxes), labels=change(target.labels), ignored_boxes=change(target.ignored_boxes)
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # else every worker would use all cores
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
