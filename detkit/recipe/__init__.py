@@ -1,0 +1,33 @@
+"""Recipes: load, check, build. The only package that knows YAML and dotted paths.
+
+Example::
+
+    plan = recipe.load(["recipe=yolo_csp", "data.batch_size=8"])  # file and arguments; imports nothing heavy
+    recipe.check(plan)  # every argument against its constructor; imports them, touches no data
+    parts = recipe.build(plan)  # data, model, loss, ...
+"""
+
+from detkit.recipe.building import Parts, build, instantiate
+from detkit.recipe.checking import check
+from detkit.recipe.loading import TRUSTED, from_dict, load
+from detkit.recipe.overrides import parse
+from detkit.recipe.plan import Change, Plan, Settings
+from detkit.recipe.show import console, list_changes, list_keys, list_recipes
+
+__all__ = [
+    "TRUSTED",
+    "Change",
+    "Parts",
+    "Plan",
+    "Settings",
+    "build",
+    "check",
+    "console",
+    "from_dict",
+    "instantiate",
+    "list_changes",
+    "list_keys",
+    "list_recipes",
+    "load",
+    "parse",
+]

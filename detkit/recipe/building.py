@@ -1,0 +1,126 @@
+"""From a checked plan to the objects of a run."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from detkit.errors import RecipeError
+from detkit.recipe.checking import faults_in, locate
+from detkit.recipe.faults import Faults
+from detkit.recipe.loading import TRUSTED
+from detkit.recipe.plan import PARTS, Plan, is_node, join
+from detkit.recipe.signature import SPECIAL, as_asked, parameters_of
+
+
+class Parts(NamedTuple):
+    """What a recipe builds. Of metrics, optimizer, scheduler and trainer the last arguments are still open.
+
+    ``plan`` is the one given, with every ``num_classes`` of the model filled in.
+    """
+
+    plan: Plan
+    data: Any
+    model: Any
+    loss: Any
+    decode: Any
+    metrics: Any
+    optimizer: Any
+    scheduler: Any
+    checkpoint: Any
+    trainer: Any
+
+
+class Partial(functools.partial):
+    """A constructor whose last arguments come later; its errors still name its place in the recipe."""
+
+    place: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _call(self.func, self.place, *self.args, *args, **{**self.keywords, **kwargs})
+
+
+def build(plan: Plan) -> Parts:
+    """Build all parts; the data first, because it knows the classes.
+
+    Raises:
+        RecipeError: if a constructor refuses a value.
+        DataError: if the data cannot be used.
+    """
+    from lightning import seed_everything  # seconds; nothing before this point needs it
+
+    config = plan.config
+    data = _build(config["data"], "data", plan.trusted)
+    data.prepare()
+    plan = plan._replace(config={**config, "model": _with_classes(config["model"], len(data.class_names))})
+    seed_everything(config["seed"], workers=True, verbose=False)
+    rest = {part: _build(plan.config[part], part, plan.trusted) for part in PARTS if part != "data"}
+    return Parts(plan=plan, data=data, **rest)
+
+
+def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED, **kwargs: Any) -> Any:
+    """Build one node and all within it, e.g. the model of a stored recipe.
+
+    Args:
+        node: with ``_target_``.
+        trusted: packages whose classes may be built; None: any.
+        kwargs: further arguments, over those of the node.
+
+    Raises:
+        RecipeError: if a class is not found or not trusted, or refuses a value.
+    """
+    faults = Faults()
+    for place, message in faults_in({**node, "_partial_": True}, "", trusted):
+        faults.add(place, message)
+    faults.raise_if_any(str(node["_target_"]))
+    return _build({**node, **kwargs}, "", trusted)
+
+
+def _build(value: Any, place: str, trusted: Sequence[str] | None) -> Any:
+    if isinstance(value, list):
+        return [_build(item, join(place, number), trusted) for number, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    built = {key: _build(item, join(place, key), trusted) for key, item in value.items() if key not in SPECIAL}
+    if not is_node(value):
+        return built
+    target = locate(value["_target_"], trusted)
+    parameters = parameters_of(target) or {}
+    for key in built.keys() & parameters.keys():
+        built[key] = as_asked(built[key], parameters[key].annotation)
+    if not value.get("_partial_", False):
+        return _call(target, place, **built)
+    partial = Partial(target, **built)
+    partial.place = place
+    return partial
+
+
+def _call(target: Any, place: str, /, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return target(*args, **kwargs)
+    except _refusals() as error:
+        if isinstance(error, ValueError) and not _raised_by(error, target):
+            raise  # from deeper down: a bug, and bugs keep their traceback
+        raise RecipeError(f"{place or target.__qualname__}: {error}") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What a constructor says of a value it does not take. Evaluated when something was raised."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    return ValueError, MisconfigurationException
+
+
+def _raised_by(error: ValueError, target: Any) -> bool:
+    """Whether the raising line is in the module of the constructor, or of a class it inherits from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    modules = {base.__module__ for base in getattr(target, "__mro__", (target,))}
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") in modules
+
+
+def _with_classes(value: Any, num_classes: int) -> Any:
+    if isinstance(value, dict):
+        filled = {key: _with_classes(item, num_classes) for key, item in value.items()}
+        return filled | {"num_classes": num_classes} if value.get("num_classes", ...) is None else filled
+    return [_with_classes(item, num_classes) for item in value] if isinstance(value, list) else value

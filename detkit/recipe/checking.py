@@ -1,0 +1,89 @@
+"""A plan held against the classes it names: imports them, builds nothing."""
+
+import importlib
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from detkit.errors import RecipeError
+from detkit.recipe.faults import Faults, nearest
+from detkit.recipe.plan import PARTS, Plan, is_node, join
+from detkit.recipe.signature import SPECIAL, argument_faults
+
+
+def check(plan: Plan) -> None:
+    """Hold every argument against the signature and the annotations of its constructor.
+
+    Raises:
+        RecipeError: with every fault, its place and the nearest valid word.
+    """
+    faults = Faults(plan.source)
+    for part in PARTS:
+        for place, message in faults_in(plan.config[part], part, plan.trusted):
+            faults.add(place, message)
+    faults.raise_if_any(f"recipe {plan.name}")
+
+
+def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
+    """The class or function at an import path.
+
+    Args:
+        path: e.g. ``detkit.models.Detector``.
+        trusted: packages that may be imported from and whose own classes may be used; None: any.
+
+    Raises:
+        RecipeError: if there is none, or it is not trusted. Errors inside a user's module come through.
+    """
+    if trusted is not None and not _within(path, {package.partition(".")[0] for package in trusted}):
+        raise RecipeError(f"{path} is of no trusted package ({', '.join(trusted)})")
+    found: Any = None
+    walked = ""
+    for name in path.split("."):
+        inner = f"{walked}.{name}" if walked else name
+        if found is None or not hasattr(found, name):
+            try:
+                found = importlib.import_module(inner)
+            except ModuleNotFoundError as error:
+                if error.name is None or not _within(inner, (error.name,)):
+                    raise  # of an import inside the user's module
+                hint = nearest(name, (key for key in dir(found) if not key.startswith("_"))) if walked else ""
+                raise RecipeError(f"cannot import {path!r}: {walked or 'Python'} has no {name!r}{hint}") from None
+        else:
+            found = getattr(found, name)
+        walked = inner
+    if not callable(found):
+        raise RecipeError(f"{path} is no class or function")
+    if trusted is not None and not (isinstance(found, type) and _within(found.__module__, trusted)):
+        raise RecipeError(f"{path} is no class of a trusted package ({', '.join(trusted)})")
+    return found
+
+
+def _within(name: str, packages: Collection[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def faults_in(value: Any, place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    """(place, message) of what is wrong in a node, or in a list or map of nodes."""
+    if is_node(value):
+        yield from _node_faults(value, place, trusted)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from faults_in(item, join(place, key), trusted)
+
+
+def _node_faults(node: dict[str, Any], place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    path, partial = node["_target_"], node.get("_partial_", False)
+    if not isinstance(partial, bool):
+        yield join(place, "_partial_"), f"must be true or false; got {partial!r}"
+    if not isinstance(path, str) or not re.fullmatch(r"\w+(\.\w+)*", path):
+        yield join(place, "_target_"), f"must be an import path; got {path!r}"
+        return
+    try:
+        target = locate(path, trusted)
+    except RecipeError as error:
+        yield join(place, "_target_"), str(error)
+        return
+    given = {key: value for key, value in node.items() if key not in SPECIAL}
+    if place.startswith("model.") and given.get("num_classes", ...) is None:
+        given["num_classes"] = 1  # build puts in how many the data has
+    yield from argument_faults(target, given, place, given_later=bool(partial))

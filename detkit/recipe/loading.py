@@ -1,0 +1,150 @@
+"""From arguments to a plan. Only the file and the command line are read: no class is imported yet."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detkit.recipe.faults import Faults, nearest
+from detkit.recipe.overrides import apply, pairs_of
+from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join
+from detkit.recipe.read import read_file
+from detkit.recipe.signature import argument_faults
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+# What a stored recipe may build: detkit's classes, and those of others that its recipes name.
+TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
+INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
+TOP = (*Settings._fields, *PARTS)
+
+
+def recipe_files() -> dict[str, Path]:
+    """The recipes of this checkout by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def load(argv: Sequence[str]) -> Plan:
+    """Arguments ``recipe=NAME key.path=value ...`` in any order to a plan.
+
+    Args:
+        argv: NAME is a file in recipes/, or a path to a .yaml file; of a repeated key the last wins.
+
+    Raises:
+        RecipeError: with every fault that the file and the arguments alone show.
+    """
+    faults = Faults()
+    pairs = pairs_of(argv, faults)
+    path = _find([str(value or "") for key, value in pairs if key == "recipe"], faults)
+    text = read_file(path)
+    for line, message in text.faults:
+        faults.add(f"{path}, line {line}", message)
+    demo = text.values.pop("demo", None) or {}
+    if not isinstance(demo, dict):
+        faults.add("demo", f"must map keys to values; got {demo!r} ({path}, line {text.lines['demo']})")
+        demo = {}
+    overrides = [pair for pair in pairs if pair[0] != "recipe"]
+    plan = Plan(path.stem, path, text.values, text.values, overrides, text.lines, demo, trusted=None)
+    _check_keys(plan, faults)
+    if text.faults:
+        raise faults.error(f"recipe {plan.name}")
+    return _settled(plan, faults)
+
+
+def from_dict(
+    config: dict[str, Any], overrides: Sequence[tuple[str, Any]] = (), trusted: Sequence[str] = TRUSTED
+) -> Plan:
+    """A plan from a stored recipe, e.g. that of a checkpoint.
+
+    Args:
+        config: as ``Plan.config`` was.
+        overrides: (key, value), as ``parse`` gives them.
+        trusted: packages whose classes may be built, as the file may come from anywhere.
+
+    Raises:
+        RecipeError: with every fault that the recipe and the overrides alone show.
+    """
+    faults = Faults()
+    plan = Plan(str(config.get("name") or "stored"), None, config, config, list(overrides), {}, {}, tuple(trusted))
+    _check_keys(plan, faults)
+    return _settled(plan, faults)
+
+
+def _find(names: list[str], faults: Faults) -> Path:
+    known = recipe_files()
+    if not names:
+        faults.add("recipe", "is missing; name one, e.g. recipe=yolo_csp")
+    elif names[-1] in known:
+        return known[names[-1]]
+    elif "/" not in names[-1] and not names[-1].endswith((".yaml", ".yml")):
+        faults.add("recipe", f"no recipe {names[-1]!r} in {RECIPES}{nearest(names[-1], known)}")
+    elif (path := Path(names[-1]).expanduser()).is_file():
+        return path
+    else:
+        faults.add("recipe", f"no file {str(path)!r}")
+    raise faults.error("the arguments")
+
+
+def _check_keys(plan: Plan, faults: Faults) -> None:
+    """Every key lies under one that a recipe has."""
+    faults.source = plan.source
+    for key in [*plan.base, *plan.demo, *(key for key, _ in plan.overrides)]:
+        top = key.partition(".")[0]
+        if top not in TOP:
+            inside = [place for place in plan.lines if place.endswith(f".{key}") and not place.startswith("demo.")]
+            hint = f"; did you mean {inside[0]!r}?" if inside else nearest(top, TOP)
+            faults.add(key, f"no key {top!r} at the top of a recipe{hint}")
+
+
+def _settled(plan: Plan, faults: Faults) -> Plan:
+    """Overlay and overrides put in, interpolations replaced, and all checked that needs no import."""
+    config = apply(plan.base, plan.overrides, faults)
+    data = config.get("data")
+    if not (isinstance(data, dict) and data.get("root", ...) is None):
+        plan = plan._replace(demo={})
+    faults.source = plan.source
+    config = apply(apply(plan.base, plan.demo.items(), faults), plan.overrides, faults)
+    config = _interpolated(Settings()._asdict() | config, faults)
+    for part in PARTS:
+        if not is_node(config.get(part)):
+            faults.add(part, f"must name its constructor in _target_; got {config.get(part)!r}")
+    for place, message in argument_faults(Settings, {key: config[key] for key in Settings._fields}, ""):
+        faults.add(place, message)
+    if isinstance(config["seed"], int) and not 0 <= config["seed"] < 2**32:
+        faults.add("seed", f"must be 0 to 2**32 - 1; got {config['seed']}")
+    faults.raise_if_any(f"recipe {plan.name}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own class is importable from where the user stands
+    base = _interpolated(Settings()._asdict() | plan.base, Faults())
+    return plan._replace(config=config, base=base)
+
+
+def _interpolated(config: dict[str, Any], faults: Faults) -> dict[str, Any]:
+    """``${seed}`` replaced by the value there. Only whole, single values: no resolvers, no nodes, no growth."""
+    found = len(faults.lines)
+    texts = {place: text for place, text in _texts(config, "") if "${" in text}
+    for place, text in texts.items():
+        if not re.fullmatch(INTERPOLATION, text):
+            faults.add(place, f"{text!r} must be ${{key.path}} of this recipe and nothing more")
+    if len(faults.lines) > found:
+        return config
+    tree = OmegaConf.create(config)
+    for place, text in texts.items():
+        try:
+            target = OmegaConf.select(tree, text[2:-1], default=...)
+            if target is ... or OmegaConf.is_config(target):
+                faults.add(place, f"{text!r} must point to a single value of this recipe")
+        except OmegaConfBaseException as error:
+            faults.add(place, f"{text!r}: {str(error).splitlines()[0]}")
+    return config if len(faults.lines) > found else OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _texts(item, join(place, key))

@@ -1,0 +1,75 @@
+"""``key.path=value`` read from arguments, and put into a recipe."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from detkit.recipe.faults import Faults
+from detkit.recipe.plan import is_node
+from detkit.recipe.read import read_value
+
+KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*"
+
+
+def parse(argv: Iterable[str]) -> list[tuple[str, Any]]:
+    """Arguments ``key.path=value`` to (key, value), with ``a[0].b`` spelt ``a.0.b``.
+
+    Raises:
+        RecipeError: with every argument that is not of this form.
+    """
+    faults = Faults()
+    pairs = pairs_of(argv, faults)
+    faults.raise_if_any("the arguments")
+    return pairs
+
+
+def pairs_of(argv: Iterable[str], faults: Faults) -> list[tuple[str, Any]]:
+    """The same; what is not of the form is added to ``faults`` and left out."""
+    pairs = []
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        if not equals or not re.fullmatch(KEY, key):
+            faults.add(argument, "must have the form key.path=value, e.g. data.batch_size=8")
+            continue
+        try:
+            pairs.append((re.sub(r"\[(\d+)\]", r".\1", key), read_value(text)))
+        except ValueError as error:
+            faults.add(key, f"cannot read {text!r}: {error}")
+    return pairs
+
+
+def apply(config: dict[str, Any], pairs: Iterable[tuple[str, Any]], faults: Faults) -> dict[str, Any]:
+    """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
+    paths = [(key.split("."), value) for key, value in pairs]
+    for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] == "_target_")):
+        try:
+            config = _assigned(config, path, value)
+        except LookupError as error:
+            faults.add(".".join(path), error.args[0])
+    return config
+
+
+def _assigned(old: Any, path: list[str], value: Any) -> Any:
+    """``old`` with one value in it replaced; ``old`` itself stays as it is."""
+    if path == ["_target_"] or (not path and is_node(old) and isinstance(value, str)):
+        same = is_node(old) and old["_target_"] == value
+        return old if same else _replaced(old, {"_target_": value})
+    if not path:
+        return _replaced(old, value)
+    key, *rest = path
+    if isinstance(old, list):
+        if not key.isdigit() or int(key) >= len(old):
+            raise LookupError(f"{key!r} is no index of a list of {len(old)}")
+        index = int(key)
+        return [*old[:index], _assigned(old[index], rest, value), *old[index + 1 :]]
+    if not isinstance(old, dict | None):
+        raise LookupError(f"cannot set {key!r} inside {old!r}")
+    old = old or {}
+    return {**old, key: _assigned(old.get(key), rest, value)}
+
+
+def _replaced(old: Any, new: Any) -> Any:
+    """A new class brings its own arguments; ``_partial_`` belongs to the place and stays."""
+    if is_node(old) and is_node(new) and "_partial_" in old:
+        return {"_partial_": old["_partial_"], **new}
+    return new

@@ -1,0 +1,118 @@
+"""What a recipe is: settings of the run, parts to build, and a plan of both for one run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from omegaconf import OmegaConf
+
+PARTS = ("data", "model", "loss", "decode", "metrics", "optimizer", "scheduler", "checkpoint", "trainer")
+ABSENT = "-"
+
+
+class Settings(NamedTuple):
+    """The keys of a recipe that concern the whole run.
+
+    Args:
+        seed: of weights, order and augmentation; 0 to 2**32 - 1.
+        wandb: auto: online where a key is found, else offline.
+        resume: true: the latest run of this recipe; or a run's folder or checkpoint.
+        weights: file to start the model's weights from.
+        name: folder of the run inside runs_dir; null: the recipe's name.
+        runs_dir: folder that holds all runs.
+    """
+
+    seed: int = 0
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    resume: bool | str | None = None
+    weights: str | None = None
+    name: str | None = None
+    runs_dir: str = "runs"
+
+
+class Change(NamedTuple):
+    """One value that is not as the file has it, and who says so."""
+
+    place: str
+    before: Any
+    after: Any
+    source: str
+
+
+class Plan(NamedTuple):
+    """A recipe with its overrides, as one run will use it. Plain data only.
+
+    Args:
+        name: of the recipe.
+        path: of its file; None for a stored recipe.
+        config: the values of this run, without the ``demo`` overlay, which lies in them if it applies.
+        base: the values of the file.
+        overrides: (key, value) in the order given.
+        lines: line of each place in the file.
+        demo: the overlay that was applied, because data.root is null; empty if it was not.
+        trusted: packages whose classes may be built; None: any, as it is the user's own recipe.
+    """
+
+    name: str
+    path: Path | None
+    config: dict[str, Any]
+    base: dict[str, Any]
+    overrides: list[tuple[str, Any]]
+    lines: dict[str, int]
+    demo: dict[str, Any]
+    trusted: tuple[str, ...] | None
+
+    def source(self, place: str) -> str:
+        """Who wrote the value at a place: the command line, the demo overlay or a line of the file."""
+        if any(_covers(key, place) for key, _ in self.overrides):
+            return "command line"
+        for key in self.demo:
+            if _covers(key, place):
+                return f"{self._file()}, line {self.lines[f'demo.{key}']}, demo"
+        while place not in self.lines and "." in place:
+            place = place.rpartition(".")[0]
+        return f"{self._file()}, line {self.lines[place]}" if place in self.lines else self._file()
+
+    def changes(self) -> list[Change]:
+        """Where this run differs from the file, in the order of the file."""
+        found = _diff("", self.base, self.config)
+        return [Change(place, before, after, self.source(place)) for place, before, after in found]
+
+    def to_yaml(self) -> str:
+        """The whole recipe of this run; reading it gives the same run again."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.config))
+
+    def _file(self) -> str:
+        if self.path is None:
+            return "stored recipe"
+        return str(self.path.relative_to(Path.cwd()) if self.path.is_relative_to(Path.cwd()) else self.path)
+
+
+def is_node(value: Any) -> bool:
+    """Whether a value names a constructor."""
+    return isinstance(value, dict) and "_target_" in value
+
+
+def join(place: str, key: str | int) -> str:
+    """The place of a key inside a place; the recipe itself is the empty place."""
+    return f"{place}.{key}" if place else str(key)
+
+
+def _covers(key: str, place: str) -> bool:
+    key = key.removesuffix("._target_")
+    return place == key or place.startswith(f"{key}.")
+
+
+def _diff(place: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from _diff(join(place, key), before.get(key, ABSENT), after.get(key, ABSENT))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and _holds_nodes(before):
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _diff(join(place, number), old, new)
+    elif type(before) is not type(after) or before != after:
+        yield place, before, after
+
+
+def _holds_nodes(values: list[Any]) -> bool:
+    return any(isinstance(value, dict) for value in values)

@@ -1,0 +1,125 @@
+"""What a person sees of recipes: the list, the keys of one, and what a run changes."""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from detkit.recipe.checking import locate
+from detkit.recipe.loading import recipe_files
+from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join
+from detkit.recipe.signature import SPECIAL, parameters_of
+
+WIDTH = 100  # where the output is no terminal
+
+
+def console() -> Console:
+    """Where the tables go: the width of the terminal, or 100 columns in a pipe."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def list_recipes() -> Table:
+    """Every recipe of the checkout with the first line of its head comment."""
+    table = _table("recipe", "what it is")
+    recipes = recipe_files()
+    table.columns[0].min_width = max(map(len, recipes), default=0)  # names are never cut, meanings may be
+    table.columns[1].no_wrap, table.columns[1].overflow = True, "ellipsis"
+    for name, path in recipes.items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(Text(name, style="bold"), Text(first.lstrip("# ")))
+    return table
+
+
+def list_keys(plan: Plan) -> Table:
+    """Every key that a recipe has or its constructors accept, with value and meaning."""
+    table = _table("key", "value", "meaning")
+    table.caption = "(in parentheses: not in the recipe, the constructor's own value)"
+    for key, meaning in _meanings(Settings).items():
+        table.add_row(Text(key), Text(_spell(plan.config[key]), style="bold"), Text(meaning))
+    for part in PARTS:
+        table.add_section()
+        for row in _key_rows(plan.config[part], part):
+            table.add_row(*row)
+    return table
+
+
+def list_changes(plan: Plan) -> Group:
+    """What this run changes in its recipe, and who says so."""
+    table = _table("key", "recipe", "this run", "set by")
+    for change in plan.changes():
+        cells = (change.place, _spell(change.before), _spell(change.after), change.source)
+        table.add_row(*map(Text, cells))  # Text, because a plain string is markup to rich
+    demo = "data.root is not set: the built-in demo set, with the recipe's own values for it"
+    return Group(
+        Text(f"recipe {plan.name}, {'with these changes' if table.rows else 'as it stands in its file'}", style="bold"),
+        *([table] if table.rows else []),
+        *([Text(demo)] if plan.demo else []),
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def _key_rows(value: Any, place: str) -> Iterator[tuple[Text, Text, Text]]:
+    if not is_node(value):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _rows_of(item, join(place, key), "")
+        return
+    target = locate(value["_target_"])
+    meanings = _meanings(target)
+    yield Text(place, style="bold"), Text(value["_target_"], style="bold"), Text(_first_sentence(target.__doc__ or ""))
+    for key, item in value.items():
+        if key not in SPECIAL:
+            yield from _rows_of(item, join(place, key), meanings.get(key, ""))
+    for key, parameter in (parameters_of(target) or {}).items():
+        if key not in value and parameter.default is not parameter.empty:
+            default = f"({_spell(parameter.default)})"
+            yield Text(join(place, key), style="dim"), Text(default, style="dim"), Text(meanings.get(key, ""))
+
+
+def _rows_of(item: Any, place: str, meaning: str) -> Iterator[tuple[Text, Text, Text]]:
+    if is_node(item) or (isinstance(item, list) and any(map(is_node, item))):
+        yield from _key_rows(item, place)
+    else:
+        yield Text(place), Text(_spell(item), style="bold"), Text(meaning)
+
+
+def _meanings(target: Callable[..., Any]) -> dict[str, str]:
+    """First sentences of the ``Args`` of a class and of the classes it inherits from."""
+    meanings: dict[str, str] = {}
+    for source in getattr(target, "__mro__", (target,)):
+        for docstring in (source.__doc__, getattr(vars(source).get("__init__"), "__doc__", None)):
+            for name, meaning in _arguments(inspect.cleandoc(docstring or "")):
+                meanings.setdefault(name, meaning)
+    return meanings
+
+
+def _arguments(docstring: str) -> Iterator[tuple[str, str]]:
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", docstring, re.MULTILINE)
+    block = inspect.cleandoc(f"\n{section[1]}") if section else ""
+    for entry in re.split(r"\n(?=\w)", block):
+        match = re.match(r"(\w+)(?: \([^)]*\))?:\s*(.+)", entry, re.DOTALL)
+        if match:
+            yield match[1], _first_sentence(match[2])
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = re.sub(r" \(default: [^)]*\)", "", " ".join(text.strip().partition("\n\n")[0].split()))
+    return re.split(r"(?<=[a-z)\]`\"'\d])\.(?: |$)", paragraph)[0].rstrip(".")
+
+
+def _spell(value: Any) -> str:
+    """A value in one line, as it can be typed."""
+    if is_node(value):
+        return str(value["_target_"])
+    return value if isinstance(value, str) else json.dumps(value, default=str)

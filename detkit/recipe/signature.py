@@ -1,0 +1,109 @@
+"""Values held against a constructor's signature, before it is called."""
+
+import inspect
+import re
+import types
+from collections import abc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from detkit.recipe.faults import nearest
+from detkit.recipe.plan import is_node, join
+
+SPECIAL = ("_target_", "_partial_")
+SCALARS = {
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    bool: (bool,),
+    Path: (str,),
+    None: (types.NoneType,),
+    types.NoneType: (types.NoneType,),
+}
+SEQUENCES = (list, tuple, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
+MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+OPEN = (Any, object, Annotated, inspect.Parameter.empty)
+
+Parameters = dict[str, inspect.Parameter]
+
+
+def parameters_of(target: Callable[..., Any]) -> Parameters | None:
+    """The parameters that can be named in a call; None where Python does not know them, or any name goes."""
+    try:
+        parameters = _signature(target).parameters.values()
+    except ValueError:  # a builtin without signature
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def argument_faults(
+    target: Callable[..., Any], given: dict[str, Any], place: str, given_later: bool = False
+) -> Iterator[tuple[str, str]]:
+    """(place, message) of what the constructor would not take.
+
+    Args:
+        target: the constructor.
+        given: its arguments; nodes among them are not built yet.
+        place: of the node in the recipe.
+        given_later: whether missing arguments follow at a later call.
+    """
+    parameters = parameters_of(target)
+    if parameters is None:
+        return
+    name = getattr(target, "__qualname__", repr(target))
+    for key, value in given.items():
+        if key not in parameters:
+            yield join(place, key), f"{name} has no argument {key!r}{nearest(key, parameters)}"
+        elif not fits(value, parameters[key].annotation):
+            yield join(place, key), _type_message(value, parameters[key].annotation)
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in given and not given_later:
+            yield join(place, key), f"is missing, {name} needs it; give it, or write _partial_: true if it comes later"
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a recipe's value can be what the annotation says; yes for annotations it does not know."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return any(type(value) is type(argument) and value == argument for argument in arguments)
+    kind = origin or annotation
+    if kind in SCALARS:
+        return type(value) in SCALARS[kind]
+    if is_node(value) or kind in OPEN or not isinstance(kind, type):
+        return True
+    return _collection_fits(value, kind, arguments)
+
+
+def _collection_fits(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool:
+    if isinstance(value, dict):
+        return kind in MAPPINGS and all(fits(item, argument) for item in value.values() for argument in arguments[1:])
+    if isinstance(value, list) and kind is tuple and arguments and arguments[-1] is not ...:
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    return (
+        isinstance(value, list) and kind in SEQUENCES and all(fits(item, arguments[0]) for item in value if arguments)
+    )
+
+
+def as_asked(value: Any, annotation: Any) -> Any:
+    """YAML has no tuples: a list becomes one where the annotation says tuple and not list."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    kinds = {get_origin(option) or option for option in (get_args(annotation) if is_union else (annotation,))}
+    return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
+
+
+def _type_message(value: Any, annotation: Any) -> str:
+    wanted = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", inspect.formatannotation(annotation))
+    quote = "; put it in quotes to make it text" if fits("", annotation) and type(value) in (int, float, bool) else ""
+    return f"must be {wanted}; got {value!r}{quote}"
+
+
+def _signature(target: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(target, eval_str=True)
+    except NameError:  # a name that exists for type checkers only: arguments are checked, types are not
+        return inspect.signature(target)

@@ -1,0 +1,7 @@
+"""A module that a constructor of the toys calls into."""
+
+
+def parsed(threshold: float) -> float:
+    if threshold == 0.25:
+        return float("a bug, not a user's fault")
+    return threshold

@@ -1,0 +1,184 @@
+"""Arguments held against constructors before anything is built."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType, Protocol, Union
+
+import pytest
+
+from detkit import recipe
+from detkit.errors import RecipeError
+from detkit.recipe.checking import locate
+from detkit.recipe.signature import as_asked, fits
+from tests.recipe import toys
+from tests.recipe.conftest import Load
+
+
+class Part(Protocol):
+    def go(self) -> None: ...
+
+
+NODE = {"_target_": "x.Y"}
+Meters = NewType("Meters", float)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        (int, [1, -1], [1.0, True, "1", None, [1], NODE]),
+        (float, [1, 1.5], [True, "1e-3", None]),
+        (bool, [True], [1, "true", None]),
+        (str, ["a"], [1, None, ["a"], NODE]),
+        (None, [None], [0, "", False]),
+        (Path, ["a"], [1, None]),
+        (str | Path | None, ["a", None], [1]),
+        (Union[int, str], [1, "a"], [1.5, None]),  # noqa: UP007
+        (Literal["a", 1] | None, ["a", 1, None], ["b", True, 1.0]),
+        (list[int], [[], [1]], [["a"], 1, "a", {"a": 1}]),
+        (list, [[1, "a"]], ["a"]),
+        (Sequence[str], [["a"]], ["a", [1]]),
+        (Iterable[int | None], [[1, None]], [["a"]]),
+        (tuple[int, int], [[1, 2]], [[1], [1, 2, 3], [1, "a"], 1]),
+        (tuple[int, ...], [[], [1, 2, 3]], [["a"]]),
+        (tuple, [[1, "a"]], [1]),
+        (list[tuple[int, str]], [[[1, "a"]]], [[[1]]]),
+        (dict[str, float], [{}, {"a": 1}], [{"a": "b"}, [1]]),
+        (Mapping[str, list[int]], [{"a": [1]}], [{"a": 1}]),
+        (Callable[[int], int], [NODE], ["a", 1, None, [1]]),
+        (Part, [NODE], [1, "a", {"a": 1}]),
+        (Part | None, [NODE, None], [1]),
+        (list[Part], [[NODE]], [[1], NODE | {"_target_": 1} and [2]]),
+        (Any, [1, None, [1], {"a": 1}], []),
+        (Annotated[int, "pixels"], [1], []),
+        (Meters, [1.0], []),
+        ("Unresolved", [1, "a"], []),
+    ],
+    ids=str,
+)
+def test_fits(annotation: Any, good: list[Any], bad: list[Any]) -> None:
+    assert [value for value in good if not fits(value, annotation)] == []
+    assert [value for value in bad if fits(value, annotation)] == []
+
+
+def test_lists_become_tuples_where_asked() -> None:
+    assert as_asked([1, 2], tuple[int, int]) == (1, 2)
+    assert as_asked([1, 2], tuple[int, int] | None) == (1, 2)
+    assert as_asked([1, 2], list[int] | tuple[int, ...]) == [1, 2]
+    assert as_asked([1, 2], Any) == [1, 2] and as_asked(None, tuple[int, ...] | None) is None
+
+
+def test_a_right_recipe_passes(load: Load) -> None:
+    recipe.check(load())
+    recipe.check(load("data.root=~/my data", "trainer.devices=0,1", "optimizer=torch.optim.SGD", "optimizer.lr=1"))
+    recipe.check(load("trainer.devices=[0,1]", "model.backbone=tests.recipe.toys.OtherBackbone", "loss.powers=[1]"))
+    recipe.check(load("loss=tests.recipe.toys.anything", "loss.whatever=1"))  # **options take any name
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("trainer.max_epohcs=3", r"trainer.max_epohcs: Trainer has no argument .*; did you mean 'max_epochs'\?"),
+        ("model.backbone.depht=1", r"model.backbone.depht: .*did you mean 'depth'\? \(command line\)"),
+        ("model.bakbone.depth=1", r"model.bakbone: Detector has no argument 'bakbone'; did you mean 'backbone'"),
+        ("decode.x=1", "decode.x: Decode has no argument 'x'; known: threshold"),
+        ("trainer.callbacks.0.decya=1", r"trainer.callbacks.0.decya: .*did you mean 'decay'"),
+        ("optimizer.lr=fast", r"optimizer.lr: must be float | Tensor; got 'fast' \(command line\)"),
+        ("optimizer.lrr=1", r"optimizer.lrr: AdamW has no argument 'lrr'; did you mean 'lr'"),
+        ("model.backbone.depth=1.5", "model.backbone.depth: must be int; got 1.5"),
+        ("model.backbone.depth=", "model.backbone.depth: must be int; got None"),
+        ("data.image_hw=640", r"data.image_hw: must be tuple\[int, int\]; got 640"),
+        ("data.image_hw=[1,2,3]", r"data.image_hw: must be tuple\[int, int\]; got \[1, 2, 3\]"),
+        ("data.root=2024", "data.root: must be .*; got 2024; put it in quotes to make it text"),
+        ("trainer.precision=16", r"trainer.precision: must be Literal\[32, 'bf16-mixed'\]; got 16"),
+        ("model.head.num_classes=a", "model.head.num_classes: must be int; got 'a'"),
+        ("model.backbone=3", r"model.backbone: must be Backbone \| OtherBackbone; got 3"),
+        ("metrics._partial_=false", "metrics.ground_truth: is missing, metrics needs it; give it, or"),
+        ("metrics._partial_=1", "metrics._partial_: must be true or false; got 1"),
+        ("loss._target_=3", "loss._target_: must be an import path; got 3"),
+        ("loss=tests.recipe.toys.Lsos", r"cannot import .*: tests.recipe.toys has no 'Lsos'; did you mean 'Loss'"),
+        ("loss=tests.recpie.toys.Loss", r"cannot import .*: tests has no 'recpie'"),
+        ("loss=no_such_package.Loss", "cannot import 'no_such_package.Loss': Python has no 'no_such_package'"),
+        ("loss=tests.recipe.toys.NOT_CALLABLE", "tests.recipe.toys.NOT_CALLABLE is no class or function"),
+        ("loss=tests.recipe.toys.Loss.x", "cannot import .*: tests.recipe.toys.Loss has no 'x'"),
+        ("loss=''", "loss._target_: must be an import path; got ''"),
+        ("loss=a..b", "loss._target_: must be an import path; got 'a..b'"),
+        ("model.backbone.num_classes=", "model.backbone.num_classes: Backbone has no argument 'num_classes'"),
+        ("loss=tests.recipe.toys", "tests.recipe.toys is no class or function"),
+    ],
+)  # fmt: skip
+def test_faults_of_one_argument(load: Load, argument: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.check(load(argument))
+
+
+def test_all_faults_at_once_with_their_lines(load: Load, toy: Path) -> None:
+    plan = load("trainer.max_epohcs=3", "loss.x=1", replace=("depth: 2", "dept: a"))
+    with pytest.raises(RecipeError) as caught:
+        recipe.check(plan)
+    assert str(caught.value).splitlines() == [
+        "3 faults in recipe toy:",
+        f"  model.backbone.dept: Backbone has no argument 'dept'; did you mean 'depth'? ({toy}, line 6)",
+        "  loss.x: Loss has no argument 'x'; known: powers, weights (command line)",
+        "  trainer.max_epohcs: Trainer has no argument 'max_epohcs'; did you mean 'max_epochs'? (command line)",
+    ]
+
+
+def test_the_overlay_is_checked(load: Load) -> None:
+    plan = load(replace=("trainer.max_epochs: 2", "trainer.max_epoch: 2"))
+    with pytest.raises(RecipeError, match=r"trainer.max_epoch: .*did you mean 'max_epochs'\? \(.*line 30, demo\)"):
+        recipe.check(plan)
+
+
+def test_a_real_trainer(load: Load) -> None:
+    plan = load("trainer=lightning.Trainer", "trainer.max_epohcs=3", "trainer.precision=bf", "trainer.devices=0,1")
+    with pytest.raises(RecipeError) as caught:
+        recipe.check(plan)
+    text = str(caught.value)
+    assert "2 faults" in text and "did you mean 'max_epochs'?" in text and "'bf16-mixed'" in text
+    recipe.check(load("trainer=lightning.Trainer", "trainer.devices=[0,1]", "trainer.accelerator=cpu"))
+
+
+def test_a_faulty_module_of_the_user_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "user_part.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        locate("user_part.Loss")
+
+
+def test_a_users_class_is_found_in_the_working_directory(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_parts.py").write_text("def my_loss(gain: float = 1.0): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(RecipeError, match=r"loss.gian: my_loss has no argument 'gian'; did you mean 'gain'"):
+        recipe.check(load("loss=my_parts.my_loss", "loss.gian=2"))
+
+
+TOYS = ("tests.recipe",)
+
+
+def test_stored_recipes_build_only_trusted_classes(load: Load) -> None:
+    config = load().config
+    with pytest.raises(RecipeError, match=r"data._target_: tests.recipe.toys.Data is of no trusted package"):
+        recipe.check(recipe.from_dict(config))
+    settings = {"_target_": "tests.recipe.toys.Settings"}  # instead of functions, which are not trusted either
+    config = {**config, "metrics": settings, "scheduler": settings}
+    recipe.check(recipe.from_dict(config, trusted=(*recipe.TRUSTED, *TOYS)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["tests.recipe.toys.os.system", "tests.recipe.toys.Path", "tests.recipe.toys.metrics", "tests.recipe.toys.Any"],
+)
+def test_an_alias_does_not_get_through(path: str) -> None:
+    with pytest.raises(RecipeError, match=f"{path} is no class of a trusted package"):
+        locate(path, TOYS)
+    assert locate("tests.recipe.toys.Loss", TOYS) is toys.Loss
+
+
+@pytest.mark.parametrize("path", ["os.system", "testss.recipe.toys.Loss", "builtins.eval", "subprocess.Popen"])
+def test_other_packages_are_not_even_imported(path: str) -> None:
+    with pytest.raises(RecipeError, match=f"{path} is of no trusted package"):
+        locate(path, TOYS)
