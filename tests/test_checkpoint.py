@@ -1,0 +1,269 @@
+"""Checkpoints and detector files: what is written comes back, and whatever is broken is found and named."""
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from detkit import checkpoint
+from detkit.checkpoint import (
+    checkpoint_path,
+    latest_checkpoint,
+    marks_in,
+    read_checkpoint,
+    read_detector,
+    read_mark,
+    remove_checkpoint,
+    remove_leftovers,
+    write_checkpoint,
+    write_detector,
+)
+from detkit.errors import CheckpointError
+
+
+def state(step: int) -> dict[str, Any]:
+    weights = torch.arange(40.0).reshape(10, 4) + step
+    return {"step": step, "weights": weights, "nested": [{"lr": 0.1, "betas": (0.9, 0.99)}, None, True, "text"]}
+
+
+def write(folder: Path, step: int, score: float | None = None) -> Path:
+    path = checkpoint_path(folder, step)
+    write_checkpoint(path, state(step), step=step, epoch=step // 10, score=score, facts={"threads": 1})
+    return path
+
+
+def same(path: Path, step: int) -> bool:
+    read = read_checkpoint(path)
+    return (
+        bool((read["weights"] == state(step)["weights"]).all())
+        and read["nested"] == state(step)["nested"]
+        and read["step"] == step
+    )
+
+
+def test_comes_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "new" / "folder", 12, score=0.5)
+    assert same(path, 12)
+    mark = read_mark(path)
+    assert (mark.step, mark.epoch, mark.score, mark.facts) == (12, 1, 0.5, {"threads": 1})
+    assert mark.size == path.stat().st_size
+    assert sorted(file.name for file in path.parent.iterdir()) == ["step-00000012.ckpt", "step-00000012.json"]
+
+
+def test_latest_is_the_highest_step_not_the_youngest_file(tmp_path: Path) -> None:
+    for step in (20, 100, 30):
+        write(tmp_path, step)
+    os.utime(checkpoint_path(tmp_path, 100), (0, 0))
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None and latest.step == 100
+    assert [mark.step for mark in marks_in(tmp_path)] == [20, 30, 100]
+
+
+def test_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step)
+    flip_bit(checkpoint_path(tmp_path, 4), 3000)
+    checkpoint_path(tmp_path, 3).with_suffix(".json").write_text('{"step": ')
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None and latest.step == 2
+    assert latest_checkpoint(tmp_path / "none") is None
+
+
+class Crash(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_crash_at_every_point_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is touched by these calls only; after each of them, and before, a checkpoint is whole."""
+    calls = [(os, "fsync"), (os, "open"), (Path, "replace"), (Path, "open"), (Path, "unlink"), (Path, "mkdir")]
+    points = 0
+    while True:
+        folder = tmp_path / str(points)
+        write(folder, 1)
+        write(folder, 2)
+        with monkeypatch.context() as patch:
+            left = [points]
+            for owner, name in calls:
+                patch.setattr(owner, name, crashing(getattr(owner, name), left))
+            try:
+                write(folder, 2)
+                finished = True
+            except Crash:
+                finished = False
+        latest = latest_checkpoint(folder)
+        assert latest is not None and same(latest.path, latest.step), points
+        if finished:
+            break
+        points += 1
+    assert points >= 12
+    assert latest.step == 2
+
+
+def crashing(call: Any, left: list[int]) -> Any:
+    def crash(*args: Any, **kwargs: Any) -> Any:
+        if left[0] <= 0:
+            raise Crash
+        left[0] -= 1
+        return call(*args, **kwargs)
+
+    return crash
+
+
+def test_leftovers_are_removed(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    (tmp_path / "step-00000002.ckpt.tmp.77").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and same(path, 1)
+
+
+def test_removed(tmp_path: Path) -> None:
+    remove_checkpoint(write(tmp_path, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    files = {"ckpt": write(tmp_path, 1), "safetensors": tmp_path / "detector.safetensors"}
+    write_detector(files["safetensors"], {"a.weight": torch.arange(6.0)}, {"recipe": {"seed": 0}})
+    rng = np.random.default_rng(0)
+    for path in files.values():
+        bits = rng.choice(path.stat().st_size * 8, 150, replace=False)
+        for bit in bits.tolist():
+            flip_bit(path, bit)
+            with pytest.raises(CheckpointError, match=path.name):
+                read_checkpoint(path) if path.suffix == ".ckpt" else read_detector(path)
+            flip_bit(path, bit)
+    assert same(files["ckpt"], 1)
+    assert read_detector(files["safetensors"])[1] == {"recipe": {"seed": 0}}
+
+
+def test_every_cut_is_found(tmp_path: Path) -> None:
+    path, detector = write(tmp_path, 1), tmp_path / "detector.safetensors"
+    write_detector(detector, {"a": torch.arange(6.0)}, {"recipe": {}})
+    for file, read in ((path, read_checkpoint), (detector, read_detector)):
+        content = file.read_bytes()
+        for length in range(0, len(content), max(1, len(content) // 60)):
+            file.write_bytes(content[:length])
+            with pytest.raises(CheckpointError, match=file.name):
+                read(file)
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (np.float64(0.5), r"state\['a'\]\[1\] is a float64"),
+        (Path("x"), r"state\['a'\]\[1\] is a PosixPath"),
+        ({1, 2}, r"state\['a'\]\[1\] is a set"),
+    ],
+)
+def test_only_plain_values_are_written(tmp_path: Path, value: Any, match: str) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        write_checkpoint(tmp_path / "step-1.ckpt", {"a": [0, value]}, step=1, epoch=0, score=None, facts={})
+    assert list(tmp_path.iterdir()) == []
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("echo hacked > hacked",)
+
+
+def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even with a mark that fits, and with torch's safe loader switched off by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = write(tmp_path, 1)
+    torch.save({"x": Payload()}, path)
+    mark = json.loads(path.with_suffix(".json").read_text())
+    mark |= {"size": path.stat().st_size, "sha256": checkpoint.hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(mark))
+    with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: is not plain data: UnpicklingError"):
+        read_checkpoint(path)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    write_checkpoint(path, [1, 2], step=1, epoch=0, score=None, facts={})  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="it holds a list"):
+        read_checkpoint(path)
+
+
+def test_newer_format(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    mark = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**mark, "format": 9}))
+    with pytest.raises(CheckpointError, match="has format 9; this detkit reads format 1"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, read_detector])
+def test_what_is_not_there(tmp_path: Path, read: Any) -> None:
+    with pytest.raises(CheckpointError, match="absent"):
+        read(tmp_path / "absent.ckpt")
+    with pytest.raises(CheckpointError, match=r"https://host/x.ckpt: checkpoints are read from files only"):
+        read("https://host/x.ckpt")
+
+
+def test_unwritable_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file/step-00000001.ckpt: cannot be written: File exists"):
+        write(tmp_path / "file", 1)
+    with pytest.raises(CheckpointError, match=r"file/d.safetensors: cannot be written"):
+        write_detector(tmp_path / "file" / "d.safetensors", {}, {})
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1000, 1500])
+def test_full_disk_is_said_and_the_checkpoint_before_stays(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files stands for the full disk."""
+    write(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"step-00000002.ckpt: cannot be written: File too large"):
+            write(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None and same(latest.path, 1)
+
+
+def test_detector_comes_back(tmp_path: Path) -> None:
+    shared = torch.arange(12.0).reshape(3, 4)
+    weights = {
+        "last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "count": torch.tensor(7),
+        "one": shared,
+        "other": shared,
+        "empty": torch.zeros(0, 4),
+    }
+    metadata = {"recipe": {"model": {"a": [1, 2.5, None]}}, "class_names": ["Gänse", "cat"], "ap": 0.1 + 0.2}
+    write_detector(tmp_path / "detector.safetensors", weights, metadata)
+    read, read_metadata = read_detector(tmp_path / "detector.safetensors")
+    assert read_metadata == metadata
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in weights.items())
+
+
+def test_foreign_safetensors_is_refused(tmp_path: Path) -> None:
+    checkpoint.safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x.safetensors: was not written by detkit"):
+        read_detector(tmp_path / "x.safetensors")
+
+
+def test_metadata_must_be_json(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="must be plain JSON values: Object of type PosixPath"):
+        write_detector(tmp_path / "x.safetensors", {}, {"root": tmp_path})
