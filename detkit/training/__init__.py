@@ -1,0 +1,27 @@
+"""Everything between the parts of a recipe and a trained detector in a run's folder."""
+
+from detkit.training.ema import EMA
+from detkit.training.evaluate import Evaluation, evaluate
+from detkit.training.loss_schedule import LateL1
+from detkit.training.module import DetectionModule
+from detkit.training.muon import Muon
+from detkit.training.optim import WarmupCosine, WarmupFlatCosine, parameter_groups
+from detkit.training.saver import CheckpointSettings
+from detkit.training.start_weights import start_from
+from detkit.training.train import Trained, train
+
+__all__ = [
+    "EMA",
+    "CheckpointSettings",
+    "DetectionModule",
+    "Evaluation",
+    "LateL1",
+    "Muon",
+    "Trained",
+    "WarmupCosine",
+    "WarmupFlatCosine",
+    "evaluate",
+    "parameter_groups",
+    "start_from",
+    "train",
+]

@@ -1,0 +1,110 @@
+"""Exponential moving average of the weights, which is what gets evaluated and kept."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from typing_extensions import override
+
+
+class EMA(WeightAveraging):
+    """Average of weights and running statistics with a decay that rises from 0.
+
+    Validation, the kept detector and the model after training have the averaged weights. Note [EMA
+    before the saver]: Lightning runs checkpoint callbacks after all others, so a checkpoint of a
+    step holds the average of that step.
+
+    Args:
+        decay: of the average, once it has risen.
+        ramp_steps: the decay of step t is ``decay * (1 - exp(-t / ramp_steps))``; 0: no ramp.
+
+    Raises:
+        ValueError: if decay is not in [0, 1), or ramp_steps is negative.
+
+    Source: Ge et al., YOLOX, 2021 (its code; the paper names EMA only). https://arxiv.org/abs/2107.08430
+    """
+
+    def __init__(self, decay: float = 0.9998, ramp_steps: int = 2000) -> None:
+        if not 0 <= decay < 1 or ramp_steps < 0:
+            raise ValueError(
+                f"decay must lie in [0, 1) and ramp_steps not below 0; got decay={decay}, ramp_steps={ramp_steps}"
+            )
+        super().__init__(use_buffers=True)
+        self.decay = decay
+        self.ramp_steps = ramp_steps
+        self._pairs: _Pairs | None = None
+        self._swapped = False
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged module; during validation, the one that trains."""
+        assert self._average_model is not None, "the average is made when fit begins"
+        return self._average_model.module
+
+    def decay_of(self, step: int) -> float:
+        """The decay after ``step`` optimizer steps."""
+        return self.decay * (1 - math.exp(-step / self.ramp_steps)) if self.ramp_steps else self.decay
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the average where the model is going to be; Lightning moves the model later."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pair the tensors, now that the model has its device."""
+        self._pairs = _Pairs(self.module, pl_module)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average after each optimizer step."""
+        if trainer.global_step > self._latest_update_step:
+            assert self._pairs is not None, "training starts with on_train_start"
+            self._pairs.average(self.decay_of(trainer.global_step))
+            self._latest_update_step = trainer.global_step
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the module its own weights back, if validation was interrupted."""
+        if self._swapped:
+            self._swap_models(pl_module)
+
+    @override
+    def _swap_models(self, pl_module: L.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+
+def averaged_module(trainer: L.Trainer) -> nn.Module:
+    """The module with the weights to keep: the average, where there is one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EMA):
+            return callback.module
+    return trainer.lightning_module
+
+
+class _Pairs:
+    """Tensors of the average beside those of the model: floats are averaged, counts copied."""
+
+    def __init__(self, averaged: nn.Module, current: nn.Module) -> None:
+        pairs = list(zip(_tensors(averaged), _tensors(current), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.averaged, self.current = [pair[0] for pair in floats], [pair[1] for pair in floats]
+        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        get_ema_multi_avg_fn(decay)(self.averaged, self.current, None)  # one fused update for all
+        for averaged, current in self.counts:
+            averaged.copy_(current)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*(parameter.data for parameter in module.parameters()), *module.buffers()]

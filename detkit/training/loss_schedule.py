@@ -1,0 +1,58 @@
+"""Terms of the loss that depend on how far training has come."""
+
+from typing import Any
+
+import lightning as L
+from typing_extensions import override
+
+from detkit.errors import RecipeError
+
+
+class LateL1(L.Callback):
+    """Switches the loss's L1 term on for the last epochs, when images are whole again.
+
+    Set before every batch, as a pure function of the epoch: a run resumed in the middle of an epoch
+    never sees that epoch's start.
+
+    Args:
+        last_epochs: with the L1 term.
+        weight: of the term in these epochs; before them it is 0.
+
+    Raises:
+        ValueError: if a number is negative.
+
+    Source: Ge et al., YOLOX, 2021, §2.1 and code release. https://arxiv.org/abs/2107.08430
+    """
+
+    def __init__(self, last_epochs: int = 15, weight: float = 1.0) -> None:
+        if last_epochs < 0 or weight < 0:
+            raise ValueError(
+                f"last_epochs and weight must not be negative; got last_epochs={last_epochs}, weight={weight}"
+            )
+        self.last_epochs = last_epochs
+        self.weight = weight
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find out before the first step whether there is such a term, and an end to count from.
+
+        Raises:
+            RecipeError: if not.
+        """
+        if not hasattr(pl_module.loss, "l1_weight"):
+            raise RecipeError(
+                f"{type(pl_module.loss).__name__} has no l1_weight for LateL1 to set; "
+                "take LateL1 out of trainer.callbacks or use YOLOXLoss"
+            )
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            raise RecipeError(f"LateL1 counts from the end: trainer.max_epochs must be set; got {trainer.max_epochs}")
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the weight of this epoch."""
+        loss: Any = pl_module.loss
+        assert trainer.max_epochs is not None, "on_fit_start asked for it"
+        is_late = trainer.current_epoch >= trainer.max_epochs - self.last_epochs
+        loss.l1_weight = self.weight if is_late else 0.0

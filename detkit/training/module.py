@@ -1,0 +1,107 @@
+"""The LightningModule. It joins the parts; the parts do the work."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
+
+from detkit.training.optim import count_steps, parameter_groups
+from detkit.types import Batch, Detections, Target
+
+
+class Loss(Protocol):
+    """Named scalars, already weighted: their sum is what training minimises."""
+
+    def __call__(self, predictions: Any, targets: list[Target], /) -> dict[str, Tensor]: ...
+
+
+class Metric(Protocol):
+    """Gathers detections over an epoch, on all ranks."""
+
+    def update(self, detections: Sequence[Detections], targets: Sequence[Target]) -> None: ...
+    def compute(self) -> dict[str, Tensor]: ...
+    def per_class(self) -> dict[str, float]: ...
+    def reset(self) -> None: ...
+
+
+class DetectionModule(L.LightningModule):
+    """Train and evaluate any detector.
+
+    Args:
+        model: images (B, 3, H, W) to raw predictions.
+        loss: raw predictions and targets to named, weighted terms.
+        decode: raw predictions to final boxes, scores and labels.
+        metric: detections of an epoch to named numbers, e.g. ``AP``.
+        optimizer: called with the groups of parameters to train.
+        scheduler: called with the optimizer, ``steps_per_epoch`` and ``total_steps``; stepped once
+            per optimizer step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        decode: Callable[[Any], list[Detections]],
+        metric: Metric,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.memory_format = torch.channels_last
+        self.loss = loss
+        self.decode = decode
+        self.metric = metric
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Channels last, as the loader's images are: faster convolutions.
+
+        Not in float32 on a CPU: there torch's batch norm adds up channels-last values one by one, its
+        statistics are off by 3e-4, and two processes would not give the loss of one.
+        """
+        exact = self.trainer.precision == "32-true" and self.trainer.strategy.root_device.type == "cpu"
+        self.memory_format = torch.contiguous_format if exact else torch.channels_last
+        self.model.to(memory_format=self.memory_format)
+
+    @override
+    def forward(self, images: Tensor) -> Any:
+        """(B, 3, H, W) RGB in [0, 1] to raw predictions."""
+        return self.model(images.contiguous(memory_format=self.memory_format))
+
+    @override
+    def training_step(self, batch: Batch) -> dict[str, Any]:
+        """The total to minimise, and its terms for whoever watches. Nothing here waits for the device."""
+        terms = self.loss(self(batch.images), batch.targets)
+        total = torch.stack(tuple(terms.values())).sum()
+        terms = {name: value.detach() for name, value in terms.items()}
+        logged = {f"train/{name}": value for name, value in terms.items()}
+        self.log_dict({**logged, "train/loss": total.detach()}, batch_size=len(batch.targets))
+        return {"loss": total, "terms": terms}
+
+    @override
+    def validation_step(self, batch: Batch) -> dict[str, Any]:
+        detections = self.decode(self(batch.images))
+        self.metric.update(detections, batch.targets)
+        return {"detections": detections}
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            numbers = {f"val/{name}": value for name, value in self.metric.compute().items()}
+            self.log_dict(numbers, sync_dist=True, reduce_fx="max")  # equal on all ranks; a mean would round
+        self.metric.reset()
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(parameter_groups(self.model))
+        steps_per_epoch, total_steps = count_steps(self.trainer)
+        scheduler = self.make_scheduler(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,114 @@
+"""Muon: momentum whose matrices are orthogonalised, and AdamW for what is no matrix."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Muon(Optimizer):
+    """Every direction of a weight matrix moves by the same amount: few steps go a long way.
+
+    Weights with two or more dimensions are matrices of (output channels, everything else); biases
+    and norms are updated by AdamW. torch.optim.Muon is the same for matrices but takes nothing else.
+
+    Args:
+        params: parameters, or groups with their own lr and weight_decay.
+        lr: of the matrices; an update has a spectral norm of about lr.
+        weight_decay: decoupled, times lr.
+        momentum: Nesterov momentum of the matrices.
+        adam_lr_factor: AdamW's learning rate is lr times this.
+        betas: of AdamW.
+        eps: of AdamW.
+
+    Raises:
+        ValueError: if lr or the factor is not positive, or momentum lies outside [0, 1).
+
+    Source: Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
+        Differs from the text in: a matrix with more rows than columns moves sqrt(rows / columns) farther.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.02,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        adam_lr_factor: float = 0.15,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        if lr <= 0 or adam_lr_factor <= 0:
+            raise ValueError(f"learning rates must be positive; got lr={lr}, adam_lr_factor={adam_lr_factor}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1); got {momentum}")
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "adam_lr_factor": adam_lr_factor,
+            "betas": tuple(betas),
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                update = self._update_matrix if parameter.ndim >= 2 else self._update_vector
+                update(parameter, parameter.grad, self.state[parameter], group)
+        return loss
+
+    def _update_matrix(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        direction = grad.lerp(state["momentum"], group["momentum"])
+        # channels last: for such weights a view; the order of the columns does not matter
+        columns_last = direction.movedim(1, -1)
+        matrix = columns_last.flatten(1)
+        rows, columns = matrix.shape
+        step = orthogonalise(matrix).view_as(columns_last).movedim(-1, 1)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(step, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+    def _update_vector(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        beta_mean, beta_square = group["betas"]
+        state["step"] += 1
+        state["mean"].lerp_(grad, 1 - beta_mean)
+        state["square"].lerp_(grad.square(), 1 - beta_square)
+        lr = group["lr"] * group["adam_lr_factor"]
+        root = (state["square"] / (1 - beta_square ** state["step"])).sqrt_().add_(group["eps"])
+        parameter.mul_(1 - lr * group["weight_decay"])
+        parameter.addcdiv_(state["mean"], root, value=-lr / (1 - beta_mean ** state["step"]))
+
+
+def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """(rows, columns) to the nearest matrix with equal singular values, roughly: they land in [0.7, 1.2].
+
+    A quintic Newton-Schulz iteration whose coefficients trade exactness for speed. In float32, not in
+    bfloat16 as the source: the rounding of gradients summed in another order stays as small as it was.
+
+    Source: Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.float()
+    x = x / x.norm().clamp(min=1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.mT if tall else x
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return (x.mT if tall else x).to(matrix.dtype)

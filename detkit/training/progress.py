@@ -1,0 +1,140 @@
+"""What a person sees of a run: a bar that moves and a line for every epoch.
+
+Without a terminal there is no bar and no control character: plain lines for a log file.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typing_extensions import override
+
+from detkit.training.best import BestDetector
+from detkit.training.meter import TrainMeter
+
+REFRESH_S = 0.5  # reading a loss term waits for the device, so not at every step
+LINE = ("AP", "AP50", "AP75")
+AREAS = ("AP_small", "AP_medium", "AP_large")
+
+
+class ProgressReport(L.Callback):
+    """Bar and lines; for rank 0 alone.
+
+    Args:
+        console: where to.
+        meter: terms and speed.
+        best: the best epoch; it must see a validation before this does.
+        bar: whether a bar may be drawn, if the console is a terminal.
+    """
+
+    def __init__(self, console: Console, meter: TrainMeter, best: BestDetector, bar: bool = True) -> None:
+        self.console = console
+        self.meter = meter
+        self.best = best
+        self.progress = _bar(console, visible=bar and console.is_terminal)
+        self.task = self.progress.add_task("", text="")
+        self._start_s = 0.0
+        self._first_step = 0
+        self._drawn_s = 0.0
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start_s, self._first_step = time.perf_counter(), trainer.global_step
+        self.progress.start()
+
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.progress.reset(self.task, total=int(trainer.num_training_batches), description=_epoch(trainer))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self.progress.disable:
+            if trainer.is_last_batch:
+                times = f"{_duration(now - self._start_s)}, left {_duration(self._left_s(trainer))}"
+                self._print(f"{_epoch(trainer)}  {self._speed(self.meter.means)}  {times}")
+        elif now - self._drawn_s >= REFRESH_S or trainer.is_last_batch:
+            self._drawn_s = now
+            total = int(trainer.num_training_batches)
+            left_s = (total - batch_idx - 1) * self.meter.seconds_per_batch
+            times = f"left {_duration(left_s)}, run {_duration(self._left_s(trainer))}"
+            text = f"{self._speed(self.meter.terms)}  {times}"
+            self.progress.update(
+                self.task, completed=batch_idx + 1, total=total, description=_epoch(trainer), text=text
+            )
+            self.progress.refresh()
+
+    @override
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            total = int(sum(trainer.num_val_batches))
+            self.progress.reset(self.task, total=total, description=f"{_epoch(trainer)} validation", text="")
+            self.progress.refresh()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.sanity_checking:
+            self.progress.update(self.task, completed=batch_idx + 1)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        numbers = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
+        scores = "  ".join(f"{name} {_score(numbers[name], 3)}" for name in LINE if name in numbers)
+        areas = "/".join(_score(numbers[name], 2) for name in AREAS if name in numbers)
+        best = f"best {_score(self.best.score, 3)} (epoch {self.best.epoch})"
+        self._print("  ".join([_epoch(trainer), scores, f"S/M/L {areas}", best] if areas else [_epoch(trainer), best]))
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.progress.stop()
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
+
+    def _speed(self, terms: Mapping[str, Any]) -> str:
+        shown = "  ".join(f"{name} {float(value):.3f}" for name, value in terms.items())
+        return f"{shown}  {self.meter.images_per_s:.0f} images/s"
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, soft_wrap=True, highlight=False)
+
+    def _left_s(self, trainer: L.Trainer) -> float:
+        """By what the steps of this process took, validation and saving included."""
+        done = trainer.global_step - self._first_step
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        return (time.perf_counter() - self._start_s) / max(done, 1) * left
+
+
+def _bar(console: Console, visible: bool) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not visible)
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{total}" if total else "")
+
+
+def _score(value: float | None, digits: int) -> str:
+    return "-" if value is None or value < 0 else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    return str(dt.timedelta(seconds=round(max(seconds, 0))))

@@ -1,0 +1,23 @@
+"""Lightning without its notes on devices, tips and logging intervals; its warnings stay."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Only what the user can act on."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The number of training batches")
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")  # its own
+            # It looks at the loader alone; where an epoch goes on is known to the data module.
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,44 @@
+"""The last words of a run."""
+
+import json
+import shlex
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detkit.training.best import BestDetector
+from detkit.training.run_folder import RunFolder
+
+
+def print_summary(console: Console, best: BestDetector, folder: RunFolder, data_root: Any) -> None:
+    """Per-class AP of the best epoch, where its detector lies and how to evaluate it."""
+    lines = []
+    if best.score is not None:
+        table = Table("class", "AP", title=f"best epoch: {best.epoch}", title_justify="left")
+        for name, ap in best.per_class.items():
+            table.add_row(Text(name), _score(ap))
+        numbers = "  ".join(f"{name.removeprefix('val/')} {_score(value)}" for name, value in best.numbers.items())
+        console.print(table)
+        lines.append(numbers)
+    arguments = [f"checkpoint={folder.detector}", *([f"data.root={data_root}"] if data_root else [])]
+    lines += [f"detector: {folder.detector}", f"evaluate: python scripts/evaluate.py {shlex.join(arguments)}"]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def resume_command(name: str, overrides: list[tuple[str, Any]], folder: RunFolder) -> str:
+    """What to type to go on with a run that was stopped."""
+    kept = [(key, value) for key, value in overrides if key not in {"resume", "weights"}]
+    arguments = [f"recipe={name}", *(f"{key}={_yaml(value)}" for key, value in kept), f"resume={folder.path}"]
+    return f"python scripts/train.py {shlex.join(arguments)}"
+
+
+def _yaml(value: Any) -> str:
+    """A value as the command line reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _score(value: float) -> str:
+    return "-" if value < 0 else f"{value:.3f}"

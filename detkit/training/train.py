@@ -1,0 +1,172 @@
+"""From the parts of a recipe to a trained detector in a run's folder."""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from torch import nn
+
+from detkit.training.best import BestDetector
+from detkit.training.finite import StopOnNonFiniteLoss
+from detkit.training.interrupt import EXIT_CODE, Interrupt, TrainingStopped
+from detkit.training.loggers import MetricsTable, finish_wandb, wandb_logger
+from detkit.training.meter import TrainMeter
+from detkit.training.module import DetectionModule
+from detkit.training.pictures import Pictures
+from detkit.training.precision import precision_here
+from detkit.training.progress import ProgressReport
+from detkit.training.quiet import quiet
+from detkit.training.reseed import ReseedEachBatch
+from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint
+from detkit.training.saver import DetkitCheckpointIO, Saver
+from detkit.training.start_weights import start_from
+from detkit.training.summary import print_summary, resume_command
+from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
+
+LOG_EVERY_N_STEPS = 10
+OWN_FILES = (".safetensors", ".ckpt")
+WeightReader = Callable[[Path, nn.Module, Sequence[str]], object]  # whose text says what was taken
+
+
+class Trained(NamedTuple):
+    """What a run left."""
+
+    folder: Path
+    numbers: dict[str, float]  # of the best epoch; empty if nothing was validated
+    per_class: dict[str, float]  # its AP by class name
+    epoch: int  # the best, counted from 1
+
+
+def train(parts: Any, foreign_weights: WeightReader | None = None, console: Console | None = None) -> Trained:
+    """Train, evaluate after every epoch, and leave the best detector in the run's folder.
+
+    Args:
+        parts: of a recipe, as ``recipe.build`` gives them.
+        foreign_weights: gives the model the weights of a file that the recipe names under ``weights``
+            and that detkit has not written, e.g. ``detkit.weights.load_weights``.
+        console: where rank 0 speaks; None: standard output.
+
+    Raises:
+        TrainingError: if a loss is not finite.
+        CheckpointError: if there is nothing to resume, or a file cannot be read or written.
+        SystemExit: with code 130, when the user stopped the run.
+    """
+    config, rank = parts.plan.config, getattr(rank_zero_only, "rank", 0)
+    console = Console(quiet=True) if rank else console or Console()
+    runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
+    resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None
+    folder = RunFolder(resumed.path.parent.parent) if resumed else begin_folder(runs, rank)
+    if resumed:
+        _say(console, f"resumed: {folder.path} from step {resumed.step}")
+    else:
+        _say(console, f"run: {folder.path}")
+        if rank == 0:
+            folder.recipe.write_text(parts.plan.to_yaml())
+        if config["weights"]:
+            _say(console, _start_from(Path(config["weights"]).expanduser(), parts, foreign_weights))
+    interrupt = Interrupt()
+    best = BestDetector(parts.checkpoint.monitor, folder, metadata_of(parts))
+    saver = Saver(parts.checkpoint, folder, best, interrupt)
+    wandb = wandb_logger(config["wandb"], parts.plan.name, folder, config) if rank == 0 else None
+    failed = True
+    try:
+        with interrupt.listening(), quiet():
+            trainer = _trainer(parts, folder, console, best, saver, wandb)
+            metric = parts.metrics(ground_truth=parts.data.ground_truth())
+            module = DetectionModule(parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler)
+            trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
+        print_summary(console, best, folder, config["data"].get("root"))
+        failed = False
+        path = trainer.strategy.broadcast(str(folder.path))
+        return Trained(Path(path), best.numbers, best.per_class, best.epoch)
+    except TrainingStopped as stop:
+        _say(console, *_how_to_go_on(stop, parts.plan, folder))
+        raise SystemExit(EXIT_CODE) from None
+    finally:
+        if wandb:
+            finish_wandb(wandb, folder, failed)
+
+
+def metadata_of(parts: Any) -> dict[str, Any]:
+    """What a detector file holds beside its weights: enough to rebuild the detector and name its classes."""
+    config = parts.plan.config
+    return {
+        "recipe": {**config, "resume": None},
+        "class_names": list(parts.data.class_names),
+        "category_ids": parts.data.ground_truth().category_ids.tolist(),
+        "image_hw": list(config["data"]["image_hw"]),
+        "data_fingerprint": parts.data.fingerprint,
+        "detkit_version": importlib.metadata.version("detkit"),
+    }
+
+
+def _start_from(path: Path, parts: Any, foreign_weights: WeightReader | None) -> str:
+    read = start_from if foreign_weights is None or path.is_dir() or path.suffix in OWN_FILES else foreign_weights
+    return str(read(path, parts.model, parts.data.class_names))
+
+
+def _trainer(
+    parts: Any,
+    folder: RunFolder,
+    console: Console,
+    best: BestDetector,
+    saver: Saver,
+    wandb: WandbLogger | None,
+) -> L.Trainer:
+    """The recipe's trainer with the callbacks, loggers and plugins that every run has.
+
+    The order of callbacks matters. EMA, from the recipe, comes before all that look at weights; the
+    meter before those that read it; the best before those that speak of it; Lightning puts the saver last.
+    """
+    given = parts.trainer.keywords
+    meter = TrainMeter()
+    reseed = ReseedEachBatch(parts.plan.config["seed"])
+    callbacks = [*(given.get("callbacks") or []), reseed, StopOnNonFiniteLoss(), meter, best]
+    loggers = _as_list(given.get("logger"))
+    if wandb:
+        loggers.append(wandb)
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    if not console.quiet:
+        bar = given.get("enable_progress_bar", True)
+        callbacks.append(MetricsTable(folder.metrics, meter))
+        callbacks.append(ProgressReport(console, meter, best, bar))
+        callbacks.append(Pictures(folder.pictures, parts.data.class_names, best))
+    plugins = [*_as_list(given.get("plugins")), DetkitCheckpointIO()]
+    if given.get("sync_batchnorm"):
+        plugins.append(SyncBatchNormOnAnyDevice(given.get("accelerator") != "cpu" and torch.cuda.is_available()))
+    return parts.trainer(
+        callbacks=[*callbacks, saver],
+        logger=loggers,
+        plugins=plugins,
+        precision=precision_here(given),
+        use_distributed_sampler=False,  # detkit's own sampler takes the share of its rank
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=given.get("log_every_n_steps", LOG_EVERY_N_STEPS),
+        default_root_dir=folder.path,
+    )
+
+
+def _how_to_go_on(stop: TrainingStopped, plan: Any, folder: RunFolder) -> list[str]:
+    saved = "stopped and saved" if stop.at_border else "stopped at once; the last checkpoint is as it was"
+    return [saved, f"go on: {resume_command(plan.name, plan.overrides, folder)}"]
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Lightning takes one or many; True stands for a logger of its own choice, which is not wanted."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

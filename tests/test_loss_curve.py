@@ -1,0 +1,81 @@
+"""Ten steps of training from filled weights on made images: a refactoring must not change a digit.
+
+In double precision, so that threads and processors agree.
+
+A change of numerics updates the file in tests/golden in the same commit, with the reason:
+    DETKIT_WRITE_GOLDEN=1 pytest tests/test_loss_curve.py
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detkit import recipe
+from detkit.types import Target
+
+GOLDEN = Path(__file__).parent / "golden"
+RECIPES = ["yolo_csp_n", "yolox_nano"]
+
+
+def fill(model: nn.Module) -> None:
+    """Weights that depend on their name and shape alone, not on the order in which parts are built."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 or len(parameter.unique()) > 1:  # what stays: ones, zeros and priors
+                generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_(noise * (2 / max(2, parameter[0].numel())) ** 0.5)
+
+
+def batch(step: int) -> tuple[Tensor, list[Target]]:
+    """Two images of bright boxes on a wavy ground; the second has no object in every third step."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    images = (
+        torch.stack([torch.sin(x / 5 + step), torch.sin(y / 7), torch.sin((x + y) / 9)]).repeat(2, 1, 1, 1) / 4 + 0.5
+    )
+    targets = []
+    for index in range(2):
+        left, top = 4.0 + 3 * (step % 5), 6.0 + 5 * index
+        boxes = torch.tensor([[left, top, left + 24, top + 30], [30.0, 28.0, 60.0, 50.0]])
+        labels = torch.tensor([step % 3, 2])
+        if index == 1 and step % 3 == 0:
+            boxes, labels = boxes[:0], labels[:0]
+        for (x1, y1, x2, y2), label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
+            images[index, label, y1:y2, x1:x2] = 0.95
+        targets.append(Target(boxes, labels, torch.zeros(0, 4), index, (64, 64)))
+    return images, targets
+
+
+def train_ten_steps(name: str) -> list[str]:
+    config = recipe.load([f"recipe={name}"]).config
+    config["model"]["head"]["num_classes"] = 3
+    model, loss = recipe.instantiate(config["model"]).double(), recipe.instantiate(config["loss"])
+    fill(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
+    lines = []
+    for step in range(10):
+        images, targets = batch(step)
+        terms = loss(model(images.double()), targets)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        lines.append(" ".join(f"{term}={value.item():.6g}" for term, value in terms.items()))
+    return lines
+
+
+def numbers(lines: list[str]) -> Tensor:
+    return torch.tensor([[float(pair.split("=")[1]) for pair in line.split()] for line in lines])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_first_losses(name: str) -> None:
+    path, lines = GOLDEN / f"{name}_cpu.txt", train_ten_steps(name)
+    if os.environ.get("DETKIT_WRITE_GOLDEN"):
+        path.write_text("\n".join(lines) + "\n")
+    expected = path.read_text().splitlines()
+    assert [line.split("=")[0] for line in lines] == [line.split("=")[0] for line in expected]
+    torch.testing.assert_close(numbers(lines), numbers(expected), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,335 @@
+"""A whole run on toy parts: what it leaves, that it can be stopped and resumed anywhere, and what it says."""
+
+import csv
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from typing_extensions import override
+
+from detkit.checkpoint import latest_checkpoint, marks_in, read_checkpoint, read_detector
+from detkit.errors import CheckpointError, RecipeError, TrainingError
+from detkit.training import DetectionModule, Trained, train
+from detkit.training.interrupt import TrainingStopped
+from detkit.types import Detections
+from tests.training.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
+
+VOLATILE = "images_per_s"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 3 epochs with 6 steps each that was never stopped, with a checkpoint at each step."""
+    parts = toy_parts(tmp_path_factory.mktemp("runs"), checkpoint={"every_n_steps": 1, "keep": 100})
+    return train(parts).folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{name: value for name, value in row.items() if name != VOLATILE} for row in csv.DictReader(file)]
+
+
+def copy_of_step(whole: Path, runs: Path, step: int) -> Path:
+    """The run folder as a kill after the save of a step leaves it."""
+    folder = runs / "toy" / whole.name
+    shutil.copytree(whole, folder)
+    for mark in marks_in(folder / "checkpoints"):
+        if mark.step > step:
+            mark.path.unlink()
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    mark = latest_checkpoint(folder / "checkpoints")
+    assert mark is not None
+    state = read_checkpoint(mark.path)
+    state["callbacks"]["TrainMeter"].pop("seconds")
+    return {key: state[key] for key in ("state_dict", "current_model_state", "optimizer_states", "callbacks", "loops")}
+
+
+def assert_same(a: Any, b: Any, place: str = "") -> None:
+    """Bit for bit, whatever is nested."""
+    assert type(a) is type(b), place
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), place
+        for number, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{place}.{number}")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), place
+    else:
+        assert a == b, place
+
+
+def test_files_of_a_run(whole: Path) -> None:
+    assert (whole / "recipe.yaml").read_text() == "name: toy\n"
+    pictures = {path.name for path in (whole / "pictures").iterdir()}
+    assert pictures >= {"train_batch_0.jpg", "train_batch_1.jpg", "train_batch_2.jpg", "val_last.jpg"}
+    table = rows(whole)
+    assert [(row["epoch"], row["step"]) for row in table] == [("1", "6"), ("2", "12"), ("3", "18")]
+    assert {"train/cls", "train/box", "train/loss", "lr", "val/AP", "val/AP50", "val/AP75"} <= table[0].keys()
+    assert len(marks_in(whole / "checkpoints")) == 18
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run long enough to find the squares."""
+    return train(toy_parts(tmp_path_factory.mktemp("learnt"), epochs=12, data=ToyData(length=64, batch_size=8)))
+
+
+def test_learns(learnt: Trained) -> None:
+    """Also says that labels, boxes and the metric fit together."""
+    assert learnt.numbers["val/AP50"] > 0.5
+    table = rows(learnt.folder)
+    assert float(table[-1]["train/loss"]) < float(table[0]["train/loss"]) / 3
+
+
+def test_keeps_the_latest_and_the_best(learnt: Trained) -> None:
+    marks = marks_in(learnt.folder / "checkpoints")
+    assert [mark.epoch for mark in marks][-2:] == [11, 12] and len(marks) <= 3
+    scores = [float(row["val/AP"]) for row in rows(learnt.folder)]
+    assert max(mark.score or 0 for mark in marks) == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_saved_detector_has_the_ap_of_the_run(learnt: Trained, tmp_path: Path) -> None:
+    weights, metadata = read_detector(learnt.folder / "detector.safetensors")
+    assert metadata["class_names"] == list(CLASSES) and metadata["category_ids"] == [1, 5, 7]
+    assert metadata["image_hw"] == [SIZE, SIZE] and metadata["recipe"]["model"] == {"_target_": "toy"}
+    assert metadata["ap"] == learnt.numbers["val/AP"] > 0 and metadata["epoch"] == learnt.epoch
+    parts = toy_parts(tmp_path)
+    parts.model.load_state_dict(weights)
+    metric = parts.metrics(parts.data.ground_truth())
+    module = DetectionModule(parts.model, parts.loss, toy_decode, metric, parts.optimizer, parts.scheduler)
+    trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    [numbers] = trainer.validate(module, datamodule=parts.data, verbose=False)
+    assert numbers == learnt.numbers and metric.per_class() == learnt.per_class
+
+
+@pytest.mark.parametrize("step", [5, 6, 13])
+def test_resumed_equals_whole(whole: Path, tmp_path: Path, step: int) -> None:
+    folder = copy_of_step(whole, tmp_path, step)
+    parts = toy_parts(tmp_path, resume=True, checkpoint={"every_n_steps": 1, "keep": 100})
+    assert train(parts).folder == folder
+    assert_same(state_of(folder), state_of(whole))
+    assert rows(folder) == rows(whole)
+    (weights, metadata), (expected, expected_metadata) = (
+        read_detector(run / "detector.safetensors") for run in (folder, whole)
+    )
+    assert_same(weights, expected)
+    del metadata["recipe"]["runs_dir"], expected_metadata["recipe"]["runs_dir"]
+    assert metadata == expected_metadata
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 18))
+def test_resumed_equals_whole_at_every_step(whole: Path, tmp_path: Path, step: int) -> None:
+    test_resumed_equals_whole(whole, tmp_path, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("validation_batch", range(4))
+@pytest.mark.parametrize("step", [6, 12, 18])
+def test_ctrl_c_in_every_validation_batch(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, validation_batch: int
+) -> None:
+    test_ctrl_c_saves_and_goes_on(whole, tmp_path, capsys, step, validation_batch)
+
+
+class StopAfter(L.Callback):
+    """Does something, e.g. press Ctrl-C, at a given moment."""
+
+    def __init__(self, press: Any, step: int, validation_batch: int | None = None) -> None:
+        self.press = press
+        self.step = step
+        self.validation_batch = validation_batch
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.validation_batch is None and trainer.global_step == self.step:
+            self.press()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.global_step == self.step and batch_idx == self.validation_batch:
+            self.press()
+
+
+@pytest.mark.parametrize(("step", "validation_batch"), [(4, None), (6, None), (12, 1)])
+def test_ctrl_c_saves_and_goes_on(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, validation_batch: int | None
+) -> None:
+    """Within an epoch, at its last step and within its validation; the result is that of the run never stopped."""
+    parts = toy_parts(tmp_path)
+    stop = StopAfter(lambda: signal.raise_signal(signal.SIGINT), step, validation_batch)
+    parts.trainer.keywords["callbacks"].append(stop)
+    with pytest.raises(SystemExit) as exit_:
+        train(parts)
+    assert exit_.value.code == 130
+    (folder,) = (tmp_path / "toy").iterdir()
+    mark = latest_checkpoint(folder / "checkpoints")
+    assert mark is not None and mark.step == step
+    command = f"recipe=toy trainer.max_epochs=3 resume={folder}"
+    assert f"go on: python scripts/train.py {command}" in capsys.readouterr().out.replace("\n", " ")
+    assert train(toy_parts(tmp_path, resume=str(folder))).folder == folder
+    assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
+    assert_same(state_of(folder)["current_model_state"], state_of(whole)["current_model_state"])
+    assert rows(folder) == rows(whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_twice_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def press_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    parts = toy_parts(tmp_path)
+    parts.trainer.keywords["callbacks"].append(StopAfter(press_twice, 8))
+    with pytest.raises(SystemExit):
+        train(parts)
+    (folder,) = (tmp_path / "toy").iterdir()
+    assert [mark.step for mark in marks_in(folder / "checkpoints")] == [6]
+    assert "stopped at once" in capsys.readouterr().out
+
+
+def test_resume_of_an_older_step_leaves_the_branch(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "toy" / whole.name
+    shutil.copytree(whole, folder)
+    older = folder / "checkpoints" / "step-00000008.ckpt"
+    train(toy_parts(tmp_path, resume=str(older), epochs=2))
+    assert [mark.step for mark in marks_in(folder / "checkpoints")][-1] == 12
+    assert [row["step"] for row in rows(folder)] == ["6", "12"]
+
+
+def test_damaged_last_checkpoint_gives_way(whole: Path, tmp_path: Path) -> None:
+    folder = copy_of_step(whole, tmp_path, 9)
+    content = bytearray((folder / "checkpoints" / "step-00000009.ckpt").read_bytes())
+    content[500] ^= 4
+    (folder / "checkpoints" / "step-00000009.ckpt").write_bytes(content)
+    train(toy_parts(tmp_path, resume=True))
+    assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("resume", "match"),
+    [
+        (True, r"resume=true: no run in .*toy has a complete checkpoint"),
+        ("absent", r"resume=absent: no complete checkpoint in absent/checkpoints"),
+        ("absent/checkpoints/step-00000001.ckpt", r"step-00000001.ckpt: no complete checkpoint: cannot read step-"),
+    ],
+)
+def test_nothing_to_resume(tmp_path: Path, resume: bool | str, match: str) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        train(toy_parts(tmp_path, resume=resume))
+
+
+def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
+    parts = toy_parts(tmp_path, data=ToyData(poison=5), checkpoint={"every_n_steps": 1, "keep": 100})
+    with pytest.raises(TrainingError, match=r"not finite after step \d \(epoch 1\): cls nan, box nan, .*image ids .*5"):
+        train(parts)
+    assert all(parameter.isfinite().all() for parameter in parts.model.parameters())
+    (folder,) = (tmp_path / "toy").iterdir()
+    for mark in marks_in(folder / "checkpoints"):
+        state = read_checkpoint(mark.path)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_non_finite_weights_are_not_saved(tmp_path: Path) -> None:
+    parts = toy_parts(tmp_path)
+    bias = parts.model.get_parameter("box.bias")
+    parts.trainer.keywords["callbacks"] = [StopAfter(lambda: bias.data.fill_(torch.inf), 6)]
+    one_box = Detections(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    parts = parts._replace(decode=lambda predictions: [one_box] * len(predictions[0]))
+    with pytest.raises(TrainingError, match=r"the weight model.box.bias is not finite after step 6"):
+        train(parts)
+    (folder,) = (tmp_path / "toy").iterdir()
+    assert marks_in(folder / "checkpoints") == []
+
+
+def test_unknown_monitor(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"checkpoint.monitor: no number 'val/ap'; there are val/AP, val/AP50"):
+        train(toy_parts(tmp_path, checkpoint={"monitor": "val/ap"}))
+
+
+def test_schedule_needs_an_end(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="trainer: set max_epochs or max_steps"):
+        train(toy_parts(tmp_path, epochs=-1))
+
+
+@pytest.mark.parametrize("wrong", [{"keep": 1}, {"every_n_steps": 0}])
+def test_settings_are_checked(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"at least [12].*got [01]"):
+        toy_parts(Path(), checkpoint=wrong)
+
+
+def test_accumulation_clipping_and_early_stopping(tmp_path: Path) -> None:
+    """Lightning's parts; checkpoints and averages count optimizer steps, not batches."""
+    early = EarlyStopping("val/AP", mode="max", patience=1)
+    parts = toy_parts(
+        tmp_path,
+        epochs=10,
+        data=ToyData(length=28),
+        trainer={"accumulate_grad_batches": 3, "callbacks": [early]},
+        checkpoint={"every_n_steps": 2},
+    )
+    trained = train(parts)
+    table = rows(trained.folder)
+    assert len(table) < 10 and table[0]["step"] == "3"  # 7 batches: 3 + 3 + 1
+
+
+def test_no_validation_leaves_the_last_weights(tmp_path: Path) -> None:
+    trained = train(toy_parts(tmp_path, epochs=1, trainer={"limit_val_batches": 0}))
+    weights, metadata = read_detector(trained.folder / "detector.safetensors")
+    assert metadata["ap"] is None and trained.numbers == {}
+    state = read_checkpoint(trained.folder / "checkpoints" / "step-00000006.ckpt")["state_dict"]
+    assert all(torch.equal(tensor, state[f"model.{name}"]) for name, tensor in weights.items())
+
+
+def test_validation_every_second_epoch(tmp_path: Path) -> None:
+    trained = train(toy_parts(tmp_path, epochs=4, trainer={"check_val_every_n_epoch": 2}))
+    assert [row["val/AP"] != "" for row in rows(trained.folder)] == [False, True, False, True]
+
+
+def test_lines_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(toy_parts(tmp_path, epochs=2))
+    said = capsys.readouterr().out
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in said)
+    lines = [line.split("  ") for line in said.splitlines() if line.startswith("epoch")]
+    assert [line[0] for line in lines] == ["epoch 1/2", "epoch 1/2", "epoch 2/2", "epoch 2/2"]
+    assert [word.split()[0] for word in lines[1][1:]] == ["AP", "AP50", "AP75", "S/M/L", "best"]
+    assert [word.split()[0] for word in lines[0][1:4]] == ["cls", "box", "loss"] and "images/s" in lines[0][4]
+    assert "evaluate: python scripts/evaluate.py checkpoint=" in said
+
+
+def test_exception_in_validation_leaves_the_own_weights(tmp_path: Path) -> None:
+    """Validation runs on the average; whatever stops it, the module has its own weights again."""
+    parts = toy_parts(tmp_path)
+    parts.trainer.keywords["callbacks"].append(StopAfter(interrupt_hard, 12, 1))
+    with pytest.raises(SystemExit):
+        train(parts)
+    reference = toy_parts(tmp_path / "other", trainer={"callbacks": [StopAfter(interrupt_hard, 12, 1)]})
+    with pytest.raises(SystemExit):
+        train(reference)
+    assert_same(dict(parts.model.state_dict()), dict(reference.model.state_dict()))
+
+
+def interrupt_hard() -> None:
+    raise TrainingStopped(at_border=False)
