@@ -1,0 +1,89 @@
+"""Files of weights: read as data only, and told apart by what they hold."""
+
+import contextlib
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detkit.errors import CheckpointError
+from detkit.weights import load_weights
+from detkit.weights.read import read_state_dict
+from tests.yolox_files import detector_of, official_weights
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda weights: {"model": weights, "start_epoch": 300}], ids=["bare", "model"])
+def test_an_official_file_is_recognised(tmp_path: Path, wrap: Any) -> None:
+    path, detector = tmp_path / "yolox_nano.pth", detector_of("nano")
+    weights = official_weights("nano")
+    torch.save(wrap(weights), path)
+    assert str(load_weights(path, detector)) == f"{path}: loaded 642 of 642 tensors"
+    assert torch.equal(detector.state_dict()["head.objectness.2.bias"], weights["head.obj_preds.2.bias"])
+
+
+class RunsCode:
+    """What an attacker would put into a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
+    torch.save({"model": official_weights("nano"), "best_ap": RunsCode(tmp_path / "made")}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: refused.*store its state_dict alone"):
+        load_weights(tmp_path / "a.pth", detector_of("nano"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"encoder.weight": torch.zeros(1)}, r"w\.pth: is of no known project.*encoder\.weight"),
+        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'model'"),
+        ({}, "holds no state_dict, neither"),
+        ({"a": torch.zeros(1), "epoch": 3}, "holds no state_dict: epoch are no tensors"),
+    ],
+)
+def test_other_contents_are_named(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(tmp_path / "w.pth", detector_of("nano"))
+
+
+def test_no_file_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"w\.pth: no such file; weights are not downloaded"):
+        load_weights(tmp_path / "w.pth", detector_of("nano"))
+    with pytest.raises(CheckpointError, match="is a folder; give the file"):
+        load_weights(tmp_path, detector_of("nano"))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_cut_or_changed_file_raises_nothing_else(tmp_path: Path, is_zip: bool) -> None:
+    """A flipped byte may go unnoticed by torch; what it notices has the file's name."""
+    whole, path = tmp_path / "whole.pth", tmp_path / "w.pth"
+    torch.save({"layer.weight": torch.zeros(9)}, whole, _use_new_zipfile_serialization=is_zip)
+    content, rng = whole.read_bytes(), random.Random(0)
+    for length in range(0, len(content), 11):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"w\.pth: "):
+            read_state_dict(path)
+    for _ in range(200):
+        changed = bytearray(content)
+        changed[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(changed)
+        with contextlib.suppress(CheckpointError):
+            read_state_dict(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x89PNG\r\n", b"{}"], ids=["html", "png", "json"])
+def test_another_kind_of_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.pth: "):
+        load_weights(tmp_path / "w.pth", detector_of("nano"))
