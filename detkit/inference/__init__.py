@@ -1,0 +1,6 @@
+"""Trained detectors, from their files to results."""
+
+from detkit.inference.predictor import Predictor, load
+from detkit.inference.stored import StoredDetector, read_stored
+
+__all__ = ["Predictor", "StoredDetector", "load", "read_stored"]

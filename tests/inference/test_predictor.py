@@ -1,0 +1,95 @@
+"""A detector file alone gives the detector back, and tells what does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import detkit
+from detkit import recipe
+from detkit.checkpoint import write_checkpoint, write_detector
+from detkit.errors import CheckpointError, RecipeError
+
+MODEL = {
+    "_target_": "detkit.models.Detector",
+    "backbone": {
+        "_target_": "detkit.models.backbones.CSPDarknet",
+        "depth_multiple": 0.33,
+        "width_multiple": 0.125,
+    },
+    "neck": {"_target_": "detkit.models.necks.FPN", "_partial_": True},
+    "head": {"_target_": "detkit.models.heads.YOLOHead", "_partial_": True, "num_classes": 2},
+}
+DECODE = {"_target_": "detkit.decode.YOLODecode", "score_threshold": 0.003, "max_detections": 7}
+METADATA = {"recipe": {"model": MODEL, "decode": DECODE}, "class_names": ["cat", "dog"], "image_hw": [64, 96]}
+
+
+@pytest.fixture
+def detector() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return recipe.instantiate(MODEL).eval()
+
+
+def write(path: Path, detector: torch.nn.Module, **metadata: Any) -> Path:
+    write_detector(path, detector.state_dict(), METADATA | metadata)
+    return path
+
+
+def test_a_file_gives_its_detector_back(tmp_path: Path, detector: torch.nn.Module) -> None:
+    """Same detections as before the file, bit for bit; a run's folder and a checkpoint do as well."""
+    path = write(tmp_path / "detector.safetensors", detector)
+    checkpoint = tmp_path / "step-00000003.ckpt"
+    state = {"state_dict": {f"model.{name}": t for name, t in detector.state_dict().items()}, "detkit": METADATA}
+    write_checkpoint(checkpoint, state, step=3, epoch=1, score=None, facts={})
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = recipe.instantiate(DECODE)(detector(images))
+        for place in (path, tmp_path, str(path), checkpoint):
+            predictor = detkit.load(place)
+            found = predictor.decode(predictor.detector(images))
+            assert [len(image.scores) for image in found] == [7, 7]
+            for ours, theirs in zip(found, expected, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert predictor.class_names == ("cat", "dog")
+    assert predictor.image_hw == (64, 96)
+    assert not predictor.detector.training
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, detector: torch.nn.Module) -> None:
+    weights = dict(detector.state_dict())
+    name = next(iter(weights))
+    weights["odd"] = weights.pop(name)[:1]
+    write_detector(tmp_path / "a.safetensors", weights, METADATA)
+    with pytest.raises(
+        CheckpointError, match=rf"2 weights do not fit(.|\n)*{name}: absent in the file, \(\d+, 12, 3, 3\)"
+    ):
+        detkit.load(tmp_path / "a.safetensors")
+    other = MODEL | {"backbone": MODEL["backbone"] | {"width_multiple": 0.25}}
+    path = write(tmp_path / "b.safetensors", detector, recipe={"model": other, "decode": DECODE})
+    with pytest.raises(CheckpointError, match=r"\d+ weights do not fit(.|\n)* and \d+ more"):
+        detkit.load(path)
+
+
+def test_a_file_that_lacks_something_is_named(tmp_path: Path, detector: torch.nn.Module) -> None:
+    path = tmp_path / "detector.safetensors"
+    write_detector(path, detector.state_dict(), {"recipe": {}, "image_hw": [64, 96]})
+    with pytest.raises(CheckpointError, match=r"detector\.safetensors: has no class_names inside"):
+        detkit.load(path)
+
+
+def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"detector\.safetensors: no such file"):
+        detkit.load(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["os.system", "detkit.checkpoint.os.system", "tests.recipe.toys.Head"])
+def test_builds_only_what_is_trusted(tmp_path: Path, detector: torch.nn.Module, target: str) -> None:
+    path = write(tmp_path / "a.safetensors", detector, recipe={"model": {"_target_": target}, "decode": DECODE})
+    with pytest.raises(RecipeError, match=f"{target} is (of no|no class of a) trusted package"):
+        detkit.load(path)
+
+
+def test_detkit_offers_load_and_nothing_like_it() -> None:
+    with pytest.raises(AttributeError, match="'detkit' has no attribute 'lod'"):
+        _ = detkit.lod  # pyright: ignore[reportAttributeAccessIssue]
