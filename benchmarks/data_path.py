@@ -1,0 +1,97 @@
+"""CPU time of one training sample: decode, mosaic, affine, colour, flip; one process, one thread.
+
+    python benchmarks/data_path.py ../shared/data/bccd
+
+CPU milliseconds an image (``time.process_time``); bccd: 205 JPEGs of 640 x 480. "warm": decoded images come from
+the cache, as after the first epochs of a set that fits; "cold": every image is decoded for every use.
+The last row adds the stacking of 16 and the way to float.
+
+Measured: benchmarks/README.md.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import cv2
+import torch
+
+from detkit.data import CocoDataModule, DetectionDataset, SampleKey
+from detkit.data.augmentation import Augmentation
+from detkit.data.loader import collate
+from detkit.types import Batch
+
+SETTINGS = {
+    "mosaic": Augmentation(),
+    "mosaic, turned and sheared": Augmentation(degrees=10, shear=2),
+    "mosaic, turned and sheared, mixup": Augmentation(degrees=10, shear=2, scale=(0.1, 2.0), mixup_probability=1),
+    "one image, affine": Augmentation(mosaic_probability=0),
+    "one image, letterbox (last epochs)": Augmentation(plain_from_epoch=0),
+    "validation": None,
+}
+
+
+class Measured:
+    """Passes over all images of the training split.
+
+    Args:
+        data: it has the split.
+        augmentation: of the samples.
+        side: of the square input, pixels.
+        warm: whether all decoded images lie in the cache.
+    """
+
+    def __init__(self, data: CocoDataModule, augmentation: Augmentation | None, side: int, *, warm: bool) -> None:
+        index = data.train_dataloader().dataset.index
+        self.data = data
+        self.dataset = DetectionDataset(index, augmentation, cache_bytes=2**34 if warm else 0)
+        self.keys = [SampleKey(0, row, (side, side)) for row in range(len(index))]
+        for epoch in range(9 if warm else 1):  # by then every image was used at every reduction
+            for key in self.keys:
+                self.dataset[key._replace(epoch=epoch)]
+
+    def samples(self) -> None:
+        """Each sample alone."""
+        for key in self.keys:
+            self.dataset[key]
+
+    def batches(self) -> None:
+        """Batches of 16 as floats."""
+        for start in range(0, len(self.keys), 16):
+            packed = collate([self.dataset[key] for key in self.keys[start : start + 16]])
+            assert isinstance(packed, tuple), "every image decodes"
+            self.data.on_after_batch_transfer(Batch(*packed), 0)
+
+    def milliseconds(self, work: Callable[[], None], passes: int) -> float:
+        """Least CPU time of this process, per image."""
+        times = []
+        for _ in range(passes):
+            start = time.process_time()
+            work()
+            times.append(time.process_time() - start)
+        return min(times) / len(self.keys) * 1000
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="folder of the data set")
+    parser.add_argument("--passes", type=int, default=3, help="per number; the fastest counts")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    data = CocoDataModule(root=arguments.root)
+    print(f"{'':36}" + "".join(f"{name:>12}" for name in ("320 cold", "320 warm", "640 cold", "640 warm")))
+    for name, augmentation in SETTINGS.items():
+        cells = []
+        for side, warm in ((320, False), (320, True), (640, False), (640, True)):
+            measured = Measured(data, augmentation, side, warm=warm)
+            cells.append(measured.milliseconds(measured.samples, arguments.passes))
+        print(f"{name:36}" + "".join(f"{cell:12.2f}" for cell in cells), flush=True)
+    collated = [Measured(data, Augmentation(), side, warm=True) for side in (320, 640)]
+    cells = [measured.milliseconds(measured.batches, arguments.passes) for measured in collated]
+    print(f"{'mosaic, batched, as floats':36}{'':12}{cells[0]:12.2f}{'':12}{cells[1]:12.2f}")
+
+
+if __name__ == "__main__":
+    main()

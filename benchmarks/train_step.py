@@ -1,0 +1,123 @@
+"""Images per second of training: the step alone, with its data, and as a user's run gets them.
+
+    python benchmarks/train_step.py recipe=yolo_csp_n data.root=../shared/data/bccd data.image_hw=[320,320]
+
+Four loops over the same model, one after the other and again, so that a slow minute hits all of them:
+    network   forward, backward and optimizer on one batch that stays in memory; the loss is a plain mean
+    step      the same with the real loss, gradient clipping and EMA
+    with data step, on batches from the loader with its workers
+    fit       what Lightning's loop gives with all callbacks: the number that a run reports
+"""
+
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from detkit import recipe
+from detkit.training import parameter_groups, train
+from detkit.training.precision import precision_here
+from detkit.types import Batch
+
+ROUNDS, STEPS, WARM_UP = 3, 10, 3
+
+
+class Step:
+    """One training step, with more or less of what belongs to it."""
+
+    def __init__(self, parts: recipe.Parts) -> None:
+        self.model = parts.model.to(memory_format=torch.channels_last).train()
+        self.loss = parts.loss
+        self.optimizer = parts.optimizer(parameter_groups(self.model))
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+        self.clip = parts.trainer.keywords.get("gradient_clip_val")
+        self.is_bf16 = precision_here(parts.trainer.keywords) == "bf16-mixed"
+
+    def network(self, batch: Batch) -> None:
+        """Forward, backward, optimizer."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
+            predictions = self.model(batch.images)
+        self._update(sum(x.float().square().mean() for x in predictions[:3] if isinstance(x, Tensor)))
+
+    def whole(self, batch: Batch) -> None:
+        """With the loss as in training, clipping and EMA."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
+            terms = self.loss(self.model(batch.images), batch.targets)
+        self._update(torch.stack(tuple(terms.values())).sum(), self.clip)
+        self.average.update_parameters(self.model)
+
+    def _update(self, total: Tensor | int, clip: float | None = None) -> None:
+        assert isinstance(total, Tensor), "a head gives predictions"
+        self.optimizer.zero_grad()
+        total.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.optimizer.step()
+
+
+def images_per_s(step: object, batches: Iterable[Batch]) -> float:
+    """Mean over STEPS steps after the warm-up."""
+    images, start = 0, 0.0
+    for number, batch in enumerate(batches):
+        if number == WARM_UP:
+            start = time.perf_counter()
+        if number >= WARM_UP + STEPS:
+            break
+        step(batch)  # type: ignore[operator]
+        images += len(batch.targets) if number >= WARM_UP else 0
+    return images / (time.perf_counter() - start)
+
+
+def endless(parts: recipe.Parts) -> Iterable[Batch]:
+    """Batches of all epochs, as the module hands them to the model."""
+    loader = parts.data.train_dataloader()
+    try:
+        while True:
+            for batch in loader:
+                yield parts.data.on_after_batch_transfer(batch, 0)
+    finally:
+        loader.close()
+
+
+def fit_speed(argv: list[str]) -> float:
+    """The last epoch of a short run by the whole machinery."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        short = ["trainer.max_epochs=3", "data.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
+        plan = recipe.load([*argv, *short, "wandb=disabled", f"runs_dir={folder}"])
+        done = train(recipe.build(plan), console=Console(quiet=False, file=io.StringIO()))
+        last = (done.folder / "metrics.csv").read_text().splitlines()
+        return float(dict(zip(last[0].split(","), last[-1].split(","), strict=True))["images_per_s"])
+
+
+def main(argv: list[str]) -> None:
+    """Measure and print."""
+    plan = recipe.load(argv)
+    recipe.check(plan)
+    parts = recipe.build(plan)
+    step = Step(parts)
+    stay = next(iter(endless(parts)))
+    found: dict[str, list[float]] = {"network": [], "step": [], "with data": [], "fit": []}
+    for _ in range(ROUNDS):
+        found["network"].append(images_per_s(step.network, [stay] * (WARM_UP + STEPS)))
+        found["step"].append(images_per_s(step.whole, [stay] * (WARM_UP + STEPS)))
+        found["with data"].append(images_per_s(step.whole, endless(parts)))
+    found["fit"].append(fit_speed(argv))
+    parameters = sum(p.numel() for p in parts.model.parameters())
+    print(f"{plan.name}: {parameters / 1e6:.2f} million parameters, {torch.get_num_threads()} threads")
+    base = statistics.median(found["network"])
+    for name, speeds in found.items():
+        middle = statistics.median(speeds)
+        spread = f"({min(speeds):.1f} to {max(speeds):.1f})"
+        print(f"{name:10} {middle:6.1f} images/s {spread}, {middle / base:.2f} of network")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

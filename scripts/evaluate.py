@@ -1,0 +1,40 @@
+"""Evaluate a trained detector: the twelve COCO numbers, AP of each class, detections as COCO JSON.
+
+python scripts/evaluate.py checkpoint=runs/yolo_csp/2026-01-31_12-00-00
+python scripts/evaluate.py checkpoint=detector.safetensors data.root=/data/coco detections=found.json
+python scripts/evaluate.py checkpoint=detector.safetensors split=test metrics.engine=pycocotools
+Every key of the stored recipe can be set but the model's; trusted=my_package lets it name your classes.
+"""
+
+import sys
+
+from detkit import recipe
+from detkit.errors import DetkitError, RecipeError
+
+OPTIONS = {"checkpoint": "", "split": "val", "detections": "", "trusted": ""}
+
+
+def main(argv: list[str]) -> None:
+    """Rebuild the detector and its data from what is stored, validate, and show the numbers."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    given = recipe.parse(argv)
+    options = OPTIONS | {key: str(value) for key, value in given if key in OPTIONS}
+    if not options["checkpoint"]:
+        raise RecipeError("checkpoint: is missing; name a run's folder or a detector file, e.g. checkpoint=runs/...")
+    from detkit import inference, training  # torch and lightning, after the arguments were found right
+
+    stored = inference.read_stored(options["checkpoint"])
+    overrides = [pair for pair in given if pair[0] not in OPTIONS]
+    parts = recipe.build(stored.plan(overrides, options["split"], options["trusted"].split(",")))
+    stored.load_into(parts.model)
+    training.evaluate(parts, stored.class_names).show(recipe.console(), options["detections"])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except DetkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

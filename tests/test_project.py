@@ -1,0 +1,87 @@
+"""What the project promises about itself: sizes, versions, extras, targets."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DEPENDENCIES = [Requirement(text) for text in PROJECT["dependencies"]]
+EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
+TESTED = {
+    canonicalize_name(line.partition("==")[0]): Version(line.partition("==")[2])
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+@pytest.mark.parametrize("requirement", [*DEPENDENCIES, *EXTRAS["plot"], *EXTRAS["dev"]], ids=str)
+def test_tested_version_lies_in_range(requirement: Requirement) -> None:
+    assert TESTED[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3", "2.6.5"])
+def test_unsafe_lightning_is_excluded(version: str) -> None:
+    lightning = next(requirement for requirement in DEPENDENCIES if requirement.name == "lightning")
+    assert version not in lightning.specifier
+
+
+def test_no_copyleft_dependency() -> None:
+    names = {requirement.name for group in [DEPENDENCIES, *EXTRAS.values()] for requirement in group} | TESTED.keys()
+    assert not names & {"ultralytics", "albumentationsx", "supervision", "av"}
+
+
+@pytest.mark.parametrize("extra", ["timm", "export", "serve", "plot"])
+def test_extra_is_imported_in_one_file_each(extra: str) -> None:
+    for requirement in EXTRAS[extra]:
+        users = [path for path in (ROOT / "detkit").rglob("*.py") if requirement.name in _imported(path)]
+        assert len(users) <= 1, f"{requirement.name} is imported in {users}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "most"), [("detkit/**/*.py", 300), ("detkit/training/module.py", 120), ("scripts/*.py", 40)]
+)
+def test_files_stay_small(pattern: str, most: int) -> None:
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in ROOT.glob(pattern)}
+    assert {name: count for name, count in lines.items() if count > most} == {}
+
+
+def test_no_import_is_optional_in_silence() -> None:
+    """An ImportError is caught only to raise one that names the extra."""
+    silent = [
+        f"{path.relative_to(ROOT)}:{handler.lineno}"
+        for path in (ROOT / "detkit").rglob("*.py")
+        for handler in ast.walk(ast.parse(path.read_text()))
+        if isinstance(handler, ast.ExceptHandler)
+        and handler.type is not None
+        and "ImportError" in ast.unparse(handler.type)
+        and not any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+    ]
+    assert silent == []
+
+
+def test_make_without_target_lists_all_targets() -> None:
+    listed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {"help", "demo", "test", "check", "clean"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^ *make {target} +\S", listed.stdout, flags=re.MULTILINE), (
+            f"make help is silent on {target}"
+        )
+
+
+def _imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names

@@ -1,0 +1,144 @@
+"""Every command and every Python block of the README runs; a command that no rule here knows is a failure.
+
+They run in a folder that looks like the README's: scripts/ of the checkout, my_data, the files that its Python blocks
+name, and one finished run. Commands that train are cut short by overrides; hosts and GPUs are replaced by this machine.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.yolox_files import official_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+SHORT = [
+    *("data.image_hw=[64,64]", "data.batch_size=4", "data.num_workers=0", "wandb=disabled", "trainer.accelerator=cpu"),
+    *("trainer.limit_train_batches=2", "trainer.limit_val_batches=2"),
+]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+PYTHON = blocks("python")
+
+
+def as_run_here(command: str, run: Path) -> list[str]:
+    """The words to run for a command of the README; ``run`` stands for runs/RECIPE/TIME."""
+    words = shlex.split(re.sub(r"runs/\w+/TIME", str(run), command))
+    short = [*SHORT, f"trainer.max_epochs={2 if 'resume=' in command else 1}"]
+    match words:
+        case ["make", *targets]:
+            return ["make", "--dry-run", *targets, "-C", str(ROOT)]
+        case ["python", "scripts/train.py"] | ["python", "scripts/train.py", *_, "--help"]:
+            return [sys.executable, *words[1:]]
+        case ["python", "scripts/train.py", *_]:
+            return [sys.executable, *words[1:], *short]
+        case ["python", "scripts/evaluate.py", *_]:
+            return [sys.executable, *words[1:], "data.num_workers=0"]
+        case ["torchrun", *_] if "scripts/train.py" in words:
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+            script = words[words.index("scripts/train.py") :]
+            return [*launch, *script, *short, "trainer.num_nodes=1", "trainer.devices=2"]
+        case ["srun", "python", *script]:
+            return [sys.executable, *script, *short, "trainer.num_nodes=1", "trainer.devices=1"]
+        case ["docker", "build", "--file", dockerfile, *_]:
+            return ["test", "-f", str(ROOT / dockerfile)]
+        case ["docker", "run", *_] if "detkit" in words:
+            inside = [word.replace("=/data", "=my_data") for word in words[words.index("detkit") + 1 :]]
+            return [str(ROOT / "docker/entrypoint"), *inside, *short]
+    raise AssertionError(f"no rule runs this command of the README: {command}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader of the README stands, after a first run."""
+    from detkit.data import make_demo
+
+    place = tmp_path_factory.mktemp("readme")
+    (place / "scripts").symlink_to(ROOT / "scripts")
+    (place / "my_data").symlink_to(make_demo(place / "demo"))
+    for block in PYTHON:
+        name = re.match(r"# (\w+\.py)\n", block)
+        assert name, f"a Python block of the README must begin with its file's name: {block[:60]!r}"
+        (place / name[1]).write_text(block)
+    torch.save({"model": official_weights("s")}, place / "yolox_s.pth")
+    run_here([sys.executable, "scripts/train.py", "recipe=yolo_csp_n", *SHORT, "trainer.max_epochs=1"], place)
+    return place
+
+
+@pytest.fixture
+def here(folder: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, so that no command sees what another did."""
+    return shutil.copytree(folder, tmp_path / "here", symlinks=True)
+
+
+def run_here(words: list[str], place: Path) -> str:
+    """Run in the reader's folder, with the interpreter of the tests; what it printed."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_there_is_something_to_run() -> None:
+    assert COMMANDS[:2] == ["make demo", "python scripts/train.py recipe=yolo_csp_n"]
+    assert PYTHON
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_has_a_rule(command: str) -> None:
+    assert as_run_here(command, Path("run"))
+
+
+def test_unknown_command_has_none() -> None:
+    with pytest.raises(AssertionError, match="no rule runs this command of the README: rm -rf runs"):
+        as_run_here("rm -rf runs", Path("run"))
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make")])
+def test_make_target_exists(command: str) -> None:
+    assert run_here(as_run_here(command, ROOT), ROOT)
+
+
+def test_table_of_recipes_is_whole() -> None:
+    listed = re.findall(r"^\| `(yolo\w+)` \|", README, flags=re.MULTILINE)
+    assert listed
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def test_pictures_and_pages_exist() -> None:
+    names = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README) + re.findall(r"\b(?:docker/)?[A-Z]+\.md\b", README)
+    assert {name for name in names if not (ROOT / name).is_file()} == set()
+
+
+def test_versions_of_python_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert "Python 3.11 to 3.13" in README
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("make")])
+def test_command_runs(command: str, here: Path) -> None:
+    [run] = (here / "runs/yolo_csp_n").iterdir()
+    assert (run / "detector.safetensors").is_file()
+    run_here(as_run_here(command, run), here)
+
+
+@pytest.mark.slow
+def test_python_blocks_run(here: Path) -> None:
+    for block in PYTHON:
+        run_here([sys.executable, "-c", block], here)
