@@ -19,11 +19,19 @@ BoxCoding = Literal["distances", "offsets"]
 
 
 class FeatureSpec(NamedTuple):
-    """What one feature map is like: its channels, its stride in input pixels, its layer's name."""
+    """What one feature map is like: its channels, its stride in input pixels, its layer's name.
+
+    Stride 0 is a map that has no place left: one vector for the whole image.
+    """
 
     channels: int
     stride: int
     name: str = ""
+
+    @property
+    def level(self) -> str:
+        """P3 for stride 8, P4 for 16; P0 is the size of the image."""
+        return f"P{self.stride.bit_length() - 1}"
 
 
 class Target(NamedTuple):
@@ -51,6 +59,20 @@ class Batch(NamedTuple):
     targets: list[Target]
 
 
+class ImageLabel(NamedTuple):
+    """The class of one image, for a classifier."""
+
+    label: Tensor  # () int64 class index in [0, C)
+    image_id: int
+
+
+class ClassBatch(NamedTuple):
+    """A ``Batch`` for a classifier: the same images, one label for each."""
+
+    images: Tensor
+    targets: list[ImageLabel]
+
+
 class YOLOPredictions(NamedTuple):
     """Raw outputs of a YOLO head for every anchor point; levels in order, rows before columns.
 
@@ -72,6 +94,13 @@ class Detections(NamedTuple):
     """Final detections of one image, best first."""
 
     boxes: Tensor  # (K, 4) xyxy
+    scores: Tensor  # (K,) in [0, 1]
+    labels: Tensor  # (K,) int64 class index
+
+
+class RankedClasses(NamedTuple):
+    """The likeliest classes of one image, best first."""
+
     scores: Tensor  # (K,) in [0, 1]
     labels: Tensor  # (K,) int64 class index
 

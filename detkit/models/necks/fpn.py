@@ -19,6 +19,8 @@ class FPN(nn.Module):
         depth_multiple: factor on the three bottlenecks of each block (at least one stays).
         channels: of each output level, finest first; None: those of the input.
         depthwise: depthwise convolutions in the bottlenecks.
+        extra_levels: so many levels coarser than the backbone's come first, each a strided convolution
+            of the one before: 1 makes P6 of P5.
 
     Raises:
         ValueError: if strides do not double from level to level, or the channels do not fit the levels.
@@ -33,8 +35,14 @@ class FPN(nn.Module):
         depth_multiple: float = 1.0,
         channels: list[int] | None = None,
         depthwise: bool = False,
+        extra_levels: int = 0,
     ) -> None:
         super().__init__()
+        self.extra = nn.ModuleList()
+        for number in range(extra_levels):
+            last = in_specs[-1]
+            self.extra.append(ConvNormAct(last.channels, last.channels, 3, stride=2))
+            in_specs = [*in_specs, FeatureSpec(last.channels, 2 * last.stride, f"neck.extra.{number}")]
         strides = [spec.stride for spec in in_specs]
         if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
             raise ValueError(f"each level's stride must be twice that of the one before; got strides {strides}")
@@ -57,9 +65,16 @@ class FPN(nn.Module):
         self.top = nn.Identity() if channels[-1] == top else ConvNormAct(top, channels[-1], 1)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features to as many maps, as ``out_specs`` says."""
+        """Backbone features to maps, as ``out_specs`` says."""
+        features = self.with_extra(features)
         outputs, _ = self.descend(features)
         return [*outputs, self.top(features[-1])]
+
+    def with_extra(self, features: list[Tensor]) -> list[Tensor]:
+        """The backbone's maps and the coarser ones made of the last."""
+        for coarser in self.extra:
+            features = [*features, coarser(features[-1])]
+        return features
 
     def descend(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """All levels but the coarsest after the top-down path, and the narrowed maps that fed it."""

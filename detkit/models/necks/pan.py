@@ -17,6 +17,7 @@ class PAN(FPN):
         depth_multiple: factor on the three bottlenecks of each block (at least one stays).
         channels: of each output level, finest first; None: those of the input.
         depthwise: depthwise convolutions for down-sampling and in the bottlenecks.
+        extra_levels: as in FPN.
 
     Raises:
         ValueError: if strides do not double from level to level, or the channels do not fit the levels.
@@ -31,9 +32,10 @@ class PAN(FPN):
         depth_multiple: float = 1.0,
         channels: list[int] | None = None,
         depthwise: bool = False,
+        extra_levels: int = 0,
     ) -> None:
-        super().__init__(in_specs, depth_multiple, channels, depthwise)
-        if len(in_specs) > 1:
+        super().__init__(in_specs, depth_multiple, channels, depthwise, extra_levels)
+        if len(self.out_specs) > 1:
             self.top = nn.Identity()  # the coarsest level comes out of the bottom-up path
         depth = max(1, round(3 * depth_multiple))
         self.downs = nn.ModuleList()
@@ -43,7 +45,8 @@ class PAN(FPN):
             self.bottom_up.append(CSPBlock(2 * fine.channels, coarse.channels, depth, False, depthwise))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features to as many maps, as ``out_specs`` says."""
+        """Backbone features to maps, as ``out_specs`` says."""
+        features = self.with_extra(features)
         descended, narrowed = self.descend(features)
         outputs = [descended[0] if descended else self.top(features[0])]
         for narrow, down, block in zip(narrowed, self.downs, self.bottom_up, strict=True):

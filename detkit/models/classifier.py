@@ -1,0 +1,10 @@
+"""A network that names images."""
+
+from detkit.models.composition import Composition
+
+
+class Classifier(Composition):
+    """Backbone, a pooling neck and a linear head; see ``Composition`` for its arguments.
+
+    Its backbone is that of a detector, so a detector can start from a trained classifier's weights.
+    """
