@@ -1,5 +1,6 @@
 """Checkpoints and detector files: what is written comes back, and whatever is broken is found and named."""
 
+import hashlib
 import json
 import os
 import resource
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from detkit import checkpoint
 from detkit.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
@@ -185,7 +186,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     path = write(tmp_path, 1)
     torch.save({"x": Payload()}, path)
     mark = json.loads(path.with_suffix(".json").read_text())
-    mark |= {"size": path.stat().st_size, "sha256": checkpoint.hashlib.sha256(path.read_bytes()).hexdigest()}
+    mark |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(mark))
     with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: is not plain data: UnpicklingError"):
         read_checkpoint(path)
@@ -259,7 +260,7 @@ def test_detector_comes_back(tmp_path: Path) -> None:
 
 
 def test_foreign_safetensors_is_refused(tmp_path: Path) -> None:
-    checkpoint.safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"x.safetensors: was not written by detkit"):
         read_detector(tmp_path / "x.safetensors")
 

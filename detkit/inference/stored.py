@@ -11,7 +11,6 @@ from detkit.data import Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe import TRUSTED, Plan, check, from_dict
 
-DETECTOR_FILE = "detector.safetensors"
 SHOWN = 10
 
 
@@ -78,7 +77,7 @@ def read_stored(path: str | Path) -> StoredDetector:
         CheckpointError: if there is none, it cannot be read, or lacks what a detector is rebuilt from.
     """
     path = Path(path).expanduser()
-    weights, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_detector(path)
+    weights, metadata = checkpoint.read_trained(path)
     absent = [key for key in ("recipe", "class_names", "image_hw") if key not in metadata]
     if absent:
         raise CheckpointError(f"{path}: has no {', '.join(absent)} inside, which a detector is rebuilt from")
@@ -102,15 +101,3 @@ def _of_split(data: dict[str, Any], split: str) -> dict[str, Any]:
     annotations, images = (str(path.absolute()) for path in found[split])
     named = {"val_annotations": annotations, "val_images": images, "train_annotations": None, "train_images": None}
     return {**data, "root": None, **named}
-
-
-def _read_detector(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    return checkpoint.read_detector(path / DETECTOR_FILE if path.is_dir() else path)
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of the averaged model, which Lightning saves as the module's own."""
-    state = checkpoint.read_checkpoint(path)
-    prefix = "model."
-    weights = state.get("state_dict", {}).items()
-    return {name.removeprefix(prefix): t for name, t in weights if name.startswith(prefix)}, state.get("detkit", {})

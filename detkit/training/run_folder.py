@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from detkit.checkpoint import Mark, latest_checkpoint, read_mark
+from detkit.checkpoint import DETECTOR_FILE, Mark, latest_checkpoint, read_mark
 from detkit.errors import CheckpointError
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
@@ -28,7 +28,7 @@ class RunFolder(NamedTuple):
 
     @property
     def detector(self) -> Path:
-        return self.path / "detector.safetensors"
+        return self.path / DETECTOR_FILE
 
     @property
     def checkpoints(self) -> Path:

@@ -178,7 +178,7 @@ def test_ctrl_c_saves_and_goes_on(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, validation_batch: int | None
 ) -> None:
     """Within an epoch, at its last step and within its validation; the result is that of the run never stopped."""
-    parts = toy_parts(tmp_path)
+    handler, parts = signal.getsignal(signal.SIGINT), toy_parts(tmp_path)
     stop = StopAfter(lambda: signal.raise_signal(signal.SIGINT), step, validation_batch)
     parts.trainer.keywords["callbacks"].append(stop)
     with pytest.raises(SystemExit) as exit_:
@@ -193,7 +193,7 @@ def test_ctrl_c_saves_and_goes_on(
     assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
     assert_same(state_of(folder)["current_model_state"], state_of(whole)["current_model_state"])
     assert rows(folder) == rows(whole)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

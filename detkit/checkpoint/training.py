@@ -1,4 +1,4 @@
-"""The one writer and the one reader of training checkpoints and detector files.
+"""Training checkpoints: all that a run goes on from.
 
 Note [commit mark]: a training checkpoint is two files, ``step-N.ckpt`` and ``step-N.json``. Each is
 written to a temporary file in the same folder, synced, and moved over its name; the mark comes last
@@ -8,24 +8,19 @@ there is no moment at which a kill or a full disk leaves half of one.
 
 import hashlib
 import json
-import os
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, replace, sync_folder
 from detkit.errors import CheckpointError
 
 FORMAT = 1
-DIGEST = "sha256"
 PLAIN = (str, int, float, bool, type(None), Tensor)
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
 
 
 class Mark(NamedTuple):
@@ -66,10 +61,10 @@ def write_checkpoint(
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_mark(path)  # of an older file with the same name
         digest = hashlib.sha256()
-        size = _replace(path, lambda file: torch.save(state, _Hashing(file, digest)))  # type: ignore[arg-type]
+        size = replace(path, lambda file: torch.save(state, _Hashing(file, digest)))  # type: ignore[arg-type]
         mark = {"format": FORMAT, "step": step, "epoch": epoch, "score": score, "size": size}
         text = json.dumps({**mark, DIGEST: digest.hexdigest(), "facts": facts}, indent=1)
-        _replace(_mark_path(path), lambda file: file.write(text.encode()))
+        replace(mark_path(path), lambda file: file.write(text.encode()))
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch says only that it failed
         raise CheckpointError(f"{path}: cannot be written: {getattr(cause, 'strerror', None) or error}") from error
@@ -81,18 +76,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file or its mark is missing, damaged, or not made of plain data.
     """
-    path = _local(path)
+    path = local(path)
     mark = read_mark(path)
     try:
         with path.open("rb") as file:
             if _digest(file) != mark.sha256:
-                raise CheckpointError(f"{path}: is damaged: its SHA-256 is not that in {_mark_path(path).name}")
+                raise CheckpointError(f"{path}: is damaged: its SHA-256 is not that in {mark_path(path).name}")
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UNREADABLE as error:
-        raise CheckpointError(f"{path}: is not plain data: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: is not plain data: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: is not a training checkpoint: it holds a {type(state).__name__}")
     return state
@@ -106,9 +101,9 @@ def read_mark(path: Path) -> Mark:
     """
     try:
         size = path.stat().st_size
-        text = _mark_path(path).read_text()
+        text = mark_path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        name = path.name if not path.exists() else f"its mark {_mark_path(path).name}"
+        name = path.name if not path.exists() else f"its mark {mark_path(path).name}"
         raise CheckpointError(f"{path}: no complete checkpoint: cannot read {name}") from error
     try:
         fields = json.loads(text)
@@ -116,7 +111,7 @@ def read_mark(path: Path) -> Mark:
         numbers = int(fields["step"]), int(fields["epoch"]), score
         mark = Mark(path, *numbers, str(fields[DIGEST]), int(fields["size"]), dict(fields["facts"]))
     except (ValueError, TypeError, LookupError) as error:
-        raise CheckpointError(f"{path}: its mark {_mark_path(path).name} is damaged: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: its mark {mark_path(path).name} is damaged: {first_line(error)}") from error
     if fields.get("format") != FORMAT:
         raise CheckpointError(f"{path}: has format {fields.get('format')}; this detkit reads format {FORMAT}")
     if size != mark.size:
@@ -152,62 +147,14 @@ def remove_checkpoint(path: Path) -> None:
 
 def remove_mark(path: Path) -> None:
     """Make a checkpoint count as not written."""
-    _mark_path(path).unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    mark_path(path).unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files of saves that were killed."""
     for path in folder.glob("*.tmp.*"):
         path.unlink(missing_ok=True)
-
-
-def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a trained detector: its weights and all that is needed to rebuild it.
-
-    Args:
-        path: of the safetensors file; replaced in one move.
-        weights: state_dict of the detector.
-        metadata: plain JSON values.
-
-    Raises:
-        CheckpointError: if a value is no plain JSON, or the file cannot be written.
-    """
-    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
-    try:
-        texts = {key: json.dumps(value) for key, value in metadata.items()}
-    except TypeError as error:
-        raise CheckpointError(f"{path}: the metadata must be plain JSON values: {error}") from error
-    texts[DIGEST] = _digest_of_detector(tensors, texts)
-    content = safetensors.torch.save(tensors, texts)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda file: file.write(content))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and metadata of a detector file, after a check of every byte.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or no detector that detkit wrote.
-    """
-    path = _local(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            texts = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (safetensors.SafetensorError, OSError, *UNREADABLE) as error:
-        raise CheckpointError(f"{path}: is no readable safetensors file: {_first_line(error)}") from error
-    digest = texts.pop(DIGEST, None)
-    if digest is None:
-        raise CheckpointError(f"{path}: was not written by detkit: it has no {DIGEST}, recipe and class names inside")
-    if digest != _digest_of_detector(tensors, texts):
-        raise CheckpointError(f"{path}: is damaged: its content does not fit the SHA-256 inside")
-    return tensors, {key: json.loads(text) for key, text in texts.items()}
 
 
 class _Hashing:
@@ -225,50 +172,13 @@ class _Hashing:
         self.file.flush()
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> int:
-    """See Note [commit mark]; returns the number of bytes."""
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return size
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _mark_path(path: Path) -> Path:
+def mark_path(path: Path) -> Path:
+    """Where the mark of a checkpoint lies."""
     return path.with_suffix(".json")
 
 
 def _digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, DIGEST).hexdigest()
-
-
-def _digest_of_detector(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _local(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise CheckpointError(f"{path}: checkpoints are read from files only; download it first")
-    return Path(path).expanduser()
 
 
 def _refuse_what_is_not_plain(value: Any, place: str) -> None:
@@ -283,7 +193,3 @@ def _refuse_what_is_not_plain(value: Any, place: str) -> None:
         raise CheckpointError(
             f"a checkpoint holds plain values and tensors only; state{place} is a {type(value).__qualname__}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

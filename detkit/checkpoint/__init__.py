@@ -1,0 +1,34 @@
+"""The one writer and the one reader of training checkpoints and detector files."""
+
+from detkit.checkpoint.detector import read_detector, write_detector
+from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
+from detkit.checkpoint.training import (
+    Mark,
+    checkpoint_path,
+    latest_checkpoint,
+    marks_in,
+    read_checkpoint,
+    read_mark,
+    remove_checkpoint,
+    remove_leftovers,
+    remove_mark,
+    write_checkpoint,
+)
+
+__all__ = [
+    "DETECTOR_FILE",
+    "Mark",
+    "checkpoint_path",
+    "is_own",
+    "latest_checkpoint",
+    "marks_in",
+    "read_checkpoint",
+    "read_detector",
+    "read_mark",
+    "read_trained",
+    "remove_checkpoint",
+    "remove_leftovers",
+    "remove_mark",
+    "write_checkpoint",
+    "write_detector",
+]

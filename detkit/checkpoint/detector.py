@@ -1,0 +1,71 @@
+"""Detector files: the weights to use, and all that they are rebuilt from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, replace
+from detkit.errors import CheckpointError
+
+
+def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a trained detector: its weights and all that is needed to rebuild it.
+
+    Args:
+        path: of the safetensors file; replaced in one move.
+        weights: state_dict of the detector.
+        metadata: plain JSON values.
+
+    Raises:
+        CheckpointError: if a value is no plain JSON, or the file cannot be written.
+    """
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+    try:
+        texts = {key: json.dumps(value) for key, value in metadata.items()}
+    except TypeError as error:
+        raise CheckpointError(f"{path}: the metadata must be plain JSON values: {error}") from error
+    texts[DIGEST] = _digest_of_detector(tensors, texts)
+    content = safetensors.torch.save(tensors, texts)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, lambda file: file.write(content))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and metadata of a detector file, after a check of every byte.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or no detector that detkit wrote.
+    """
+    path = local(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            texts = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (safetensors.SafetensorError, OSError, *UNREADABLE) as error:
+        raise CheckpointError(f"{path}: is no readable safetensors file: {first_line(error)}") from error
+    digest = texts.pop(DIGEST, None)
+    if digest is None:
+        raise CheckpointError(f"{path}: was not written by detkit: it has no {DIGEST}, recipe and class names inside")
+    if digest != _digest_of_detector(tensors, texts):
+        raise CheckpointError(f"{path}: is damaged: its content does not fit the SHA-256 inside")
+    return tensors, {key: json.loads(text) for key, text in texts.items()}
+
+
+def _digest_of_detector(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""What a run left, whichever of its files is named."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from detkit.checkpoint.detector import read_detector
+from detkit.checkpoint.file import DIGEST, UNREADABLE, local
+from detkit.checkpoint.training import mark_path, read_checkpoint
+
+DETECTOR_FILE = "detector.safetensors"
+
+
+def read_trained(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of the model that a run left, and what the run noted about it.
+
+    Args:
+        path: the run's folder, its detector.safetensors or one of its checkpoints; of a checkpoint come
+            the averaged weights, which Lightning saves as the module's own.
+
+    Raises:
+        CheckpointError: as ``read_checkpoint`` and ``read_detector``.
+    """
+    path = local(path)
+    if path.suffix != ".ckpt":
+        return read_detector(path / DETECTOR_FILE if path.is_dir() else path)
+    state, prefix = read_checkpoint(path), "model."
+    weights = state.get("state_dict", {}).items()
+    return {name.removeprefix(prefix): t for name, t in weights if name.startswith(prefix)}, state.get("detkit", {})
+
+
+def is_own(path: Path) -> bool:
+    """Whether detkit wrote this: a run's folder, a checkpoint beside its mark, a detector file."""
+    if path.suffix == ".safetensors" and path.is_file():
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                return DIGEST in (file.metadata() or {})
+        except (safetensors.SafetensorError, OSError, *UNREADABLE):
+            return False
+    return path.is_dir() or (path.suffix == ".ckpt" and mark_path(path).exists())
