@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     from detkit.weights import load_weights
 
     rank_zero_only(output.print)(recipe.list_changes(plan))
-    train(recipe.build(plan), foreign_weights=load_weights)
+    train(recipe.build(plan), load_weights)
 
 
 if __name__ == "__main__":

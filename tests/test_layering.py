@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": {"errors", "types", "ops"},
     "metrics": {"types", "ops"},
     "training": {"errors", "types", "ops", "checkpoint"},
-    "weights": {"errors", "types", "models"},
+    "weights": {"errors", "types", "models", "checkpoint"},
     "checkpoint": {"errors"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe"},
     "export": {"errors", "types", "decode", "inference"},

@@ -45,8 +45,9 @@ class Preprocess(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.is_bgr = channel_order == "bgr"
+        self.is_plain = scale == 1 and set(mean) == {0} and set(std) == {1}
         self.register_load_state_dict_post_hook(_look)
-        _look(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to the same shape."""
@@ -64,7 +65,7 @@ class Preprocess(nn.Module):
         return f"{text}, mean {mean}, std {std}"
 
 
-def _look(module: Any, _: Any = None) -> None:
-    """Note in Python what the tensors say, so that ``forward`` need not wait for the device to know it."""
+def _look(module: Any, _: Any) -> None:
+    """Note anew in Python what the tensors say, so that ``forward`` need not wait for the device to know it."""
     module.is_bgr = module.channels.tolist() == ORDERS["bgr"]
     module.is_plain = bool(module.scale == 1 and (module.mean == 0).all() and (module.std == 1).all())

@@ -7,7 +7,6 @@ from detkit.training.module import DetectionModule
 from detkit.training.muon import Muon
 from detkit.training.optim import WarmupCosine, WarmupFlatCosine, parameter_groups
 from detkit.training.saver import CheckpointSettings
-from detkit.training.start_weights import start_from
 from detkit.training.train import Trained, train
 
 __all__ = [
@@ -22,6 +21,5 @@ __all__ = [
     "WarmupFlatCosine",
     "evaluate",
     "parameter_groups",
-    "start_from",
     "train",
 ]

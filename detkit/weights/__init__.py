@@ -1,7 +1,6 @@
-"""Reading other projects' checkpoints: key maps and nothing else."""
+"""Weights to start from: detkit's own, other projects' files, and those that libraries publish."""
 
-from detkit.weights.fit import LoadReport
 from detkit.weights.load import load_weights
-from detkit.weights.yolox import load_yolox
+from detkit.weights.report import LoadReport
 
-__all__ = ["LoadReport", "load_weights", "load_yolox"]
+__all__ = ["LoadReport", "load_weights"]

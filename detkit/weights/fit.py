@@ -1,121 +1,121 @@
-"""Weights of a file into a detector: what fits goes in, what does not is told."""
+"""Weights into a model: what fits goes in, what does not is told."""
 
+import difflib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
+from detkit.models import Preprocess
+from detkit.weights.class_rows import count_class_rows, is_class_layer, pair_classes, with_rows
+from detkit.weights.given import Given
+from detkit.weights.report import LoadReport
 
-SHOWN = 10
-
-
-class LoadReport(NamedTuple):
-    """What of a file's weights went into a detector; ``str`` says it to people. Names are the detector's."""
-
-    source: str
-    total: int  # tensors of the detector
-    loaded: tuple[str, ...]  # wholly, or some of their class rows
-    missing: tuple[str, ...]  # in the detector, not in the file
-    unexpected: tuple[str, ...]  # in the file, not in the detector
-    other_shape: tuple[str, ...]  # each with both shapes
-    num_classes: int  # of the detector
-    kept_classes: tuple[int, ...]  # class indices of the detector whose rows came from the file
-
-    def __str__(self) -> str:
-        """One line if all fitted, else one more for each way in which something did not."""
-        lines = [f"{self.source}: loaded {len(self.loaded)} of {self.total} tensors"]
-        if len(self.kept_classes) < self.num_classes:
-            kept = len(self.kept_classes)
-            lines.append(f"  class rows: {kept} of {self.num_classes} from the file, the others start anew")
-        for what in ("missing", "unexpected", "other_shape"):
-            names = getattr(self, what)
-            if names:
-                lines.append(f"  {what.replace('_', ' ')}: {_first_few(names)}")
-        return "\n".join(lines)
+COUNTER = "num_batches_tracked"  # of batch norm: old files lack it, frozen norms have none
+PREPROCESS = "preprocess."
 
 
-class ClassRows(NamedTuple):
-    """Which tensors have a row for each class, and which rows of a file they take."""
-
-    prefix: str  # of the tensors' names
-    pairs: list[tuple[int, int]]  # (detector's row, file's row)
-
-
-def pair_classes(
-    num_own: int, own_names: Sequence[str] | None, num_file: int, file_names: Sequence[str] | None
-) -> list[tuple[int, int]]:
-    """(detector's row, file's row): by name where both sides have names, else all if as many, or none.
-
-    Raises:
-        ValueError: if there are not as many names as the detector has classes.
-    """
-    if own_names is not None and len(own_names) != num_own:
-        raise ValueError(f"one name for each of the detector's {num_own} classes; got {len(own_names)}")
-    if own_names is None or file_names is None:
-        return [(row, row) for row in range(num_own)] if num_own == num_file else []
-    file_rows = {_plain(name): row for row, name in enumerate(file_names)}
-    return [(row, file_rows[_plain(name)]) for row, name in enumerate(own_names) if _plain(name) in file_rows]
-
-
-def fit(weights: Mapping[str, Tensor], detector: nn.Module, class_rows: ClassRows, source: str) -> LoadReport:
-    """Load what fits by name and shape, in the detector's own precision.
+def fit(
+    given: Given, model: nn.Module, class_names: Sequence[str] | None = None, leave_out: Sequence[str] = ()
+) -> LoadReport:
+    """Load what fits by name and shape, in the model's own precision.
 
     Args:
-        weights: of the file, under the detector's names.
-        detector: changed in place, unless an error is raised.
-        class_rows: tensors that may differ in the number of their rows.
-        source: the file, for messages.
+        given: what there is to load.
+        model: changed in place, unless an error is raised.
+        class_names: of the model, in the order of its labels.
+        leave_out: names with wildcards that are not loaded.
 
     Raises:
-        CheckpointError: if the backbone does not fit wholly: training would start from noise.
+        CheckpointError: if the backbone is not filled (training would start from noise unawares), if
+            nothing fits, or a name to leave out is not there.
     """
-    own = detector.state_dict()
-    fitted = {name: _fitted(name, tensor, own[name], class_rows) for name, tensor in weights.items() if name in own}
+    own = model.state_dict()
+    _require_matches(leave_out, [*given.weights, *own], given.source)
+    left_out = tuple(name for name in own if _matches(name, leave_out))
+    weights = {name: t for name, t in given.weights.items() if name not in left_out and not _matches(name, leave_out)}
+    num_own, num_file = count_class_rows(own), count_class_rows(weights)
+    pairs = pair_classes(num_own, class_names, num_file, given.class_names)
+    fitted = {
+        name: with_rows(ours, weights[name], pairs) if is_class_layer(name) else _if_same_shape(weights[name], ours)
+        for name, ours in own.items()
+        if name in weights
+    }
     fitting = {name: tensor for name, tensor in fitted.items() if tensor is not None}
+    images = _preprocess(given, fitting, model)
     report = LoadReport(
-        source,
-        total=len(own),
-        loaded=tuple(name for name in fitting if class_rows.pairs or not name.startswith(class_rows.prefix)),
-        missing=tuple(name for name in own if name not in weights),
-        unexpected=tuple(name for name in weights if name not in own),
+        given.source,
+        names=tuple(name for name in own if _is_counted(name)),
+        loaded=tuple(name for name in fitting if _is_counted(name) and (pairs or not is_class_layer(name))),
+        missing=tuple(name for name in own if name not in weights and name not in left_out and _is_counted(name)),
+        unexpected=tuple(name for name in weights if name not in own and _is_counted(name)),
         other_shape=tuple(
-            f"{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the detector"
+            f"{name} {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
             for name, tensor in fitted.items()
             if tensor is None
         ),
-        num_classes=count_rows(own, class_rows.prefix),
-        kept_classes=tuple(row for row, _ in class_rows.pairs),
+        left_out=left_out,
+        num_classes=num_own if any(map(is_class_layer, fitting)) else 0,
+        kept_classes=tuple(row for row, _ in pairs),
+        images=images,
     )
-    if any(name.startswith("backbone.") and name not in fitting for name in own):
-        raise CheckpointError(
-            f"the weights are of another backbone; take the recipe of the same model and size\n{report}"
-        )
-    detector.load_state_dict(fitting, strict=False)
+    _require_backbone(report, fitting)
+    model.load_state_dict(fitting, strict=False)
     return report
 
 
-def count_rows(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """Most rows of the tensors whose names start so."""
-    return max((len(tensor) for name, tensor in weights.items() if name.startswith(prefix)), default=0)
+def _preprocess(given: Given, fitting: dict[str, Tensor], model: nn.Module) -> str:
+    """Put what the weights expect of an image among them, and say it."""
+    own = getattr(model, "preprocess", None)
+    if not isinstance(own, Preprocess):
+        return ""
+    if f"{PREPROCESS}mean" in fitting:
+        own_values = {name.removeprefix(PREPROCESS): t for name, t in fitting.items() if name.startswith(PREPROCESS)}
+        of_file = Preprocess()
+        of_file.load_state_dict(own_values)
+        return f"{of_file.extra_repr()} (with the weights)"
+    if given.preprocess is None:
+        return f"{own.extra_repr()} (of the recipe; the file does not say)"
+    if not given.is_certain and not own.is_plain:
+        return f"{own.extra_repr()} (of the recipe)"
+    fitting |= {f"{PREPROCESS}{name}": tensor for name, tensor in given.preprocess.state_dict().items()}
+    why = "as these weights were trained" if given.is_certain else "as the published weights of this backbone; check it"
+    return f"{given.preprocess.extra_repr()} ({why})"
 
 
-def _fitted(name: str, tensor: Tensor, own: Tensor, class_rows: ClassRows) -> Tensor | None:
-    """The file's tensor in the shape of the detector's own, None if that cannot be."""
-    if not name.startswith(class_rows.prefix):
-        return tensor if tensor.shape == own.shape else None
-    if tensor.shape[1:] != own.shape[1:]:
-        return None
-    rows = own.clone()
-    for own_row, file_row in class_rows.pairs:
-        rows[own_row] = tensor[file_row]
-    return rows
+def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor]) -> None:
+    absent = [
+        name
+        for name in report.names
+        if name.startswith("backbone.") and name not in fitting and name not in report.left_out
+    ]
+    if absent:
+        raise CheckpointError(
+            f"weights of another network: {len(absent)} tensors of the backbone are not filled; take the recipe that "
+            f"they were trained with, or say weights_except for what may begin untrained, e.g. [{absent[0]}]\n{report}"
+        )
+    if not report.loaded:
+        raise CheckpointError(f"weights of another network: none of them fits\n{report}")
 
 
-def _plain(class_name: str) -> str:
-    return class_name.strip().lower().replace("_", " ").replace("-", " ")
+def _require_matches(patterns: Sequence[str], names: Sequence[str], source: str) -> None:
+    for pattern in patterns:
+        if not any(_matches(name, [pattern]) for name in names):
+            close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
+            raise CheckpointError(
+                f"weights_except: {pattern!r} matches nothing in {source} or the model"
+                + (f"; there is {', '.join(close)}" if close else "")
+            )
 
 
-def _first_few(names: Sequence[str]) -> str:
-    more = f", ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return "; ".join(names[:SHOWN]) + more
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_counted(name: str) -> bool:
+    return not name.endswith(COUNTER) and not name.startswith(PREPROCESS)
+
+
+def _if_same_shape(tensor: Tensor, own: Tensor) -> Tensor | None:
+    return tensor if tensor.shape == own.shape else None

@@ -1,31 +1,62 @@
 """Weights to start from, whoever wrote them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from detkit.errors import CheckpointError
-from detkit.weights.fit import LoadReport
+from detkit.checkpoint import is_own, read_trained
+from detkit.weights.align import align
+from detkit.weights.fit import LoadReport, fit
+from detkit.weights.given import Given
+from detkit.weights.published import fetch, published_by
 from detkit.weights.read import read_state_dict
-from detkit.weights.yolox import is_yolox, load_yolox
+from detkit.weights.yolox import is_yolox, of_yolox
+
+FILES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 
 
-def load_weights(path: str | Path, detector: nn.Module, class_names: Sequence[str] | None = None) -> LoadReport:
-    """Load another project's weights into a detector; the names in the file tell whose they are.
+def load_weights(
+    source: str | Path | Mapping[str, Tensor],
+    model: nn.Module,
+    class_names: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
+) -> LoadReport:
+    """Give a model weights to start from, and the pixel values that they expect.
 
     Args:
-        path: the file.
-        detector: changed in place, unless an error is raised.
-        class_names: of the detector: class rows of the file are kept by name.
+        source: what a run of detkit left (its folder, detector.safetensors or a checkpoint, also of a
+            classifier); another project's .pth, .pt, .ckpt or .safetensors file, of the whole model or
+            of its backbone; the name of weights that torchvision or timm publish for the backbone,
+            ``DEFAULT`` for their own choice; or a state_dict.
+        model: changed in place, unless an error is raised.
+        class_names: of the model: rows of classes go by name, where the source has names as well.
+        leave_out: names with wildcards, the file's or the model's, that are not loaded.
 
     Raises:
-        CheckpointError: if the file cannot be read, nobody known wrote it, or it does not fit.
+        CheckpointError: if the source cannot be read or had, does not fill the backbone, or nothing of
+            it fits; if a name to leave out is not there.
     """
-    state_dict = read_state_dict(path)
-    if is_yolox(state_dict):
-        return load_yolox(state_dict, detector, class_names, source=str(path))
-    raise CheckpointError(
-        f"{path}: is of no known project, its names begin with {', '.join(list(state_dict)[:3])}; "
-        "known are YOLOX's .pth files"
-    )
+    given = _given(source, model)
+    return fit(given, model, class_names, leave_out)
+
+
+def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given:
+    if isinstance(source, Mapping):
+        return _foreign("state_dict", source, model)
+    path, published = Path(source).expanduser(), published_by(model)
+    is_name = "/" not in str(source) and path.suffix not in FILES and not path.exists()
+    if published is not None and is_name:
+        return fetch(str(source), published, model.state_dict())
+    if is_own(path):
+        weights, metadata = read_trained(path)
+        return Given(str(source), weights, metadata.get("class_names"))
+    return _foreign(str(source), read_state_dict(path), model)
+
+
+def _foreign(source: str, weights: Mapping[str, Tensor], model: nn.Module) -> Given:
+    if is_yolox(weights):
+        return of_yolox(weights, source)
+    published = published_by(model)
+    preprocess = published.preprocess() if published else None
+    return Given(source, align(weights, model.state_dict()), preprocess=preprocess, is_certain=False)

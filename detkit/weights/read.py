@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from detkit.checkpoint import read_checkpoint
 from detkit.errors import CheckpointError
 
 SHOWN = 10
+NESTS = ("state_dict", "model", "model_state_dict", "module", "ema")  # under which checkpoints keep weights
 # What torch raises on a file that is cut, damaged or of another kind.
 UNREADABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, TypeError),
-    *(LookupError, AttributeError, AssertionError, struct.error),
+    *(LookupError, AttributeError, AssertionError, struct.error, safetensors.SafetensorError),
 )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a file that torch wrote: a state_dict, or a checkpoint with one under "model".
+    """The weights in a .pth, .pt, .ckpt or .safetensors file: a state_dict, or a checkpoint with one in it.
 
     Raises:
         CheckpointError: if there is no such file, if it holds more than plain values and tensors, or
@@ -28,17 +32,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     content = _read(path)
-    state_dict = content.get("model", content) if isinstance(content, Mapping) else None
+    if isinstance(content, Mapping) and "detkit" in content:
+        read_checkpoint(path)  # one of detkit's without its mark: says what is missing
+    state_dict = _without_nests(content)
     if not isinstance(state_dict, Mapping) or not state_dict:
-        raise CheckpointError(f"{path}: holds no state_dict, neither itself nor under 'model'")
+        nests = ", ".join(repr(name) for name in NESTS)
+        raise CheckpointError(f"{path}: holds no state_dict, neither itself nor under {nests}")
     others = [str(name) for name, value in state_dict.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(f"{path}: holds no state_dict: {', '.join(others[:SHOWN])} are no tensors")
     return dict(state_dict)
 
 
+def _without_nests(content: Any) -> Any:
+    for name in NESTS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            return _without_nests(content[name])
+    return content
+
+
 def _read(path: Path) -> Any:
     try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; weights are not downloaded, give a local path") from None
@@ -50,4 +66,4 @@ def _read(path: Path) -> Any:
             "store its state_dict alone with torch.save"
         ) from error
     except UNREADABLE as error:
-        raise CheckpointError(f"{path}: is cut, damaged or no torch file ({type(error).__name__})") from error
+        raise CheckpointError(f"{path}: is cut, damaged or no file of weights ({type(error).__name__})") from error

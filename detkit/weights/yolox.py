@@ -1,16 +1,14 @@
 """Weights of the official YOLOX release: where each tensor belongs in detkit."""
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from detkit.errors import CheckpointError
 from detkit.models import Preprocess
+from detkit.weights.class_rows import count_class_rows
 from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.fit import ClassRows, LoadReport, count_rows, fit, pair_classes
-from detkit.weights.read import read_state_dict
+from detkit.weights.given import Given
 
 CSP = r"(dark[234]\.1|dark5\.2|C3_[pn][34])"
 # Applied one after the other to every name.
@@ -43,7 +41,6 @@ RULES = (
     (r"^head\.reg_preds\.", "head.box_parameters."),
     (r"^head\.obj_preds\.", "head.objectness."),
 )
-CLASS_TENSORS = "head.class_logits."
 HALLMARK = "head.obj_preds.0.weight"  # a name that no other layout has
 
 
@@ -59,49 +56,16 @@ def is_yolox(state_dict: Mapping[str, Tensor]) -> bool:
     return HALLMARK in state_dict
 
 
-def load_yolox(
-    weights: str | Path | Mapping[str, Tensor],
-    detector: nn.Module,
-    class_names: Sequence[str] | None = None,
-    source: str = "state_dict",
-) -> LoadReport:
-    """Load weights of YOLOX 0.1.1 or later into a detector of a ``yolox_*`` recipe.
+def of_yolox(state_dict: Mapping[str, Tensor], source: str) -> Given:
+    """Weights of YOLOX 0.1.1 or later under detkit's names.
 
-    Files of the first release (0.0.1, "legacy") have the same names, but another normalisation.
+    They were trained on BGR images in 0..255. Files of the first release (0.0.1, "legacy") have the
+    same names, but another normalisation.
 
     Args:
-        weights: the file, or its state_dict.
-        detector: changed in place, unless an error is raised.
-        class_names: of the detector. With them the rows of 80 published classes are kept by name;
-            without, all rows if there are as many classes, or none.
-        source: where a state_dict comes from, for messages.
-
-    Raises:
-        CheckpointError: if the file cannot be read or is not YOLOX's, if the detector feeds its
-            network other pixel values than these weights were trained on, or has another backbone.
+        state_dict: of the official project.
+        source: the file, for messages.
     """
-    if isinstance(weights, str | Path):
-        weights, source = read_state_dict(weights), str(weights)
-    if not is_yolox(weights):
-        raise CheckpointError(f"{source} holds no YOLOX weights: it has no {HALLMARK}")
-    _require_preprocess(detector, source)
-    weights = {detkit_name(name): tensor for name, tensor in weights.items()}
-    num_own, num_file = (count_rows(names, CLASS_TENSORS) for names in (detector.state_dict(), weights))
-    file_names = COCO_NAMES if num_file == len(COCO_NAMES) else None
-    pairs = pair_classes(num_own, class_names, num_file, file_names)
-    return fit(weights, detector, ClassRows(CLASS_TENSORS, pairs), source)
-
-
-def _require_preprocess(detector: nn.Module, source: str) -> None:
-    """With other pixel values nothing would fail, and nothing be found either."""
-    given = getattr(detector, "preprocess", None)
-    fits = (
-        isinstance(given, Preprocess)
-        and (given.channel_order, given.scale) == ("bgr", 255.0)
-        and bool((given.mean == 0).all() and (given.std == 1).all())
-    )
-    if not fits:
-        raise CheckpointError(
-            f"{source} was trained on BGR images in 0..255, which this detector does not make of its images; take a "
-            "yolox_* recipe or model.preprocess={_target_: detkit.models.Preprocess, channel_order: bgr, scale: 255.0}"
-        )
+    weights = {detkit_name(name): tensor for name, tensor in state_dict.items()}
+    class_names = COCO_NAMES if count_class_rows(weights) == len(COCO_NAMES) else None
+    return Given(source, weights, class_names, Preprocess("bgr", 255.0))

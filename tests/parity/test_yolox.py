@@ -16,7 +16,7 @@ from detkit.ops.box_coding import decode_boxes
 from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from detkit.ops.points import anchor_points
 from detkit.types import Target, YOLOPredictions
-from detkit.weights import load_yolox
+from detkit.weights import load_weights
 from detkit.weights.yolox import detkit_name
 from tests.yolox_files import detector_of, read_record
 
@@ -38,8 +38,8 @@ def record(shared_reference: Path) -> dict[str, Any]:
 @pytest.fixture
 def detector(record: dict[str, Any]) -> Detector:
     detector = detector_of("tiny").eval()
-    report = load_yolox(record["state_dict"], detector)
-    assert len(report.loaded) == report.total == len(record["state_dict"])
+    report = load_weights(record["state_dict"], detector)
+    assert report.loaded == report.names and not report.unexpected
     return detector
 
 

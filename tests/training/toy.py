@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detkit.metrics import CocoMetric
+from detkit.recipe.plan import Settings
 from detkit.training import EMA, CheckpointSettings, WarmupCosine
 from detkit.types import Batch, Detections, GroundTruth, Target
 
@@ -172,7 +173,7 @@ def toy_parts(runs: Path, *, data: ToyData | None = None, epochs: int = 3, **giv
         given: keys of the recipe's top, ``checkpoint`` and ``trainer`` settings.
     """
     L.seed_everything(0, verbose=False)
-    settings = {"seed": 0, "wandb": "disabled", "resume": None, "weights": None, "name": None, "runs_dir": str(runs)}
+    settings = Settings(wandb="disabled", runs_dir=str(runs))._asdict()
     settings |= {key: given.pop(key) for key in list(given) if key in settings}
     checkpoint = CheckpointSettings(**given.pop("checkpoint", {}))
     config = {**settings, "data": {"root": None, "image_hw": [SIZE, SIZE]}, "model": {"_target_": "toy"}}

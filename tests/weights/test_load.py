@@ -20,7 +20,7 @@ def test_an_official_file_is_recognised(tmp_path: Path, wrap: Any) -> None:
     path, detector = tmp_path / "yolox_nano.pth", detector_of("nano")
     weights = official_weights("nano")
     torch.save(wrap(weights), path)
-    assert str(load_weights(path, detector)) == f"{path}: loaded 642 of 642 tensors"
+    assert f"{path}: loaded 538 of 538 tensors\n" in str(load_weights(path, detector))
     assert torch.equal(detector.state_dict()["head.objectness.2.bias"], weights["head.obj_preds.2.bias"])
 
 
@@ -44,8 +44,8 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"encoder.weight": torch.zeros(1)}, r"w\.pth: is of no known project.*encoder\.weight"),
-        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'model'"),
+        ({"encoder.weight": torch.zeros(1)}, r"another network: 235 tensors of the backbone are not filled"),
+        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'state_dict', 'model'"),
         ({}, "holds no state_dict, neither"),
         ({"a": torch.zeros(1), "epoch": 3}, "holds no state_dict: epoch are no tensors"),
     ],
@@ -59,7 +59,7 @@ def test_other_contents_are_named(tmp_path: Path, content: Any, message: str) ->
 def test_no_file_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"w\.pth: no such file; weights are not downloaded"):
         load_weights(tmp_path / "w.pth", detector_of("nano"))
-    with pytest.raises(CheckpointError, match="is a folder; give the file"):
+    with pytest.raises(CheckpointError, match=r"detector\.safetensors: no such file"):
         load_weights(tmp_path, detector_of("nano"))
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError
-from detkit.training import start_from, train
+from detkit.training import train
+from detkit.weights import load_weights
 from tests.training.toy import CLASSES, ToyDetector, toy_parts
 
 
@@ -23,8 +24,8 @@ def written(folder: Path, model: nn.Module, class_names: list[str]) -> Path:
 
 def test_all_of_it(tmp_path: Path) -> None:
     old, new = detector(), detector()
-    said = start_from(written(tmp_path, old, ["a", "b", "c"]), new, ("a", "b", "c"))
-    assert said == f"weights: 4 of 4 tensors from {tmp_path / 'detector.safetensors'}"
+    report = load_weights(written(tmp_path, old, ["a", "b", "c"]), new, ("a", "b", "c"))
+    assert str(report) == f"{tmp_path / 'detector.safetensors'}: loaded 4 of 4 tensors"
     torch.testing.assert_close(new.state_dict(), old.state_dict())
 
 
@@ -33,8 +34,10 @@ def test_rows_of_classes_go_by_name(tmp_path: Path, names: tuple[str, ...]) -> N
     """Also where there are as many classes as before, in another order."""
     old, new = detector(), detector(len(names))
     before = new.get_parameter("class_logits.weight").clone()
-    said = start_from(written(tmp_path, old, ["a", "b", "c"]), new, names)
-    assert f"classes that it knows: {len({'a', 'c'} & set(names))} of {len(names)}" in said
+    report = load_weights(written(tmp_path, old, ["a", "b", "c"]), new, names)
+    known = tuple(row for row, name in enumerate(names) if name in "abc")
+    assert report.kept_classes == known
+    assert (f"class rows: {len(known)} of {len(names)} from the file" in str(report)) == (len(known) < len(names))
     for row, name in enumerate(names):
         expected = old.get_parameter("class_logits.weight")["abc".index(name)] if name in "abc" else before[row]
         torch.testing.assert_close(new.get_parameter("class_logits.weight")[row], expected)
@@ -43,31 +46,43 @@ def test_rows_of_classes_go_by_name(tmp_path: Path, names: tuple[str, ...]) -> N
 
 def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
     new = nn.ModuleDict({"body": nn.Linear(5, 6), "class_logits": nn.Linear(4, 3), "extra": nn.Linear(1, 1)})
-    said = start_from(written(tmp_path, detector(), ["a", "b", "c"]), new, ("a", "b", "c"))
-    assert "4 begin untrained:" in said
-    assert "  body.weight: (4, 5) in the file, (6, 5) in the model" in said
-    assert "  extra.bias: absent in the file, (1,) in the model" in said
+    report = load_weights(written(tmp_path, detector(), ["a", "b", "c"]), new, ("a", "b", "c"))
+    assert "loaded 2 of 6 tensors (body 0 of 2, class_logits 2 of 2, extra 0 of 2)" in str(report)
+    assert report.other_shape[0] == "body.weight (4, 5) in the file, (6, 5) in the model"
+    assert report.missing == ("extra.weight", "extra.bias")
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"none of its 4 tensors fits the model"):
-        start_from(written(tmp_path, detector(), ["a", "b", "c"]), nn.Linear(2, 2), ("a", "b", "c"))
+    with pytest.raises(CheckpointError, match=r"(?s)another network: none of them fits.*loaded 0 of 2"):
+        load_weights(written(tmp_path, detector(), ["a", "b", "c"]), nn.Linear(2, 2), ("a", "b", "c"))
 
 
 @pytest.mark.parametrize("place", ["", "detector.safetensors", "checkpoints/step-00000006.ckpt"])
 def test_run_folder_detector_and_checkpoint_are_the_same(tmp_path: Path, place: str) -> None:
     trained = train(toy_parts(tmp_path, epochs=1))
     model = ToyDetector()
-    assert "of 11 tensors" in start_from(trained.folder / place, model, CLASSES)
+    assert len(load_weights(trained.folder / place, model, CLASSES).loaded) == 10  # and the counter of its batch norm
     other = ToyDetector()
-    start_from(trained.folder, other, CLASSES)
+    load_weights(trained.folder, other, CLASSES)
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
 def test_recipe_names_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Files of others go to the reader that the script hands in."""
     trained = train(toy_parts(tmp_path, epochs=1))
-    train(toy_parts(tmp_path, epochs=1, weights=str(trained.folder)))
-    assert "weights: 11 of 11 tensors" in capsys.readouterr().out
-    train(toy_parts(tmp_path, epochs=1, weights="x.pth"), foreign_weights=lambda path, *_: f"read by another: {path}")
-    assert "read by another: x.pth" in capsys.readouterr().out
+    train(toy_parts(tmp_path, epochs=1, weights=str(trained.folder), weights_except="body.0.*"), load_weights)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"weights: {trained.folder}: loaded 8 of 10 tensors" in said
+    assert "left out: body.0.weight; body.0.bias" in said
+
+
+def test_a_program_without_a_loader_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot load any; train with scripts/train\.py"):
+        train(toy_parts(tmp_path, epochs=1, weights="x.pth"))
+    assert not (tmp_path / "toy").exists()
+
+
+def test_a_checkpoint_that_lost_its_mark_is_not_taken_for_a_foreign_file(tmp_path: Path) -> None:
+    checkpoint = next((train(toy_parts(tmp_path, epochs=1)).folder / "checkpoints").glob("*.ckpt"))
+    checkpoint.with_suffix(".json").unlink()
+    with pytest.raises(CheckpointError, match="no complete checkpoint: cannot read its mark"):
+        load_weights(checkpoint, ToyDetector(), CLASSES)

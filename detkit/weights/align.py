@@ -1,0 +1,75 @@
+"""Whose tensor is whose, where a file has other prefixes, or flattened or nested names."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+DEEPEST_PREFIX = 4  # dots
+
+
+def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a file under a model's names.
+
+    Tried are all prefixes that a file may have before its names (``module.``, ``model.backbone.``) and
+    the places in the model that it may be meant for: all of it, the backbone, the network inside the
+    backbone. The pair with the most tensors of equal name and shape is taken. A dot and an
+    underscore are the same, so ``blocks_0.conv`` is ``blocks.0.conv``.
+
+    Args:
+        weights: of the file.
+        own: state_dict of the model.
+
+    Returns:
+        The same tensors; those that are in the model under its names, the others under the file's.
+    """
+    places = [_Place(prefix, own) for prefix in _places(own)]
+    pairs = [(place, prefix) for place in places for prefix in ["", *_prefixes(weights)]]
+    place, prefix = max(pairs, key=lambda pair: pair[0].score(weights, pair[1]))
+    return {place.name(name, prefix) or name: tensor for name, tensor in weights.items()}
+
+
+class _Place:
+    """A part of a model that a file may be meant for."""
+
+    def __init__(self, prefix: str, own: Mapping[str, Tensor]) -> None:
+        self.own = own
+        inside = [name for name in own if name.startswith(prefix)]
+        plain = Counter(_plain(name.removeprefix(prefix)) for name in inside)
+        self.exact = {name.removeprefix(prefix): name for name in inside}
+        self.flat = {_plain(inner): name for inner, name in self.exact.items() if plain[_plain(inner)] == 1}
+
+    def name(self, name: str, prefix: str) -> str | None:
+        """The model's name for a name of the file."""
+        if not name.startswith(prefix):
+            return None
+        inner = name.removeprefix(prefix)
+        return self.exact.get(inner) or self.flat.get(_plain(inner))
+
+    def score(self, weights: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
+        """Tensors that fit, then names that do."""
+        pairs = [(self.name(name, prefix), tensor) for name, tensor in weights.items()]
+        found = [(self.own[name], tensor) for name, tensor in pairs if name is not None]
+        return sum(ours.shape == theirs.shape for ours, theirs in found), len(found)
+
+
+def _places(own: Mapping[str, Tensor]) -> list[str]:
+    backbone = [name for name in own if name.startswith("backbone.")]
+    inner = {name.split(".")[1] for name in backbone}
+    places = ["", "backbone."] if backbone else [""]
+    return [*places, f"backbone.{inner.pop()}."] if len(inner) == 1 else places
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Beginnings that at least a quarter of the names share, short ones first."""
+    names = list(names)
+    counts = Counter(
+        ".".join(parts[:depth]) + "."
+        for parts in (name.split(".") for name in names)
+        for depth in range(1, min(len(parts), DEEPEST_PREFIX + 1))
+    )
+    return sorted((prefix for prefix, count in counts.items() if 4 * count >= len(names)), key=len)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", ".")

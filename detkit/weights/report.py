@@ -1,0 +1,52 @@
+"""What of a file's weights went into a model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+SHOWN = 10
+
+
+class LoadReport(NamedTuple):
+    """What went in and what did not; ``str`` says it to people. Names are the model's.
+
+    The counters of batch norm and the preprocessing are loaded, but not counted.
+    """
+
+    source: str
+    names: tuple[str, ...]  # all tensors of the model
+    loaded: tuple[str, ...]  # wholly, or some of their class rows
+    missing: tuple[str, ...]  # in the model, not in the file
+    unexpected: tuple[str, ...]  # in the file, not in the model
+    other_shape: tuple[str, ...]  # each with both shapes
+    left_out: tuple[str, ...]  # as asked
+    num_classes: int  # of the model; 0 where the file has no class rows
+    kept_classes: tuple[int, ...]  # class indices of the model whose rows came from the file
+    images: str  # what the network now expects of an image
+
+    def __str__(self) -> str:
+        """A line for what was loaded, one for each way in which something was not, one for the images."""
+        total, loaded = (Counter(name.partition(".")[0] for name in names) for names in (self.names, self.loaded))
+        parts = ", ".join(f"{part} {loaded[part]} of {total[part]}" for part in total)
+        by_part = f" ({parts})" if len(self.loaded) < len(self.names) and len(total) > 1 else ""
+        lines = [f"{self.source}: loaded {len(self.loaded)} of {len(self.names)} tensors{by_part}"]
+        if len(self.kept_classes) < self.num_classes:
+            kept = len(self.kept_classes)
+            lines.append(f"  class rows: {kept} of {self.num_classes} from the file, the others start anew")
+        within = tuple(name for name in self.missing if loaded[name.partition(".")[0]])
+        for what, names in (
+            ("missing", within),
+            ("unexpected", self.unexpected),
+            ("other shape", self.other_shape),
+            ("left out", self.left_out),
+        ):
+            if names:
+                lines.append(f"  {what}: {_first_few(names)}")
+        if self.images:
+            lines.append(f"  images: {self.images}")
+        return "\n".join(lines)
+
+
+def _first_few(names: Sequence[str]) -> str:
+    more = f"; ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "; ".join(names[:SHOWN]) + more
