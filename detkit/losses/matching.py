@@ -3,10 +3,10 @@
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from detkit.assign.assignment import Assignment
+from detkit.losses.reduction import mean_over_ranks
 from detkit.ops.box_coding import decode_boxes
 from detkit.types import Target, YOLOPredictions
 
@@ -88,13 +88,5 @@ def points_in_crowds(points_A2: Tensor, targets: list[Target]) -> Tensor:
 
 
 def average_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a number over all ranks, at least 1.
-
-    Note [one normaliser for all ranks]: gradients are averaged over ranks, so a sum divided by the
-    ranks' mean normaliser gives the gradient of one process on the joined batch.
-    """
-    if dist.is_available() and dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return value.clamp(min=1)
+    """Mean of a number over all ranks, at least 1: a batch without objects has its negatives alone."""
+    return mean_over_ranks(value).clamp(min=1)

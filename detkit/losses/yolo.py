@@ -6,6 +6,7 @@ from torch import Tensor
 from detkit.losses.distribution_focal import distribution_focal_loss
 from detkit.losses.focal import ClassLossKind, class_loss
 from detkit.losses.matching import Assigner, average_over_ranks, match
+from detkit.losses.reduction import reduce
 from detkit.ops.distances import boxes_to_distances
 from detkit.ops.iou import IouKind, aligned_iou
 from detkit.types import Target, YOLOPredictions
@@ -54,8 +55,10 @@ class YOLOLoss:
         cls_BAC = class_loss(predictions.logits, class_targets_BAC, self.cls_loss)
         box_P = 1 - aligned_iou(matches.pred_boxes_P4, matches.gt_boxes_P4, self.iou)
         terms = {
-            "cls": self.cls_weight * (cls_BAC * matches.counted_BA[..., None]).sum() / normaliser,
-            "box": self.box_weight * (box_P * matches.quality_P).sum() / normaliser,
+            "cls": reduce(
+                cls_BAC, weight=self.cls_weight, element_weights=matches.counted_BA[..., None], normaliser=normaliser
+            ),
+            "box": reduce(box_P, weight=self.box_weight, element_weights=matches.quality_P, normaliser=normaliser),
         }
         logits_PD = predictions.boxes[matches.image_P, matches.point_P]
         if predictions.box_coding == "distances" and logits_PD.shape[-1] > 4:
@@ -63,5 +66,7 @@ class YOLOLoss:
                 matches.gt_boxes_P4, predictions.points[matches.point_P], predictions.strides[matches.point_P]
             )
             dfl_P = distribution_focal_loss(logits_PD.unflatten(-1, (4, -1)), distances_P4)
-            terms["dfl"] = self.dfl_weight * (dfl_P * matches.quality_P).sum() / normaliser
+            terms["dfl"] = reduce(
+                dfl_P, weight=self.dfl_weight, element_weights=matches.quality_P, normaliser=normaliser
+            )
         return terms

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from detkit.losses.focal import class_loss
+from detkit.losses.l1 import l1_loss
 from detkit.losses.matching import Assigner, average_over_ranks, match
+from detkit.losses.reduction import reduce
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.iou import aligned_iou
 from detkit.types import Target, YOLOPredictions
@@ -58,15 +60,15 @@ class YOLOXLoss:
         cls_PC = class_loss(predictions.logits[image_P, point_P], class_targets_PC)
         present_BA = torch.zeros_like(predictions.objectness, dtype=torch.float32)
         present_BA[image_P, point_P] = 1.0
-        obj_BA = class_loss(predictions.objectness, present_BA) * matches.counted_BA
+        obj_BA = class_loss(predictions.objectness, present_BA)
         box_P = 1 - aligned_iou(matches.pred_boxes_P4, matches.gt_boxes_P4).square()
         terms = {
-            "box": self.box_weight * box_P.sum() / normaliser,
-            "obj": self.obj_weight * obj_BA.sum() / normaliser,
-            "cls": self.cls_weight * cls_PC.sum() / normaliser,
+            "box": reduce(box_P, weight=self.box_weight, normaliser=normaliser),
+            "obj": reduce(obj_BA, weight=self.obj_weight, element_weights=matches.counted_BA, normaliser=normaliser),
+            "cls": reduce(cls_PC, weight=self.cls_weight, normaliser=normaliser),
         }
         if self.l1_weight:
-            parameters_P4 = predictions.boxes[image_P, point_P].float()
             wanted_P4 = encode_offsets(matches.gt_boxes_P4, predictions.points[point_P], predictions.strides[point_P])
-            terms["l1"] = self.l1_weight * (parameters_P4 - wanted_P4).abs().sum() / normaliser
+            parameters_P4 = predictions.boxes[image_P, point_P]
+            terms["l1"] = l1_loss(parameters_P4, wanted_P4, weight=self.l1_weight, normaliser=normaliser)
         return terms

@@ -1,0 +1,116 @@
+"""Cross-entropy of one class among many, and the loss of the classifiers made of it."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detkit.losses.reduction import Reduction, mean_over_ranks, or_one, reduce
+from detkit.types import ImageLabel
+
+
+def cross_entropy(
+    logits_BC: Tensor,
+    labels_B: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights_C: Tensor | None = None,
+    weight: float = 1.0,
+    element_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normaliser: Tensor | None = None,
+) -> Tensor:
+    """-log softmax of the true class, in float32 or better.
+
+    Args:
+        logits_BC: raw scores.
+        labels_B: class index of each image.
+        label_smoothing: this fraction of the target is spread evenly over all classes.
+        class_weights_C: weight of each class; a mean divides by the weights of the true classes.
+        weight: as for ``reduce``, like all that follow.
+        element_weights: see there; (B,).
+        reduction: see there.
+        normaliser: see there.
+
+    Raises:
+        ValueError: if there is not one label for each row of logits.
+
+    Source: Szegedy et al., Rethinking the Inception Architecture, 2016, §7 (smoothing).
+        https://arxiv.org/abs/1512.00567
+    """
+    if logits_BC.shape[:1] != labels_B.shape:
+        raise ValueError(
+            f"each row of logits needs one label; got logits {tuple(logits_BC.shape)}, labels {tuple(labels_B.shape)}"
+        )
+    if logits_BC.element_size() < 4:
+        logits_BC = logits_BC.float()
+    if class_weights_C is not None:
+        class_weights_C = class_weights_C.to(logits_BC)
+    values_B = F.cross_entropy(logits_BC, labels_B, class_weights_C, reduction="none", label_smoothing=label_smoothing)
+    if class_weights_C is not None and reduction == "mean" and normaliser is None:
+        weights_B = class_weights_C[labels_B]
+        normaliser = or_one((weights_B if element_weights is None else weights_B * element_weights).sum())
+    return reduce(values_B, reduction, weight=weight, element_weights=element_weights, normaliser=normaliser)
+
+
+class ClassificationLoss:
+    """Cross-entropy over a batch of images with one class each.
+
+    Normaliser: the number of images of the batch, or the sum of their class weights, averaged over
+    ranks, see Note [one normaliser for all ranks].
+
+    Args:
+        label_smoothing: this fraction of the target is spread evenly over all classes.
+        class_weights: one for each class, in the order of class indices, e.g. larger for rare ones;
+            None: all the same.
+        cls_weight: of the term ``cls``.
+
+    Raises:
+        ValueError: if label_smoothing lies outside [0, 1), or a class weight is negative.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        cls_weight: float = 1.0,
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1); got {label_smoothing}")
+        if class_weights is not None and not all(0 <= weight < float("inf") for weight in class_weights):
+            raise ValueError(f"class_weights must be finite and not negative; got {list(class_weights)}")
+        self.label_smoothing = label_smoothing
+        self.class_weights_C = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+        self.cls_weight = cls_weight
+
+    def __call__(self, logits_BC: Tensor, targets: list[ImageLabel]) -> dict[str, Tensor]:
+        """The weighted term of the batch, which is what training minimises.
+
+        Raises:
+            ValueError: if there is not one class weight for each class.
+        """
+        labels_B = logits_BC.new_zeros(len(targets), dtype=torch.int64)
+        if targets:
+            labels_B = torch.stack([target.label for target in targets])
+        weights_B = self._weights_of(labels_B, logits_BC)
+        cls = cross_entropy(
+            logits_BC,
+            labels_B,
+            label_smoothing=self.label_smoothing,
+            class_weights_C=self.class_weights_C,
+            weight=self.cls_weight,
+            normaliser=or_one(mean_over_ranks(weights_B.sum())),
+        )
+        return {"cls": cls}
+
+    def _weights_of(self, labels_B: Tensor, logits_BC: Tensor) -> Tensor:
+        if self.class_weights_C is None:
+            return torch.ones_like(labels_B, dtype=torch.float32)
+        if len(self.class_weights_C) != logits_BC.shape[1]:
+            raise ValueError(
+                f"class_weights must have one for each of the {logits_BC.shape[1]} classes; "
+                f"got {len(self.class_weights_C)}"
+            )
+        dtype = logits_BC.dtype if logits_BC.element_size() >= 4 else torch.float32
+        return self.class_weights_C.to(labels_B.device, dtype)[labels_B]
