@@ -6,5 +6,6 @@ from detkit.models.composition import Composition
 class Classifier(Composition):
     """Backbone, a pooling neck and a linear head; see ``Composition`` for its arguments.
 
-    Its backbone is that of a detector, so a detector can start from a trained classifier's weights.
+    Its output is (B, C) logits, whose softmax says how likely each class is. Its backbone is that of a
+    detector under the same names, so a detector can start from a trained classifier's weights.
     """
