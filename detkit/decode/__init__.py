@@ -1,5 +1,6 @@
-"""Decoders: raw predictions to final detections."""
+"""Decoders: raw predictions to final detections or classes."""
 
+from detkit.decode.classes import ClassDecode
 from detkit.decode.yolo import YOLODecode
 
-__all__ = ["YOLODecode"]
+__all__ = ["ClassDecode", "YOLODecode"]

@@ -1,5 +1,6 @@
-"""Numbers that say how good a detector is."""
+"""What is measured of a trained network."""
 
+from detkit.metrics.accuracy import Accuracy
 from detkit.metrics.coco import CocoMetric
 
-__all__ = ["CocoMetric"]
+__all__ = ["Accuracy", "CocoMetric"]

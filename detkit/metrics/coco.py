@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import hotcoco
 import numpy as np
@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, distributed
 
+from detkit.metrics.names import distinct_names
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections, GroundTruth, Target
 
@@ -37,6 +38,26 @@ class CocoMetric:
     Raises:
         ValueError: if the engine is unknown.
     """
+
+    per_class_name: ClassVar[str] = "AP"
+    shown: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **{name: (name,) for name in ("AP", "AP50", "AP75")},
+        "S/M/L": ("AP_small", "AP_medium", "AP_large"),
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "AP": "mean over IoU 0.50, 0.55, .. 0.95",
+        "AP50": "IoU 0.50",
+        "AP75": "IoU 0.75",
+        "AP_small": "objects below 32 x 32 pixels",
+        "AP_medium": "objects from 32 x 32 to 96 x 96 pixels",
+        "AP_large": "objects above 96 x 96 pixels",
+        "AR_1": "recall with 1 detection an image",
+        "AR_10": "recall with 10 detections an image",
+        "AR_100": "recall with 100 detections an image",
+        "AR_small": "recall of small objects",
+        "AR_medium": "recall of medium objects",
+        "AR_large": "recall of large objects",
+    }
 
     def __init__(self, ground_truth: GroundTruth, engine: Literal["hotcoco", "pycocotools"] = "hotcoco") -> None:
         if engine not in ENGINES:
@@ -87,7 +108,7 @@ class CocoMetric:
         """
         precision = self._last_result().precision[:, :, :, AREAS.index("all"), MAX_DETECTIONS.index(100)]
         column_of = np.argsort(np.argsort(self.ground_truth.category_ids))  # the engines sort by category id
-        names = _distinct_names(self.ground_truth)
+        names = distinct_names(self.ground_truth.class_names, self.ground_truth.category_ids)
         return {name: _mean(precision[:, :, column]) for name, column in zip(names, column_of, strict=True)}
 
     def detections_json(self) -> list[dict[str, Any]]:
@@ -147,11 +168,6 @@ class CocoMetric:
 class _Result(NamedTuple):
     rows: np.ndarray  # (N, 7) what the engine was given
     precision: np.ndarray  # (IoU thresholds, recalls, classes by category id, areas, max detections)
-
-
-def _distinct_names(truth: GroundTruth) -> list[str]:
-    pairs = zip(truth.class_names, truth.category_ids.tolist(), strict=True)
-    return [f"{name} ({number})" if truth.class_names.count(name) > 1 else name for name, number in pairs]
 
 
 def _rows(detections: Detections) -> Tensor:
