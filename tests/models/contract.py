@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def check_all(backbone: Any, export: bool = True) -> None:
     """Every check of one backbone; without the export, which takes longest, if told so."""
     check_specs(backbone, (64, 64))
-    check_specs(backbone, (128, 192))
+    check_specs(backbone, (64, 128))
     check_every_parameter_learns(backbone)
     check_images_apart(backbone)
     check_bfloat16(backbone)
