@@ -7,7 +7,7 @@ Example::
     parts = recipe.build(plan)  # data, model, loss, ...
 """
 
-from detkit.recipe.building import Parts, build, instantiate
+from detkit.recipe.building import Parts, build, build_model, image_hw_of, instantiate, without_demo
 from detkit.recipe.checking import check
 from detkit.recipe.loading import TRUSTED, from_dict, load
 from detkit.recipe.overrides import parse
@@ -21,13 +21,16 @@ __all__ = [
     "Plan",
     "Settings",
     "build",
+    "build_model",
     "check",
     "console",
     "from_dict",
+    "image_hw_of",
     "instantiate",
     "list_changes",
     "list_keys",
     "list_recipes",
     "load",
     "parse",
+    "without_demo",
 ]

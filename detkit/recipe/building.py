@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detkit.errors import RecipeError
-from detkit.recipe.checking import faults_in, locate
+from detkit.recipe.checking import check, faults_in, locate
 from detkit.recipe.faults import Faults
-from detkit.recipe.loading import TRUSTED
+from detkit.recipe.loading import TRUSTED, from_dict
 from detkit.recipe.plan import PARTS, Plan, is_node, join
 from detkit.recipe.signature import SPECIAL, as_asked, parameters_of
 
@@ -46,15 +46,50 @@ def build(plan: Plan) -> Parts:
         RecipeError: if a constructor refuses a value.
         DataError: if the data cannot be used.
     """
-    from lightning import seed_everything  # seconds; nothing before this point needs it
-
     config = plan.config
     data = _build(config["data"], "data", plan.trusted)
     data.prepare()
     plan = plan._replace(config={**config, "model": _with_classes(config["model"], len(data.class_names))})
-    seed_everything(config["seed"], workers=True, verbose=False)
+    _seed(plan)
     rest = {part: _build(plan.config[part], part, plan.trusted) for part in PARTS if part != "data"}
     return Parts(plan=plan, data=data, **rest)
+
+
+def build_model(plan: Plan, num_classes: int) -> Any:
+    """The model of a plan alone, with the weights that ``build`` would give it; no data is touched.
+
+    Args:
+        plan: of a recipe.
+        num_classes: put in wherever the model leaves it to the data.
+
+    Raises:
+        RecipeError: with all that ``check`` finds, or if a constructor refuses a value.
+    """
+    check(plan)
+    _seed(plan)
+    return _build(_with_classes(plan.config["model"], num_classes), "model", plan.trusted)
+
+
+def image_hw_of(plan: Plan) -> tuple[int, int]:
+    """(height, width) of a recipe's images: as given to its data, or its data's own default.
+
+    Raises:
+        RecipeError: if there is neither.
+    """
+    node = plan.config["data"]
+    parameter = (parameters_of(locate(node["_target_"], plan.trusted)) or {}).get("image_hw")
+    size_hw = node.get("image_hw", parameter.default if parameter else None)
+    if not isinstance(size_hw, list | tuple) or len(size_hw) != 2:
+        raise RecipeError(f"data.image_hw: must be given as [height, width]; got {node.get('image_hw')}")
+    return size_hw[0], size_hw[1]
+
+
+def without_demo(plan: Plan) -> Plan:
+    """The same plan without the demo overlay: the recipe as it is meant for real data."""
+    if not plan.demo:
+        return plan
+    config = from_dict(plan.base, plan.overrides).config
+    return plan._replace(config=config, demo={})
 
 
 def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED, **kwargs: Any) -> Any:
@@ -73,6 +108,12 @@ def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED
         faults.add(place, message)
     faults.raise_if_any(str(node["_target_"]))
     return _build({**node, **kwargs}, "", trusted)
+
+
+def _seed(plan: Plan) -> None:
+    from lightning import seed_everything  # seconds; nothing before this point needs it
+
+    seed_everything(plan.config["seed"], workers=True, verbose=False)
 
 
 def _build(value: Any, place: str, trusted: Sequence[str] | None) -> Any:
