@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "weights": {"errors", "types", "models", "checkpoint"},
     "checkpoint": {"errors"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe"},
+    "inspection": {"errors", "types", "ops", "data"},
     "export": {"errors", "types", "decode", "inference"},
     "recipe": {"errors"},
     "": {"inference"},  # detkit/__init__.py offers detkit.load
