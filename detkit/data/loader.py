@@ -9,13 +9,13 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from detkit.data.dataset import DetectionDataset
 from detkit.data.sampler import InOrderSampler, KeySampler
 from detkit.errors import DataError
-from detkit.types import Batch, Target
+from detkit.types import Batch, ClassBatch, ImageLabel, Target
 
+_ARRAYS = (Tensor, np.ndarray)  # not for isinstance: whether an array is a Tensor, torch decides slowly
 Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: where the sampler stands
 
 
@@ -28,10 +28,18 @@ class Loader:
         dataset: makes the samples.
         sampler: decides which.
         num_workers: processes, which stay alive between epochs until ``close``; 0: this one.
+        batch_type: what images and targets are handed out as.
     """
 
-    def __init__(self, dataset: DetectionDataset, sampler: KeySampler | InOrderSampler, num_workers: int = 0) -> None:
-        self.dataset = dataset
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: KeySampler | InOrderSampler,
+        num_workers: int = 0,
+        batch_type: type[Batch] | type[ClassBatch] = Batch,
+    ) -> None:
+        self.dataset: Any = dataset  # beyond torch's Dataset it makes a batch's samples at once, and has an index
+        self.batch_type: Any = batch_type
         self.num_workers = num_workers
         self._sampler = sampler
         self._loader: DataLoader[Any] | None = None
@@ -39,7 +47,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The batches.
 
         Raises:
@@ -51,7 +59,7 @@ class Loader:
             if isinstance(packed, DataError):
                 raise packed
             images, targets = packed
-            yield Batch(images, [_change_arrays(target, torch.from_numpy) for target in targets])
+            yield self.batch_type(images, [_change_arrays(target, torch.from_numpy) for target in targets])
 
     def close(self) -> None:
         """End the workers. Left to the garbage collector, torch waits five seconds for each of them."""
@@ -82,16 +90,22 @@ class TrainLoader(Loader):
         sampler: decides which, and counts the batches that were used.
         num_workers: processes, which stay alive between epochs; 0: this one.
         position: where training stands; without it or where it gives None, the sampler knows.
+        batch_type: what images and targets are handed out as.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, sampler: KeySampler, num_workers: int = 0, position: Position | None = None
+        self,
+        dataset: Dataset[Any],
+        sampler: KeySampler,
+        num_workers: int = 0,
+        position: Position | None = None,
+        batch_type: type[Batch] | type[ClassBatch] = Batch,
     ) -> None:
-        super().__init__(dataset, sampler, num_workers)
+        super().__init__(dataset, sampler, num_workers, batch_type)
         self.key_sampler = sampler
         self._position = position
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The batches of the epoch that are not done yet."""
         position = self._position() if self._position is not None else None
         if position is not None:
@@ -116,7 +130,7 @@ def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
     return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
-def collate(samples: list[tuple[np.ndarray, Target]] | DataError) -> tuple[Tensor, list[Target]] | DataError:
+def collate(samples: list[tuple[np.ndarray, Any]] | DataError) -> tuple[Tensor, list[Any]] | DataError:
     """Images stacked, targets with numpy arrays; a fault is handed on.
 
     Numpy, because every tensor that leaves a worker costs a file descriptor and a system call or two.
@@ -127,10 +141,8 @@ def collate(samples: list[tuple[np.ndarray, Target]] | DataError) -> tuple[Tenso
     return images.permute(0, 3, 1, 2), [_change_arrays(target, torch.Tensor.numpy) for _, target in samples]
 
 
-def _change_arrays(target: Target, change: Callable[[Any], Any]) -> Target:
-    return target._replace(
-        boxes=change(target.boxes), labels=change(target.labels), ignored_boxes=change(target.ignored_boxes)
-    )
+def _change_arrays(target: Target | ImageLabel, change: Callable[[Any], Any]) -> Any:
+    return target._make(change(value) if type(value) in _ARRAYS else value for value in target)
 
 
 def _start_worker(_: int) -> None:
