@@ -1,5 +1,6 @@
-"""Data sets in COCO format: their index, their images, and the stream of samples."""
+"""Data sets in COCO format and image folders: their index, their images, and the stream of samples."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from detkit.data.coco import CocoIndex, load_index
@@ -12,12 +13,16 @@ from detkit.data.sampler import InOrderSampler, KeySampler, SampleKey
 from detkit.data.transforms import letterbox
 
 if TYPE_CHECKING:
+    from detkit.data.crop_datamodule import CropDataModule
     from detkit.data.datamodule import CocoDataModule
+    from detkit.data.image_folder_datamodule import ImageFolderDataModule
 
 __all__ = [
     "CocoDataModule",
     "CocoIndex",
+    "CropDataModule",
     "DetectionDataset",
+    "ImageFolderDataModule",
     "ImageHeader",
     "InOrderSampler",
     "KeySampler",
@@ -33,10 +38,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The data module imports lightning, which takes seconds and which prediction does not need."""
-    if name == "CocoDataModule":
-        from detkit.data.datamodule import CocoDataModule
+_DATA_MODULES = {  # they import lightning, which takes seconds and which prediction does not need
+    "CocoDataModule": "detkit.data.datamodule",
+    "CropDataModule": "detkit.data.crop_datamodule",
+    "ImageFolderDataModule": "detkit.data.image_folder_datamodule",
+}
 
-        return CocoDataModule
+
+def __getattr__(name: str) -> Any:
+    """A data module, imported when it is asked for."""
+    if name in _DATA_MODULES:
+        return getattr(importlib.import_module(_DATA_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,121 @@
+"""The demo image folder: crops of the demo set as small images, written on first use, the same on every machine."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detkit.data.coco import load_index
+from detkit.data.crops import crop_regions
+from detkit.data.decode_image import decode_image
+from detkit.data.demo import VERSION as SCENES_VERSION
+from detkit.data.demo import default_demo_root, make_demo
+from detkit.data.layout import find_layout
+from detkit.data.regions import RegionIndex
+from detkit.errors import DataError
+
+VERSION = 1  # a change of the crops is a new set, in a new folder
+SIDE_PX = 32
+MIN_BOX_PX = 12  # smaller parts cannot be told apart
+
+_MARKER = "demo.json"
+
+
+def default_demo_folder() -> Path:
+    """Where the demo image folder lies: beside the demo set.
+
+    Raises:
+        DataError: as ``default_demo_root``.
+    """
+    root = default_demo_root()
+    return root.with_name(f"{root.name}-crops-v{VERSION}")
+
+
+def make_demo_folder(folder: str | Path, scenes: str | Path) -> Path:
+    """The folder, holding train/<class>/ and val/<class>/ of PNG images: written if it is not there yet.
+
+    It appears whole or not at all, as the demo set does, so several processes may ask for it at once.
+
+    Args:
+        folder: of the images.
+        scenes: folder of the demo set that they are cut from; it is drawn if it is not there yet.
+
+    Raises:
+        DataError: if one of them cannot be written, or if something else lies there.
+    """
+    folder = Path(folder).expanduser()
+    if _is_complete(folder):
+        return folder
+    scenes = make_demo(scenes)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write(draft, scenes)
+            _publish(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the demo image folder cannot be written there: {error.strerror}; "
+            "set DETKIT_DEMO to a folder that can be written, or data.root to your own data"
+        ) from error
+    return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return json.loads((folder / _MARKER).read_text()) == _marker()
+    except (OSError, ValueError):
+        return False
+
+
+def _marker() -> dict[str, int]:
+    return {"version": VERSION, "scenes": SCENES_VERSION}
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    draft.chmod(0o755)  # temporary folders are closed to others
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if not folder.exists():
+            raise
+        if not _is_complete(folder):  # else another process was faster, with the same pictures
+            raise DataError(
+                f"{folder}: not the demo image folder of this version; remove it or choose another folder"
+            ) from error
+
+
+def _write(folder: Path, scenes: Path) -> None:
+    for name, split in find_layout(scenes).items():
+        crops = crop_regions(load_index(*split), split.annotations, min_box_px=MIN_BOX_PX)
+        for class_name in crops.class_names:
+            (folder / name / class_name).mkdir(parents=True)
+        squares = _squares(crops)
+        for image_row in np.unique(crops.image_rows):
+            image = decode_image(crops.path(image_row))
+            for row in np.flatnonzero(crops.image_rows == image_row):
+                path = folder / name / crops.class_names[crops.labels[row]] / f"{row:06d}.png"
+                _, png = cv2.imencode(".png", _small(image, squares[row])[..., ::-1])
+                path.write_bytes(png.tobytes())
+    (folder / _MARKER).write_text(json.dumps(_marker()))
+
+
+def _small(image: np.ndarray, square: np.ndarray) -> np.ndarray:
+    x1, y1, x2, y2 = square.tolist()
+    smoothly = cv2.INTER_AREA if x2 - x1 >= SIDE_PX else cv2.INTER_LINEAR
+    return cv2.resize(image[y1:y2, x1:x2], (SIDE_PX, SIDE_PX), interpolation=smoothly)
+
+
+def _squares(index: RegionIndex) -> np.ndarray:
+    """(N, 4) the smallest square around each region, moved into the image, so that no grey is left beside it."""
+    assert index.regions is not None, "crops have regions"
+    sizes_hw = index.sizes_hw[index.image_rows]
+    low, high = index.regions[:, :2], index.regions[:, 2:]
+    side = np.minimum((high - low).max(axis=1), sizes_hw.min(axis=1))[:, None]
+    start = np.clip((low + high - side) // 2, 0, sizes_hw[:, ::-1] - side)
+    return np.concatenate([start, start + side], axis=1).astype(np.int32)

@@ -1,0 +1,143 @@
+"""Images sorted into one folder for each class: train/<class>/ and val/<class>/, as many classification sets are."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from detkit.data.findings import Findings, Report
+from detkit.data.image_files import MAX_HEADERS, check_image_files
+from detkit.data.image_header import read_header
+from detkit.data.regions import RegionIndex, describe_counts
+from detkit.errors import DataError
+
+_EXPECTED = "train/<class>/*.jpg and val/<class>/*.jpg, one folder for each class"
+
+
+def find_folders(root: str | Path) -> dict[str, Path]:
+    """The folders of the splits "train" and "val" that are there; "val" always is.
+
+    Raises:
+        DataError: if there is no such root, or no val folder in it.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+    found = {name: folder / name for name in ("train", "val") if (folder / name).is_dir()}
+    if "val" not in found:
+        there = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        more = f", and {len(there) - 12} more" if len(there) > 12 else ""
+        raise DataError(
+            f"{folder}: there is no folder val; an image folder holds {_EXPECTED}. "
+            f"This one holds: {', '.join(there[:12]) or 'nothing'}{more}"
+        )
+    return found
+
+
+def check_same_folders(train: RegionIndex, val: RegionIndex) -> None:
+    """A class index is the place of its name among the sorted folders, so the names must agree.
+
+    Raises:
+        DataError: if they do not, with the differences.
+    """
+    alone = [
+        f"{name!r} is only in {'train' if name in train.class_names else 'val'}"
+        for name in sorted(set(train.class_names) ^ set(val.class_names))
+    ]
+    if alone:
+        more = f"; and {len(alone) - 10} more" if len(alone) > 10 else ""
+        raise DataError(
+            f"{train.folder} and {val.folder} must have the same class folders: {'; '.join(alone[:10])}{more}; "
+            "rename or remove them, or make an empty folder for a class without images"
+        )
+
+
+def read_folder(folder: Path) -> RegionIndex:
+    """The images of a split, checked; those of a class in the order of their names. Hidden files are no images.
+
+    Args:
+        folder: it holds the class folders.
+
+    Raises:
+        DataError: one for all faults of the folder and its images, named and counted.
+    """
+    class_names = sorted(name for name, is_folder in _entries(folder) if is_folder)
+    if not class_names:
+        raise DataError(f"{folder}: there are no class folders in it; an image folder holds {_EXPECTED}")
+    findings = Findings(folder)
+    beside = sorted(name for name, is_folder in _entries(folder) if not is_folder)
+    findings.oddity("files beside the class folders, not read", len(beside), beside)
+    names, labels, deeper = [], [], []
+    for label, class_name in enumerate(class_names):
+        for name, is_folder in sorted(_entries(folder / class_name)):
+            if is_folder:
+                deeper.append(f"{class_name}/{name}")
+            else:
+                names.append(f"{class_name}/{name}")
+                labels.append(label)
+    remedy = "move their images up, into the folder of the class"
+    findings.fault("folders inside of a class folder", len(deeper), deeper, remedy)
+    counts = np.bincount(np.array(labels, np.int64), minlength=len(class_names))
+    empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
+    if names:
+        findings.oddity("class folders without images", len(empty), empty)
+    else:
+        findings.fault("class folders without images, which are all", len(empty), empty, "put images into them")
+    sizes_hw, headers_read = _check_files(folder, names, findings)
+    findings.raise_faults()
+    encoded = [os.fsencode(name) for name in names]
+    described = describe_counts(counts, tuple(class_names))
+    return RegionIndex(
+        folder=folder,
+        name_bytes=b"".join(encoded),
+        name_offsets=np.concatenate(([0], np.cumsum([len(name) for name in encoded]))).astype(np.int64),
+        image_ids=np.arange(len(names)),
+        sizes_hw=sizes_hw,
+        image_rows=np.arange(len(names)),
+        regions=None,
+        labels=np.array(labels, np.int64),
+        class_names=tuple(class_names),
+        category_ids=np.arange(len(class_names)),
+        fingerprint=hashlib.sha256(b"\0".join([*map(os.fsencode, class_names), b"", *encoded])).hexdigest(),
+        report=Report(f"{folder}: {len(names):,} images, {described}; {headers_read}", tuple(findings.oddities)),
+    )
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """(name, whether a folder) of what is not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    yield entry.name, entry.is_dir()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _check_files(folder: Path, names: list[str], findings: Findings) -> tuple[np.ndarray, str]:
+    """Sizes (I, 2), 0 where no header was read, and how many were read, in words.
+
+    No annotation states the sizes, so they are taken from the headers first; the check of the files
+    that all data sets share then names what could not be read, and what is odd.
+    """
+    rows = np.arange(len(names))
+    if len(rows) > MAX_HEADERS:
+        rows = np.linspace(0, len(rows) - 1, MAX_HEADERS).astype(np.int64)
+    read = [names[row] for row in rows]
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        found = list(threads.map(_size_hw, [folder / name for name in read], chunksize=64))
+    sizes_hw = np.zeros((len(names), 2), np.int32)
+    sizes_hw[rows] = np.array(found, np.int32).reshape(-1, 2)
+    check_image_files(folder, read, rows, sizes_hw[rows], findings)
+    return sizes_hw, f"{len(read):,} of {len(names):,} image headers read"
+
+
+def _size_hw(path: Path) -> tuple[int, int]:
+    try:
+        header = read_header(path)
+    except DataError:  # the check of the files reads it again, and says so
+        return 0, 0
+    return header.height, header.width

@@ -1,0 +1,192 @@
+"""One sample for a classifier from one key: the same pixels, whichever process makes it and whenever."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from detkit.data.dataset import ImageCache
+from detkit.data.decode_image import decode_image
+from detkit.data.image_header import read_header
+from detkit.data.regions import RegionIndex
+from detkit.data.sampler import SampleKey, stream
+from detkit.data.transforms import affine_matrix, blank, change_colour, compose, paste, reduction_for
+from detkit.errors import DataError
+from detkit.types import ImageLabel
+
+
+@dataclass(frozen=True)
+class RegionAugmentation:
+    """How training samples are made; the meaning of each field stands at ``ClassificationDataModule``."""
+
+    scale: tuple[float, float] = (0.8, 1.5)
+    stretch: float = 1.25
+    translate: float = 0.05
+    flip_probability: float = 0.5
+    hue_degrees: float = 5.0
+    saturation: float = 0.7
+    brightness: float = 0.4
+
+
+def region_augmentation_faults(augmentation: RegionAugmentation) -> list[str]:
+    """Each value that is out of its range, by the name that a recipe gives it."""
+    within = {
+        "stretch": (1, 4),
+        "translate": (0, 1),
+        "flip_probability": (0, 1),
+        "hue_degrees": (0, 180),
+        "saturation": (0, 1),
+        "brightness": (0, 1),
+    }
+    faults = [
+        f"{name} must lie in [{least}, {most}]; got {value}"
+        for name, (least, most) in within.items()
+        if not least <= (value := getattr(augmentation, name)) <= most
+    ]
+    smallest, largest = augmentation.scale
+    if not 0 < smallest <= largest:
+        faults.append(f"scale must be the smallest and the largest factor, above 0; got {list(augmentation.scale)}")
+    return faults
+
+
+class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
+    """Samples of a split as a pure function of (seed, epoch, row, image_hw).
+
+    Args:
+        index: of the split.
+        augmentation: of training; None: every region only letterboxed.
+        seed: of the augmentation.
+        cache_bytes: how much of the decoded images each process keeps, for all regions of an image. It changes
+            the time only.
+    """
+
+    def __init__(
+        self, index: RegionIndex, augmentation: RegionAugmentation | None = None, seed: int = 0, cache_bytes: int = 0
+    ) -> None:
+        self.index = index
+        self.augmentation = augmentation
+        self.seed = seed
+        self.cache = ImageCache(cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: SampleKey) -> tuple[np.ndarray, ImageLabel]:
+        """(H, W, 3) uint8 RGB image and its label, whose image_id is the row.
+
+        Raises:
+            DataError: if an image cannot be decoded, or has another size than at the start.
+        """
+        if self.augmentation is None:
+            image = self._letterboxed(key)
+        else:
+            image = self._augmented(stream(self.seed, 1, key.epoch, key.row), self.augmentation, key)
+        return image, ImageLabel(torch.tensor(int(self.index.labels[key.row])), key.row)
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[np.ndarray, ImageLabel]] | DataError:
+        """The samples of a batch, or what is wrong with one of them, as a value like ``DetectionDataset``."""
+        try:
+            return [self[key] for key in keys]
+        except DataError as error:
+            return error
+
+    def _letterboxed(self, key: SampleKey) -> np.ndarray:
+        """``letterbox`` of the region, of the same pixels; of a much larger one from a reduced decoding."""
+        x1, y1, x2, y2 = region = self._region(key.row)
+        ratio = _fit(region, key.image_hw)
+        height, width = max(1, int((y2 - y1) * ratio)), max(1, int((x2 - x1) * ratio))
+        matrix = affine_matrix((width / (x2 - x1), height / (y2 - y1)))
+        part, to_region = self._cut(key.row, region, reduction_for(matrix))
+        canvas = blank(key.image_hw)
+        paste(canvas[:height, :width], part, compose(matrix, to_region))
+        return canvas
+
+    def _augmented(self, rng: np.random.Generator, augmentation: RegionAugmentation, key: SampleKey) -> np.ndarray:
+        region = self._region(key.row)
+        scale = rng.uniform(*augmentation.scale) * _fit(region, key.image_hw)
+        stretch, shift_x, shift_y, hue, saturation, brightness = rng.uniform(-1, 1, 6).tolist()
+        aspect = math.sqrt(augmentation.stretch**stretch)
+        x1, y1, x2, y2 = region
+        height, width = key.image_hw
+        matrix = affine_matrix(
+            (scale * aspect, scale / aspect),
+            (
+                _place((x2 - x1) * scale * aspect, width, shift_x, augmentation.translate),
+                _place((y2 - y1) * scale / aspect, height, shift_y, augmentation.translate),
+            ),
+        )
+        part, to_region = self._cut(key.row, region, reduction_for(matrix))
+        canvas = blank(key.image_hw)
+        paste(canvas, part, compose(matrix, to_region))
+        canvas = change_colour(
+            canvas,
+            hue * augmentation.hue_degrees,
+            1 + saturation * augmentation.saturation,
+            1 + brightness * augmentation.brightness,
+        )
+        return cv2.flip(canvas, 1) if rng.random() < augmentation.flip_probability else canvas
+
+    def _region(self, row: int) -> tuple[int, int, int, int]:
+        """Corners xyxy, whole pixels of the original image."""
+        if self.index.regions is None:
+            height, width = self._size_hw(int(self.index.image_rows[row]))
+            return 0, 0, width, height
+        x1, y1, x2, y2 = self.index.regions[row].tolist()
+        return x1, y1, x2, y2
+
+    def _cut(self, row: int, region: tuple[int, int, int, int], reduce: int) -> tuple[np.ndarray, np.ndarray]:
+        """The region at 1 / reduce of its size, outwards to whole pixels, and the matrix from its pixels back."""
+        image = self._read(int(self.index.image_rows[row]), reduce)
+        x1, y1, x2, y2 = region
+        left, top = x1 // reduce, y1 // reduce
+        part = image[top : -(-y2 // reduce), left : -(-x2 // reduce)]
+        return part, affine_matrix((reduce, reduce), (left * reduce - x1, top * reduce - y1))
+
+    def _size_hw(self, image_row: int) -> tuple[int, int]:
+        height, width = self.index.sizes_hw[image_row].tolist()
+        if height:
+            return height, width
+        try:
+            header = read_header(self.index.path(image_row))
+        except DataError as error:
+            raise self._named(image_row, error) from error
+        return header.height, header.width
+
+    def _read(self, image_row: int, reduce: int) -> np.ndarray:
+        image = self.cache.get(image_row, reduce)
+        if image is not None:
+            return image
+        try:
+            image = decode_image(self.index.path(image_row), reduce)
+        except DataError as error:
+            raise self._named(image_row, error) from error
+        height, width = self._size_hw(image_row)
+        if image.shape[:2] != (math.ceil(height / reduce), math.ceil(width / reduce)):
+            raise DataError(
+                f"image {self.index.image_ids[image_row]}: {self.index.path(image_row)} has another size than "
+                f"{width} x {height}: it was changed after the start"
+            )
+        self.cache.put(image_row, reduce, image)
+        return image
+
+    def _named(self, image_row: int, error: DataError) -> DataError:
+        return DataError(f"image {self.index.image_ids[image_row]}: {error}")
+
+
+def _fit(region: tuple[int, int, int, int], image_hw: tuple[int, int]) -> float:
+    """The factor at which a region just fits the canvas."""
+    x1, y1, x2, y2 = region
+    return min(image_hw[0] / (y2 - y1), image_hw[1] / (x2 - x1))
+
+
+def _place(drawn: float, side: int, shift: float, translate: float) -> float:
+    """Where a region of ``drawn`` pixels begins on a canvas of ``side``.
+
+    A shift in [-1, 1] takes it from one edge to the other, whether it is smaller or larger than the
+    canvas, and beyond by ``translate`` of the canvas.
+    """
+    spare = side - drawn
+    return spare / 2 + shift * (abs(spare) / 2 + translate * side)
