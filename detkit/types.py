@@ -73,6 +73,14 @@ class ClassBatch(NamedTuple):
     targets: list[ImageLabel]
 
 
+class ClassTruth(NamedTuple):
+    """The classes of a validation split for a classifier, and how often each occurs."""
+
+    class_names: tuple[str, ...]
+    category_ids: np.ndarray  # (C,) int64, the data set's own id of each class index
+    counts: np.ndarray  # (C,) int64 images
+
+
 class YOLOPredictions(NamedTuple):
     """Raw outputs of a YOLO head for every anchor point; levels in order, rows before columns.
 
