@@ -1,4 +1,4 @@
-"""Evaluate a trained detector: the twelve COCO numbers, AP of each class, detections as COCO JSON.
+"""Evaluate a detector (the twelve COCO numbers, detections as COCO JSON) or a classifier (top-1, top-5), by class.
 
 python scripts/evaluate.py checkpoint=runs/yolo_csp/2026-01-31_12-00-00
 python scripts/evaluate.py checkpoint=detector.safetensors data.root=/data/coco detections=found.json
@@ -15,7 +15,7 @@ OPTIONS = {"checkpoint": "", "split": "val", "detections": "", "trusted": ""}
 
 
 def main(argv: list[str]) -> None:
-    """Rebuild the detector and its data from what is stored, validate, and show the numbers."""
+    """Rebuild the model and its data from what is stored, validate, and show the numbers."""
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     overrides = [pair for pair in given if pair[0] not in OPTIONS]
     parts = recipe.build(stored.plan(overrides, options["split"], options["trusted"].split(",")))
     stored.load_into(parts.model)
-    training.evaluate(parts, stored.class_names).show(recipe.console(), options["detections"])
+    training.evaluate(parts, stored.class_names, options["detections"]).show(recipe.console())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing_extensions import override
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
 from detkit.training.ema import averaged_module
+from detkit.training.module import DetectionModule, Metric
 from detkit.training.run_folder import RunFolder
 
 
@@ -24,7 +25,8 @@ class BestDetector(L.Callback):
         score: of the best so far; None before the first validation.
         epoch: the best one, counted from 1.
         numbers: all numbers of the best epoch.
-        per_class: AP of each class in the best epoch.
+        per_class: the metric's number of each class in the best epoch.
+        metric: whose numbers these are; there from the beginning of the fit.
     """
 
     def __init__(self, monitor: str, folder: RunFolder, metadata: dict[str, Any]) -> None:
@@ -35,12 +37,18 @@ class BestDetector(L.Callback):
         self.epoch = 0
         self.numbers: dict[str, float] = {}
         self.per_class: dict[str, float] = {}
+        self.metric: Metric | None = None
         self._validated_step = -1
         self._last_score: float | None = None
 
     def score_of(self, step: int) -> float | None:
         """The score, if this step was validated."""
         return self._last_score if step == self._validated_step else None
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, DetectionModule), "detkit trains a DetectionModule"
+        self.metric = pl_module.metric
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -52,7 +60,8 @@ class BestDetector(L.Callback):
         self._validated_step, self._last_score = trainer.global_step, numbers[self.monitor]
         if self.score is None or self._last_score >= self.score:  # a draw: the longer trained
             self.score, self.epoch, self.numbers = self._last_score, trainer.current_epoch + 1, numbers
-            self.per_class = pl_module.metric.per_class()  # type: ignore[operator, union-attr]
+            assert self.metric is not None, "setup comes before the first validation"
+            self.per_class = self.metric.per_class()
             self._write(trainer)
 
     @override
@@ -66,7 +75,9 @@ class BestDetector(L.Callback):
             return
         module = averaged_module(trainer)
         assert isinstance(module.model, nn.Module), "DetectionModule has a model"
-        best = {"ap": self.numbers.get("val/AP"), "epoch": self.epoch, "step": trainer.global_step}
+        best = {"monitor": self.monitor, "score": self.score, "epoch": self.epoch, "step": trainer.global_step}
+        if self.metric is not None and "AP" in self.metric.meanings:
+            best["ap"] = self.numbers.get("val/AP")
         write_detector(self.folder.detector, module.model.state_dict(), {**self.metadata, **best})
 
     @override

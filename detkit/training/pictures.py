@@ -1,4 +1,4 @@
-"""Pictures of what the network is trained on, and of what it finds beside the truth."""
+"""Pictures of what the network is trained on, and of what it makes of images beside the truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from typing_extensions import override
 
-from detkit.ops.drawing import draw_detections, grid, side_by_side
+from detkit.ops.drawing import grid
 from detkit.training.best import BestDetector
-from detkit.types import Batch, Detections
+from detkit.training.drawings import drawing_of
+from detkit.types import Batch
 
-TRAIN_BATCHES, TRAIN_IMAGES, VAL_IMAGES = 3, 16, 8
-MIN_SCORE = 0.3
+TRAIN_BATCHES, TRAIN_IMAGES = 3, 16
 
 
 class Pictures(L.Callback):
@@ -32,7 +32,7 @@ class Pictures(L.Callback):
         self.folder = folder
         self.class_names = class_names
         self.best = best
-        self._seen: list[tuple[Tensor, Any, Detections]] = []
+        self._seen: list[tuple[Tensor, Any, Any]] = []
 
     @override
     def on_train_batch_start(
@@ -41,12 +41,8 @@ class Pictures(L.Callback):
         """After augmentation, as the network gets them."""
         if trainer.current_epoch > 0 or batch_idx >= TRAIN_BATCHES:
             return
-        drawn = [
-            draw_detections(
-                _uint8(image), target.boxes.cpu().numpy(), target.labels.cpu().numpy(), None, self.class_names
-            )
-            for image, target in zip(batch.images[:TRAIN_IMAGES], batch.targets, strict=False)
-        ]
+        pairs = zip(batch.images[:TRAIN_IMAGES], batch.targets, strict=False)
+        drawn = [drawing_of(target).truth(_uint8(image), target, self.class_names) for image, target in pairs]
         self._write(trainer, f"train_batch_{batch_idx}", grid(drawn, columns=4))
 
     @override
@@ -61,10 +57,8 @@ class Pictures(L.Callback):
     ) -> None:
         if batch_idx == 0:
             self._seen = []
-        room = VAL_IMAGES - len(self._seen)
-        if room > 0:
-            images = batch.images[:room].cpu()
-            self._seen += zip(images, batch.targets[:room], outputs["detections"][:room], strict=True)
+        rows = _rows_to_draw(batch_idx, len(batch.targets), trainer, drawing_of(batch.targets[0]).images)
+        self._seen += [(batch.images[row].cpu(), batch.targets[row], outputs["detections"][row]) for row in rows]
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -72,19 +66,12 @@ class Pictures(L.Callback):
         # a new best takes the old one's place
         names = [name for name, at in (("val_best", self.best.epoch), ("val_last", trainer.max_epochs)) if at == epoch]
         if not trainer.sanity_checking and self._seen and names:
-            sheet = grid([self._beside_truth(*seen) for seen in self._seen], columns=2)
+            drawing = drawing_of(self._seen[0][1])
+            drawn = [drawing.beside(_uint8(seen[0]), seen[1], seen[2], self.class_names) for seen in self._seen]
+            sheet = grid(drawn, columns=drawing.columns)
             for name in names:
                 self._write(trainer, name, sheet)
         self._seen = []
-
-    def _beside_truth(self, image: Tensor, target: Any, detections: Detections) -> np.ndarray:
-        picture = _uint8(image)
-        sure = detections.scores >= MIN_SCORE
-        boxes, scores, labels = (values[sure].float().cpu().numpy() for values in detections)
-        truth = draw_detections(
-            picture, target.boxes.cpu().numpy(), target.labels.cpu().numpy(), None, self.class_names
-        )
-        return side_by_side(truth, draw_detections(picture, boxes, labels.astype(int), scores, self.class_names))
 
     def _write(self, trainer: L.Trainer, name: str, sheet: np.ndarray) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -93,6 +80,13 @@ class Pictures(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"pictures/{name}", [str(path)])
+
+
+def _rows_to_draw(batch_idx: int, length: int, trainer: L.Trainer, images: int) -> list[int]:
+    """Spread over the whole split, which is often sorted by class: each batch has its share, evenly spaced."""
+    batches = int(sum(trainer.num_val_batches))
+    share = min((batch_idx + 1) * images // batches - batch_idx * images // batches, length)
+    return [number * length // share for number in range(share)]
 
 
 def _uint8(image: Tensor) -> np.ndarray:

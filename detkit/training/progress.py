@@ -17,8 +17,6 @@ from detkit.training.best import BestDetector
 from detkit.training.meter import TrainMeter
 
 REFRESH_S = 0.5  # reading a loss term waits for the device, so not at every step
-LINE = ("AP", "AP50", "AP75")
-AREAS = ("AP_small", "AP_medium", "AP_large")
 
 
 class ProgressReport(L.Callback):
@@ -95,10 +93,8 @@ class ProgressReport(L.Callback):
         if trainer.sanity_checking:
             return
         numbers = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
-        scores = "  ".join(f"{name} {_score(numbers[name], 3)}" for name in LINE if name in numbers)
-        areas = "/".join(_score(numbers[name], 2) for name in AREAS if name in numbers)
         best = f"best {_score(self.best.score, 3)} (epoch {self.best.epoch})"
-        self._print("  ".join([_epoch(trainer), scores, f"S/M/L {areas}", best] if areas else [_epoch(trainer), best]))
+        self._print("  ".join([_epoch(trainer), *self._scores(numbers), best]))
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -107,6 +103,15 @@ class ProgressReport(L.Callback):
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.progress.stop()
+
+    def _scores(self, numbers: Mapping[str, float]) -> list[str]:
+        """What the metric wants shown: a number with three digits, several under one heading with two."""
+        shown = self.best.metric.shown if self.best.metric else {}
+        return [
+            f"{heading} {'/'.join(_score(numbers[name], 3 if len(names) == 1 else 2) for name in names)}"
+            for heading, names in shown.items()
+            if numbers.keys() >= set(names)
+        ]
 
     def _speed(self, terms: Mapping[str, Any]) -> str:
         shown = "  ".join(f"{name} {float(value):.3f}" for name, value in terms.items())

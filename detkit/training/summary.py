@@ -13,12 +13,12 @@ from detkit.training.run_folder import RunFolder
 
 
 def print_summary(console: Console, best: BestDetector, folder: RunFolder, data_root: Any) -> None:
-    """Per-class AP of the best epoch, where its detector lies and how to evaluate it."""
+    """Each class in the best epoch, where its detector lies and how to evaluate it."""
     lines = []
-    if best.score is not None:
-        table = Table("class", "AP", title=f"best epoch: {best.epoch}", title_justify="left")
-        for name, ap in best.per_class.items():
-            table.add_row(Text(name), _score(ap))
+    if best.score is not None and best.metric is not None:
+        table = Table("class", best.metric.per_class_name, title=f"best epoch: {best.epoch}", title_justify="left")
+        for name, value in best.per_class.items():
+            table.add_row(Text(name), _score(value))
         numbers = "  ".join(f"{name.removeprefix('val/')} {_score(value)}" for name, value in best.numbers.items())
         console.print(table)
         lines.append(numbers)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from detkit.metrics import Accuracy
+from detkit.metrics import Accuracy, CocoMetric
 from detkit.types import ClassTruth, ImageLabel, RankedClasses
+from tests.metrics.coco_files import NAMES as NAMES_OF_COCO
 
 NAMES = ("cat", "dog", "cow", "hen", "pig", "ant", "bee")
 
@@ -115,10 +116,11 @@ def test_says_nothing_before_compute() -> None:
         Accuracy(truth_of()).per_class()
 
 
-def test_has_a_meaning_for_every_number() -> None:
-    metric = Accuracy(truth_of())
-    assert list(metric.meanings) == list(metric.compute())
-    assert {name for names in metric.shown.values() for name in names} <= metric.meanings.keys()
+def test_every_number_has_a_meaning() -> None:
+    assert list(Accuracy.meanings) == list(Accuracy(truth_of()).compute())
+    assert list(CocoMetric.meanings) == list(NAMES_OF_COCO)
+    for metric in (Accuracy, CocoMetric):
+        assert {name for names in metric.shown.values() for name in names} <= metric.meanings.keys()
 
 
 def _measure_share(rank: int, folder: Path) -> None:

@@ -114,7 +114,7 @@ def test_classes_go_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_classes_that_the_detector_does_not_know(run: Path, tmp_path: Path) -> None:
     write_split(tmp_path, "val", [{"id": 1, "name": "cat"}, {"id": 2, "name": "horse"}, {"id": 3, "name": "cow"}])
-    with pytest.raises(DataError, match=r"2 of the 3 classes .* detector: horse, cow; it knows dog, cat"):
+    with pytest.raises(DataError, match=r"2 of the 3 classes .* unknown to the model: horse, cow; it knows dog, cat"):
         main([f"checkpoint={run}", f"data.root={tmp_path}"])
 
 
