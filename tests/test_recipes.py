@@ -1,14 +1,19 @@
 """Every recipe of the checkout: sound, as large as it says, and able to learn from a batch."""
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from detkit import recipe
-from detkit.types import Target
+from detkit.models import Classifier
+from detkit.training import train
+from detkit.types import ImageLabel, Target
+from scripts.evaluate import main as evaluate
 
 RECIPES = sorted(path.stem for path in (Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -21,7 +26,7 @@ def plan_of(name: str) -> recipe.Plan:
 
 
 def test_there_are_recipes() -> None:
-    assert {"yolo_csp_n", "yolo_csp", "yolox_nano", "yolox_x"} <= set(RECIPES)
+    assert {"yolo_csp_n", "yolo_csp", "yolox_nano", "yolox_x", "classify_csp", "classify_resnet_cifar"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -41,20 +46,46 @@ def test_is_as_large_as_its_head_says(name: str) -> None:
     assert millions == pytest.approx(float(stated[1]), rel=0.03)
 
 
+def targets_for(model: nn.Module) -> list[Target] | list[ImageLabel]:
+    """Of two images: for a detector the second has no object."""
+    if isinstance(model, Classifier):
+        return [ImageLabel(torch.tensor(7), 1), ImageLabel(torch.tensor(0), 2)]
+    none = torch.zeros(0, 4)
+    return [
+        Target(torch.tensor([[8.0, 8.0, 40.0, 50.0]]), torch.tensor([7]), none, 1, (64, 64)),
+        Target(none, torch.zeros(0, dtype=torch.int64), none, 2, (64, 64)),
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_learns_from_a_batch(name: str) -> None:
     """A finite loss, and a gradient for every parameter that an image with an object can reach."""
     config = plan_of(name).config
     model, loss, decode = (recipe.instantiate(config[part]) for part in ("model", "loss", "decode"))
-    none = torch.zeros(0, 4)
-    targets = [
-        Target(torch.tensor([[8.0, 8.0, 40.0, 50.0]]), torch.tensor([7]), none, 1, (64, 64)),
-        Target(none, torch.zeros(0, dtype=torch.int64), none, 2, (64, 64)),
-    ]
     predictions = model(torch.rand(2, 3, 64, 64))
-    total = torch.stack(list(loss(predictions, targets).values())).sum()
+    total = torch.stack(list(loss(predictions, targets_for(model)).values())).sum()
     total.backward()
     assert total.isfinite()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
     assert len(decode(predictions)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("classify_")])
+def test_a_classifier_trains_on_the_demo_set(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two epochs, then what the run says to type: it prints the numbers of the best epoch again."""
+    given = [f"recipe={name}", "wandb=disabled", f"runs_dir={tmp_path}", "data.num_workers=0", "trainer.max_epochs=2"]
+    trained = train(recipe.build(recipe.load([*given, "trainer.accelerator=cpu"])))
+    assert trained.numbers["val/top1"] > 0 and trained.numbers["val/top5"] == 1
+    said = capsys.readouterr().out
+    (command,) = [line for line in said.splitlines() if line.startswith("evaluate: ")]
+    evaluate(shlex.split(command)[3:])
+    said = capsys.readouterr().out
+    assert f"top1     {trained.numbers['val/top1']:.4f}" in said
+    assert all(f"{value:.4f}" in said for value in trained.per_class.values())
+
+
+def test_the_backbone_of_classify_csp_is_that_of_yolo_csp_n() -> None:
+    classifier, detector = (plan_of(name).config["model"] for name in ("classify_csp", "yolo_csp_n"))
+    assert classifier["backbone"] == detector["backbone"]
