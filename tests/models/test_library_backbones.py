@@ -13,13 +13,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from detkit.models import Detector
 from detkit.models.backbones import TimmBackbone, TorchvisionBackbone
 from detkit.models.backbones.published import WeightsUnavailableError
-from detkit.models.backbones.pyramid import ChannelNorm, SimplePyramid
 from detkit.models.backbones.torchvision import find_layers
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN, PAN
@@ -203,30 +202,6 @@ def test_what_timm_builds_in_vain_is_frozen() -> None:
     assert frozen and all(n.startswith(("network.incre_modules.0.", "network.stage4.0.fuse_layers.0.")) for n in frozen)
 
 
-def test_pyramid_by_its_formula() -> None:
-    torch.manual_seed(0)
-    pyramid: Any = SimplePyramid(FeatureSpec(8, 16, "blocks.1"), ["P2", "P3", "P4", "P5", "P6"])
-    assert [(s.channels, s.stride) for s in pyramid.out_specs] == [(2, 4), (4, 8), (8, 16), (8, 32), (8, 64)]
-    feature = torch.randn(2, 8, 4, 4)
-    finest, fine, same, coarse, coarsest = pyramid(feature)
-    assert torch.equal(same, feature)
-    assert torch.equal(coarse, feature.view(2, 8, 2, 2, 2, 2).amax((3, 5)))
-    assert torch.equal(coarsest, feature.amax((2, 3), keepdim=True))
-
-    def doubled(layer: nn.ConvTranspose2d, maps: Tensor) -> Tensor:
-        """Each cell becomes two by two, each of its own linear map."""
-        assert layer.bias is not None
-        cells = torch.einsum("bchw,cdij->bdhiwj", maps, layer.weight).flatten(4).flatten(2, 3)
-        return cells + layer.bias.view(-1, 1, 1)
-
-    torch.testing.assert_close(fine, doubled(pyramid.levels["P3"][0], feature))
-    first, norm, gelu, second = pyramid.levels["P2"]
-    half = doubled(first, feature)
-    normed = (half - half.mean(1, keepdim=True)) / (half.var(1, correction=0, keepdim=True) + norm.norm.eps).sqrt()
-    torch.testing.assert_close(finest, doubled(second, gelu(normed)))
-    assert isinstance(norm, ChannelNorm) and isinstance(gelu, nn.GELU)
-
-
 def test_timm_tags() -> None:
     published = built(TimmBackbone, "mobilenetv3_small_050").published
     assert published.names == ["lamb_in1k"]
@@ -284,7 +259,6 @@ def tiny_vit() -> nn.Module:
         (lambda: TimmBackbone("convnext_atto", ["P1"]), r"no level or layer P1; .* P2 \(stages.0, 40 channels\)"),
         (lambda: TimmBackbone("vit_tiny_patch16_224", ["P7"]), r"P7; .* P2 \(pyramid.levels.P2, 48 channels\)"),
         (lambda: TimmBackbone("vit_small_patch14_dinov2"), "vit_small_patch14_dinov2 have strides 14, which must"),
-        (lambda: SimplePyramid(FeatureSpec(8, 14, "a"), ["P3"]), "stride 4, 8, 16, 32, 64; a has 14"),
         (lambda: TorchvisionBackbone("vg16"), "torchvision has no classifier 'vg16'; did you mean vgg16"),
         (lambda: TorchvisionBackbone("mobilenet_v3_small", ["features.33"]), "'features.33'; did you mean features.3"),
         (lambda: TorchvisionBackbone("mobilenet_v3_small", out_levels=["P6"]), r"P6; .* P5 \(features.12, 576"),
