@@ -1,7 +1,7 @@
 """The LightningModule. It joins the parts; the parts do the work."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import lightning as L
 import torch
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from detkit.training.optim import count_steps, parameter_groups
+from detkit.training.optim import count_steps, parameter_groups, scale_learning_rates
 from detkit.types import Batch, Detections, Target
 
 
@@ -21,25 +21,30 @@ class Loss(Protocol):
 
 
 class Metric(Protocol):
-    """Gathers detections over an epoch, on all ranks."""
+    """Gathers what was found over an epoch, on all ranks, and says how its numbers are shown."""
 
-    def update(self, detections: Sequence[Detections], targets: Sequence[Target]) -> None: ...
+    per_class_name: ClassVar[str]  # what per_class measures, e.g. AP
+    shown: ClassVar[Mapping[str, tuple[str, ...]]]  # in the line of an epoch: heading to numbers
+    meanings: ClassVar[Mapping[str, str]]  # of each number, in the order of compute
+
+    def update(self, found: Sequence[Any], targets: Sequence[Any], /) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
     def per_class(self) -> dict[str, float]: ...
     def reset(self) -> None: ...
 
 
 class DetectionModule(L.LightningModule):
-    """Train and evaluate any detector.
+    """Train and evaluate any detector or classifier.
 
     Args:
         model: images (B, 3, H, W) to raw predictions.
         loss: raw predictions and targets to named, weighted terms.
-        decode: raw predictions to final boxes, scores and labels.
-        metric: detections of an epoch to named numbers, e.g. ``AP``.
+        decode: raw predictions to what was found: detections, or ranked classes.
+        metric: what was found in an epoch to named numbers, e.g. ``AP``.
         optimizer: called with the groups of parameters to train.
         scheduler: called with the optimizer, ``steps_per_epoch`` and ``total_steps``; stepped once
             per optimizer step.
+        groups: the model's parameters that train, in groups for the optimizer.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class DetectionModule(L.LightningModule):
         metric: Metric,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
+        groups: Callable[[nn.Module], list[dict[str, Any]]] = parameter_groups,
     ) -> None:
         super().__init__()
         self.model = model
@@ -59,6 +65,7 @@ class DetectionModule(L.LightningModule):
         self.metric = metric
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.make_groups = groups
 
     @override
     def setup(self, stage: str) -> None:
@@ -101,7 +108,7 @@ class DetectionModule(L.LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self.model))
+        optimizer = scale_learning_rates(self.make_optimizer(self.make_groups(self.model)))
         steps_per_epoch, total_steps = count_steps(self.trainer)
         scheduler = self.make_scheduler(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

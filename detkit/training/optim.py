@@ -1,27 +1,60 @@
-"""Which parameters decay, and how the learning rate goes over the steps."""
+"""Which parameters decay and how fast each learns, and how the learning rate goes over the steps."""
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from detkit.errors import RecipeError
+from detkit.training.stages import stages_of
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, backbone_lr_factor: float = 1.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Weights decay; norms and biases, which have one dimension, do not. Frozen parameters are left out.
 
+    Args:
+        model: whose parameters train.
+        backbone_lr_factor: learning rate of the backbone, as a factor on the optimizer's.
+        layer_decay: factor on that from each stage of the backbone to the one before it; its last stage has 1.
+
     Returns:
-        Groups for an optimizer; the first takes the optimizer's own weight_decay.
+        Groups for an optimizer; the first takes the optimizer's own weight_decay. Where learning rates differ,
+        each has a name and an ``lr_factor``, for ``scale_learning_rates``; what lies nearest to the loss comes first.
+
+    Raises:
+        RecipeError: if learning rates differ, but the model has no backbone.
+
+    Source: layer_decay: Howard and Ruder, ULMFiT, 2018, §3.2. https://arxiv.org/abs/1801.06146
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    if backbone_lr_factor == layer_decay == 1:
+        return list(_by_decay(model.parameters()))
+    factors = _factors(model, backbone_lr_factor, layer_decay)
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {("others", 1.0): []}
+    for name, parameter in model.named_parameters():
+        parts.setdefault(factors.get(name, ("others", 1.0)), []).append(parameter)
+    groups = []
+    others, *backbone = parts.items()
+    for (name, factor), parameters in (others, *reversed(backbone)):
+        for group in _by_decay(parameters):
+            suffix = "/no_decay" if "weight_decay" in group else ""
+            groups.append({**group, "name": f"{name}{suffix}", "lr_factor": factor})
+    return groups
+
+
+def scale_learning_rates(optimizer: Optimizer) -> Optimizer:
+    """The new optimizer, with the learning rate of each group times its ``lr_factor``.
+
+    Before a scheduler is made, which takes what it finds as the peak.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_factor", 1.0)
+    return optimizer
 
 
 def count_steps(trainer: L.Trainer) -> tuple[int, int]:
@@ -128,6 +161,36 @@ class WarmupFlatCosine(LambdaLR):
             return _cosine(step, start, end, final_frac)
 
         super().__init__(optimizer, factor)
+
+
+def go_on_at_step(scheduler: LRScheduler, other: LRScheduler) -> None:
+    """Put a new scheduler where another one stands, whose optimizer had other groups.
+
+    Its learning rates must be a pure function of the step, as those of WarmupCosine are.
+    """
+    if other.last_epoch > 0:  # which counts calls of step
+        progress = {"last_epoch": other.last_epoch - 1, "_step_count": other.last_epoch + 1}
+        scheduler.load_state_dict({**scheduler.state_dict(), **progress})
+        scheduler.step()
+
+
+def _by_decay(parameters: Iterable[nn.Parameter]) -> Iterator[dict[str, Any]]:
+    training = [parameter for parameter in parameters if parameter.requires_grad]
+    decayed = [parameter for parameter in training if parameter.ndim >= 2]
+    others = [parameter for parameter in training if parameter.ndim < 2]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return (group for group in groups if group["params"])
+
+
+def _factors(model: nn.Module, backbone_lr_factor: float, layer_decay: float) -> dict[str, tuple[str, float]]:
+    """For each parameter of the backbone the name of its part, and the factor on its learning rate."""
+    stages = stages_of(model, f"backbone_lr_factor={backbone_lr_factor}, layer_decay={layer_decay}")
+    factors = {}
+    for number, stage in enumerate(stages, start=1):
+        factor = backbone_lr_factor * layer_decay ** (len(stages) - number)
+        part = stage.modules[0] if layer_decay != 1 else "backbone"
+        factors |= dict.fromkeys(stage.parameters, (part, factor))
+    return factors
 
 
 def _warmup_steps(warmup_epochs: float, steps_per_epoch: int, total_steps: int) -> int:

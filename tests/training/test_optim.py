@@ -10,7 +10,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from detkit.training.optim import WarmupCosine, WarmupFlatCosine, parameter_groups
+from detkit.training import Muon
+from detkit.training.optim import (
+    WarmupCosine,
+    WarmupFlatCosine,
+    go_on_at_step,
+    parameter_groups,
+    scale_learning_rates,
+)
+from tests.training.staged import staged
 
 
 def rates(make: Callable[..., LRScheduler], steps: int, **settings: Any) -> list[float]:
@@ -130,3 +138,64 @@ def test_groups() -> None:
     optimizer = torch.optim.AdamW([first, second], weight_decay=0.05)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
     assert len(parameter_groups(nn.Linear(2, 2, bias=False))) == 1
+
+
+def rate_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, Muon])
+@pytest.mark.parametrize(("backbone_lr_factor", "layer_decay"), [(0.1, 1.0), (1.0, 0.5), (0.1, 0.5), (2.0, 0.7)])
+def test_rates_of_the_backbone(
+    make: Callable[..., torch.optim.Optimizer], backbone_lr_factor: float, layer_decay: float
+) -> None:
+    """Each parameter once, at lr * backbone_lr_factor * layer_decay ** (stages from the last)."""
+    model = staged()
+    optimizer = make(parameter_groups(model, backbone_lr_factor, layer_decay), lr=0.4, weight_decay=0.05)
+    rates = rate_of(model, scale_learning_rates(optimizer))
+    from_last = {"conv1": 2, "bn1": 2, "layer1": 1, "layer2": 0}
+    for name, parameter in model.named_parameters():
+        part, child, *_ = name.split(".")
+        factor = backbone_lr_factor * layer_decay ** from_last[child] if part == "backbone" else 1
+        assert rates[name] == pytest.approx(0.4 * factor)
+        [group] = [group for group in optimizer.param_groups if any(p is parameter for p in group["params"])]
+        assert group["weight_decay"] == (0.05 if parameter.ndim >= 2 else 0.0)
+    names = [group["name"] for group in optimizer.param_groups]
+    assert names[:2] == ["others", "others/no_decay"] and len(set(names)) == len(names)
+    loss = model(torch.ones(2, 3, 32, 32))[0].sum()
+    loss.backward()
+    optimizer.step()  # it takes the names
+
+
+def test_parts_without_names_where_nothing_differs() -> None:
+    keys = [set(group) for group in parameter_groups(staged(), 1.0, 1.0)]
+    assert keys == [{"params"}, {"params", "weight_decay"}]
+
+
+@pytest.mark.parametrize("schedule", [WarmupCosine, WarmupFlatCosine])
+@pytest.mark.parametrize("step", [0, 1, 7, 23])
+def test_goes_on_with_other_groups(schedule: Callable[..., LRScheduler], step: int) -> None:
+    """As a schedule that had these groups from the start, to the last bit."""
+    settings = {"steps_per_epoch": 10, "total_steps": 50, "warmup_epochs": 1}
+
+    def make(backbone_trains: bool) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        model = staged()
+        model.get_submodule("backbone").requires_grad_(backbone_trains)
+        optimizer = scale_learning_rates(torch.optim.SGD(parameter_groups(model, 0.3, 0.9), lr=0.1))
+        return optimizer, schedule(optimizer, **settings)
+
+    def move(pair: tuple[torch.optim.Optimizer, LRScheduler], steps: int) -> None:
+        for _ in range(steps):
+            pair[0].step()
+            pair[1].step()
+
+    frozen, whole, fresh = make(backbone_trains=False), make(backbone_trains=True), make(backbone_trains=True)
+    move(frozen, step)
+    move(whole, step)
+    go_on_at_step(fresh[1], frozen[1])
+    for _ in range(10):
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in (fresh[0], whole[0])]
+        assert rates[0] == rates[1] and fresh[1].get_last_lr() == whole[1].get_last_lr()
+        move(fresh, 1)
+        move(whole, 1)
