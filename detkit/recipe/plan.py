@@ -17,7 +17,14 @@ class Settings(NamedTuple):
         seed: of weights, order and augmentation; 0 to 2**32 - 1.
         wandb: auto: online where a key is found, else offline.
         resume: true: the latest run of this recipe; or a run's folder or checkpoint.
-        weights: file to start the model's weights from.
+        weights: what to start from: a run's folder or detector file, a .pth, .pt, .ckpt or .safetensors file
+            of the model or its backbone, or the name of weights that torchvision or timm publish (DEFAULT).
+        weights_except: names with wildcards that are not loaded, such as head.* or a classifier's fc.*.
+        freeze: what keeps its weights, and its batch norms their statistics: backbone; a number, for the
+            backbone's stages up to it (0 is the stem); or a list of names with wildcards, [backbone.layer1.*].
+        unfreeze_epoch: from this epoch on, counted from 0, all that freeze froze trains; null: never.
+        backbone_lr_factor: the backbone's learning rate is the optimizer's times this.
+        layer_decay: factor on the learning rate from each stage of the backbone to the one before it, 1 at the last.
         name: folder of the run inside runs_dir; null: the recipe's name.
         runs_dir: folder that holds all runs.
     """
@@ -26,6 +33,11 @@ class Settings(NamedTuple):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     resume: bool | str | None = None
     weights: str | None = None
+    weights_except: str | list[str] = []  # noqa: RUF012, never changed
+    freeze: int | str | list[str] | None = None
+    unfreeze_epoch: int | None = None
+    backbone_lr_factor: float = 1.0
+    layer_decay: float = 1.0
     name: str | None = None
     runs_dir: str = "runs"
 

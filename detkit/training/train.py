@@ -1,5 +1,6 @@
 """From the parts of a recipe to a trained detector in a run's folder."""
 
+import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
 
+from detkit.errors import CheckpointError
 from detkit.training.best import BestDetector
+from detkit.training.finetune import KEYS, FineTuning
 from detkit.training.finite import StopOnNonFiniteLoss
 from detkit.training.interrupt import EXIT_CODE, Interrupt, TrainingStopped
 from detkit.training.loggers import MetricsTable, finish_wandb, wandb_logger
@@ -26,13 +29,11 @@ from detkit.training.quiet import quiet
 from detkit.training.reseed import ReseedEachBatch
 from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint
 from detkit.training.saver import DetkitCheckpointIO, Saver
-from detkit.training.start_weights import start_from
 from detkit.training.summary import print_summary, resume_command
 from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
 
 LOG_EVERY_N_STEPS = 10
-OWN_FILES = (".safetensors", ".ckpt")
-WeightReader = Callable[[Path, nn.Module, Sequence[str]], object]  # whose text says what was taken
+WeightLoader = Callable[[str, nn.Module, Sequence[str], Sequence[str]], object]  # whose text says what was taken
 
 
 class Trained(NamedTuple):
@@ -44,33 +45,31 @@ class Trained(NamedTuple):
     epoch: int  # the best, counted from 1
 
 
-def train(parts: Any, foreign_weights: WeightReader | None = None, console: Console | None = None) -> Trained:
+def train(parts: Any, load_weights: WeightLoader | None = None, console: Console | None = None) -> Trained:
     """Train, evaluate after every epoch, and leave the best detector in the run's folder.
 
     Args:
         parts: of a recipe, as ``recipe.build`` gives them.
-        foreign_weights: gives the model the weights of a file that the recipe names under ``weights``
-            and that detkit has not written, e.g. ``detkit.weights.load_weights``.
+        load_weights: gives the model what the recipe names under ``weights``: ``detkit.weights.load_weights``.
         console: where rank 0 speaks; None: standard output.
 
     Raises:
+        RecipeError: if what is to be frozen, or to learn at its own rate, does not fit the model.
         TrainingError: if a loss is not finite.
         CheckpointError: if there is nothing to resume, or a file cannot be read or written.
         SystemExit: with code 130, when the user stopped the run.
     """
     config, rank = parts.plan.config, getattr(rank_zero_only, "rank", 0)
     console = Console(quiet=True) if rank else console or Console()
+    fine_tuning = FineTuning(parts.model, **{key: config[key] for key in KEYS}, say=functools.partial(_say, console))
     runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
     resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None
+    if config["weights"] and not resumed:
+        _say(console, _start_from(parts, load_weights))
     folder = RunFolder(resumed.path.parent.parent) if resumed else begin_folder(runs, rank)
-    if resumed:
-        _say(console, f"resumed: {folder.path} from step {resumed.step}")
-    else:
-        _say(console, f"run: {folder.path}")
-        if rank == 0:
-            folder.recipe.write_text(parts.plan.to_yaml())
-        if config["weights"]:
-            _say(console, _start_from(Path(config["weights"]).expanduser(), parts, foreign_weights))
+    _say(console, f"resumed: {folder.path} from step {resumed.step}" if resumed else f"run: {folder.path}")
+    if rank == 0 and not resumed:
+        folder.recipe.write_text(parts.plan.to_yaml())
     interrupt = Interrupt()
     best = BestDetector(parts.checkpoint.monitor, folder, metadata_of(parts))
     saver = Saver(parts.checkpoint, folder, best, interrupt)
@@ -78,14 +77,16 @@ def train(parts: Any, foreign_weights: WeightReader | None = None, console: Cons
     failed = True
     try:
         with interrupt.listening(), quiet():
-            trainer = _trainer(parts, folder, console, best, saver, wandb)
+            trainer = _trainer(parts, folder, console, fine_tuning, best, saver, wandb)
             metric = parts.metrics(ground_truth=parts.data.ground_truth())
-            module = DetectionModule(parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler)
+            module = DetectionModule(
+                parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler, fine_tuning.groups
+            )
             trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
         print_summary(console, best, folder, config["data"].get("root"))
         failed = False
-        path = trainer.strategy.broadcast(str(folder.path))
-        return Trained(Path(path), best.numbers, best.per_class, best.epoch)
+        path = Path(trainer.strategy.broadcast(str(folder.path)))
+        return Trained(path, best.numbers, best.per_class, best.epoch)
     except TrainingStopped as stop:
         _say(console, *_how_to_go_on(stop, parts.plan, folder))
         raise SystemExit(EXIT_CODE) from None
@@ -107,15 +108,19 @@ def metadata_of(parts: Any) -> dict[str, Any]:
     }
 
 
-def _start_from(path: Path, parts: Any, foreign_weights: WeightReader | None) -> str:
-    read = start_from if foreign_weights is None or path.is_dir() or path.suffix in OWN_FILES else foreign_weights
-    return str(read(path, parts.model, parts.data.class_names))
+def _start_from(parts: Any, load_weights: WeightLoader | None) -> str:
+    if load_weights is None:
+        raise CheckpointError("weights: this program cannot load any; train with scripts/train.py")
+    source, leave_out = (parts.plan.config[key] for key in ("weights", "weights_except"))
+    leave_out = [leave_out] if isinstance(leave_out, str) else leave_out
+    return f"weights: {load_weights(source, parts.model, parts.data.class_names, leave_out)}"
 
 
 def _trainer(
     parts: Any,
     folder: RunFolder,
     console: Console,
+    fine_tuning: FineTuning,
     best: BestDetector,
     saver: Saver,
     wandb: WandbLogger | None,
@@ -128,7 +133,7 @@ def _trainer(
     given = parts.trainer.keywords
     meter = TrainMeter()
     reseed = ReseedEachBatch(parts.plan.config["seed"])
-    callbacks = [*(given.get("callbacks") or []), reseed, StopOnNonFiniteLoss(), meter, best]
+    callbacks = [*(given.get("callbacks") or []), fine_tuning, reseed, StopOnNonFiniteLoss(), meter, best]
     loggers = _as_list(given.get("logger"))
     if wandb:
         loggers.append(wandb)
