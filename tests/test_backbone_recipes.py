@@ -1,0 +1,32 @@
+"""The recipes of other backbones train on the demo set, from the command that a user types."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FEW_STEPS = ["data.image_hw=[64,64]", "data.batch_size=48", "data.num_workers=0", "trainer.max_epochs=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo_resnet18", "yolo_resnet50", "yolo_shufflenet", "yolo_timm"])
+def test_trains_two_epochs_on_the_demo_set(tmp_path: Path, name: str) -> None:
+    command = ["scripts/train.py", f"recipe={name}", *FEW_STEPS, "wandb=disabled", f"runs_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [run] = (tmp_path / name).iterdir()
+    with (run / "metrics.csv").open() as file:
+        first, second = ({key: float(value) for key, value in row.items()} for row in csv.DictReader(file))
+    assert second["train/loss"] < first["train/loss"]
+    assert (run / "detector.safetensors").is_file()
