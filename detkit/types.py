@@ -30,8 +30,8 @@ class FeatureSpec(NamedTuple):
 
     @property
     def level(self) -> str:
-        """P3 for stride 8, P4 for 16; P0 is the size of the image."""
-        return f"P{self.stride.bit_length() - 1}"
+        """P3 for stride 8, P4 for 16; P0 is the size of the image; empty without a place."""
+        return f"P{self.stride.bit_length() - 1}" if self.stride else ""
 
 
 class Target(NamedTuple):

@@ -20,7 +20,7 @@ def load_weights(
     source: str | Path | Mapping[str, Tensor],
     model: nn.Module,
     class_names: Sequence[str] | None = None,
-    leave_out: Sequence[str] = (),
+    leave_out: str | Sequence[str] = (),
 ) -> LoadReport:
     """Give a model weights to start from, and the pixel values that they expect.
 
@@ -38,7 +38,7 @@ def load_weights(
             it fits; if a name to leave out is not there.
     """
     given = _given(source, model)
-    return fit(given, model, class_names, leave_out)
+    return fit(given, model, class_names, [leave_out] if isinstance(leave_out, str) else leave_out)
 
 
 def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given:
