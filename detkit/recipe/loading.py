@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.overrides import apply, pairs_of
-from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join
+from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join, setting_faults
 from detkit.recipe.read import read_file
 from detkit.recipe.signature import argument_faults
 
@@ -113,8 +113,8 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
             faults.add(part, f"must name its constructor in _target_; got {config.get(part)!r}")
     for place, message in argument_faults(Settings, {key: config[key] for key in Settings._fields}, ""):
         faults.add(place, message)
-    if isinstance(config["seed"], int) and not 0 <= config["seed"] < 2**32:
-        faults.add("seed", f"must be 0 to 2**32 - 1; got {config['seed']}")
+    for place, message in setting_faults(config):
+        faults.add(place, message)
     faults.raise_if_any(f"recipe {plan.name}")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own class is importable from where the user stands

@@ -42,6 +42,22 @@ class Settings(NamedTuple):
     runs_dir: str = "runs"
 
 
+def setting_faults(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, message) of values that fit their types and still say nothing that can be done."""
+    seed, epoch, freeze = settings["seed"], settings["unfreeze_epoch"], settings["freeze"]
+    factor, decay = settings["backbone_lr_factor"], settings["layer_decay"]
+    if isinstance(seed, int) and not 0 <= seed < 2**32:
+        yield "seed", f"must be 0 to 2**32 - 1; got {seed}"
+    if isinstance(epoch, int) and epoch < 0:
+        yield "unfreeze_epoch", f"must be 0 or more; got {epoch}"
+    if epoch is not None and (freeze is None or freeze == []):
+        yield "unfreeze_epoch", "nothing is frozen; say what in freeze"
+    if isinstance(factor, int | float) and not 0 < factor < float("inf"):
+        yield "backbone_lr_factor", f"must be positive (freeze=backbone freezes); got {factor}"
+    if isinstance(decay, int | float) and not 0 < decay <= 1:
+        yield "layer_decay", f"must be above 0 and at most 1; got {decay}"
+
+
 class Change(NamedTuple):
     """One value that is not as the file has it, and who says so."""
 

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import gc
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -46,8 +45,8 @@ class FineTuning(L.Callback):
         groups: makes of a model the groups of the parameters that train now, for an optimizer.
 
     Raises:
-        RecipeError: if a value is out of its range, a name matches nothing, nothing is left to train, or
-            the model has no backbone and one is needed.
+        RecipeError: if a name matches nothing, nothing is left to train, or the model has no backbone and
+            one is needed. (``recipe.load`` has looked at the ranges of the values.)
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class FineTuning(L.Callback):
         layer_decay: float = 1.0,
         say: Callable[[str], None] = print,
     ) -> None:
-        _check(freeze, unfreeze_epoch, backbone_lr_factor, layer_decay)
         self.model = model
         self.unfreeze_epoch = unfreeze_epoch
         self.say = say
@@ -175,17 +173,6 @@ def _wrap_again(strategy: DDPStrategy) -> None:
     strategy.model = strategy.model.module
     gc.collect()  # the old one with its hooks, and with buckets as large as the gradients
     strategy.configure_ddp()
-
-
-def _check(freeze: Any, unfreeze_epoch: int | None, backbone_lr_factor: float, layer_decay: float) -> None:
-    if not 0 < backbone_lr_factor < math.inf:
-        raise RecipeError(f"backbone_lr_factor must be positive (freeze=backbone freezes); got {backbone_lr_factor}")
-    if not 0 < layer_decay <= 1:
-        raise RecipeError(f"layer_decay must be above 0 and at most 1; got {layer_decay}")
-    if unfreeze_epoch is not None and unfreeze_epoch < 0:
-        raise RecipeError(f"unfreeze_epoch must be 0 or more; got {unfreeze_epoch}")
-    if unfreeze_epoch is not None and (freeze is None or freeze == []):
-        raise RecipeError(f"unfreeze_epoch={unfreeze_epoch}: nothing is frozen; say what in freeze")
 
 
 def _names_to_freeze(model: nn.Module, freeze: int | str | Sequence[str] | None) -> list[str]:

@@ -70,13 +70,6 @@ def test_single_parameters_are_frozen() -> None:
         ({"freeze": "xyz"}, "freeze=xyz: Detector has no parameter of such a name; it has backbone, head$"),
         ({"freeze": "*"}, r"freeze=\* leaves nothing to train"),
         ({"freeze": ["backbone", "head"]}, r"freeze=\['backbone', 'head'\] leaves nothing to train"),
-        ({"unfreeze_epoch": 2}, "unfreeze_epoch=2: nothing is frozen; say what in freeze"),
-        ({"unfreeze_epoch": 2, "freeze": []}, "unfreeze_epoch=2: nothing is frozen"),
-        ({"unfreeze_epoch": -1, "freeze": 0}, "unfreeze_epoch must be 0 or more; got -1"),
-        ({"backbone_lr_factor": 0.0}, r"backbone_lr_factor must be positive \(freeze=backbone freezes\); got 0.0"),
-        ({"backbone_lr_factor": float("nan")}, "backbone_lr_factor must be positive .* got nan"),
-        ({"layer_decay": 0}, "layer_decay must be above 0 and at most 1; got 0"),
-        ({"layer_decay": 1.5}, "layer_decay must be above 0 and at most 1; got 1.5"),
     ],
 )
 def test_refusals(settings: dict[str, Any], message: str) -> None:
