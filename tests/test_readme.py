@@ -1,7 +1,8 @@
 """Every command and every Python block of the README runs; a command that no rule here knows is a failure.
 
-They run in a folder that looks like the README's: scripts/ of the checkout, my_data, the files that its Python blocks
-name, and one finished run. Commands that train are cut short by overrides; hosts and GPUs are replaced by this machine.
+They run in a folder that looks like the README's: scripts/ of the checkout, my_data, the files that it names (weights
+are random), and a finished run of a detector and of a classifier. Commands that train are cut short by overrides; hosts
+and GPUs are replaced by this machine.
 """
 
 import os
@@ -15,10 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 from tests.yolox_files import official_weights
 
 ROOT = Path(__file__).resolve().parent.parent
+RESNET50_FILE = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url.rpartition("/")[2]
 README = (ROOT / "README.md").read_text()
 SHORT = [
     *("data.image_hw=[64,64]", "data.batch_size=4", "data.num_workers=0", "wandb=disabled", "trainer.accelerator=cpu"),
@@ -35,9 +39,9 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 PYTHON = blocks("python")
 
 
-def as_run_here(command: str, run: Path) -> list[str]:
-    """The words to run for a command of the README; ``run`` stands for runs/RECIPE/TIME."""
-    words = shlex.split(re.sub(r"runs/\w+/TIME", str(run), command))
+def as_run_here(command: str, runs: Path) -> list[str]:
+    """The words to run for a command of the README; runs/RECIPE/TIME is the one run of the recipe in ``runs``."""
+    words = shlex.split(re.sub(r"runs/(\w+)/TIME", lambda found: str(next(runs.glob(f"{found[1]}/*"), runs)), command))
     short = [*SHORT, f"trainer.max_epochs={2 if 'resume=' in command else 1}"]
     match words:
         case ["make", *targets]:
@@ -46,6 +50,8 @@ def as_run_here(command: str, run: Path) -> list[str]:
             return [sys.executable, *words[1:]]
         case ["python", "scripts/train.py", *_]:
             return [sys.executable, *words[1:], *short]
+        case ["python", "scripts/inspect_model.py", *_]:
+            return [sys.executable, *words[1:]]
         case ["python", "scripts/evaluate.py", *_]:
             return [sys.executable, *words[1:], "data.num_workers=0"]
         case ["torchrun", *_] if "scripts/train.py" in words:
@@ -75,7 +81,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert name, f"a Python block of the README must begin with its file's name: {block[:60]!r}"
         (place / name[1]).write_text(block)
     torch.save({"model": official_weights("s")}, place / "yolox_s.pth")
-    run_here([sys.executable, "scripts/train.py", "recipe=yolo_csp_n", *SHORT, "trainer.max_epochs=1"], place)
+    torch.save(torchvision.models.resnet18().state_dict(), place / "resnet18.pth")
+    Image.new("RGB", (160, 120), "grey").save(place / "photo.jpg")
+    published = place.with_name("torch_home") / "hub/checkpoints" / RESNET50_FILE
+    published.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet50().state_dict(), published)
+    (place / "torch_home").symlink_to(place.with_name("torch_home"))
+    for name in ("yolo_csp_n", "classify_csp"):
+        run_here([sys.executable, "scripts/train.py", f"recipe={name}", *SHORT, "trainer.max_epochs=1"], place)
     return place
 
 
@@ -87,7 +100,8 @@ def here(folder: Path, tmp_path: Path) -> Path:
 
 def run_here(words: list[str], place: Path) -> str:
     """Run in the reader's folder, with the interpreter of the tests; what it printed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(place / "torch_home")}
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
@@ -100,12 +114,12 @@ def test_there_is_something_to_run() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_has_a_rule(command: str) -> None:
-    assert as_run_here(command, Path("run"))
+    assert as_run_here(command, Path("runs"))
 
 
 def test_unknown_command_has_none() -> None:
     with pytest.raises(AssertionError, match="no rule runs this command of the README: rm -rf runs"):
-        as_run_here("rm -rf runs", Path("run"))
+        as_run_here("rm -rf runs", Path("runs"))
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make")])
@@ -114,7 +128,7 @@ def test_make_target_exists(command: str) -> None:
 
 
 def test_table_of_recipes_is_whole() -> None:
-    listed = re.findall(r"^\| `(yolo\w+)` \|", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `((?:yolo|classify)\w+)` \|", README, flags=re.MULTILINE)
     assert listed
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
@@ -133,9 +147,8 @@ def test_versions_of_python_are_those_of_the_package() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("make")])
 def test_command_runs(command: str, here: Path) -> None:
-    [run] = (here / "runs/yolo_csp_n").iterdir()
-    assert (run / "detector.safetensors").is_file()
-    run_here(as_run_here(command, run), here)
+    assert {path.parts[-3] for path in here.glob("runs/*/*/detector.safetensors")} == {"yolo_csp_n", "classify_csp"}
+    run_here(as_run_here(command, here / "runs"), here)
 
 
 @pytest.mark.slow

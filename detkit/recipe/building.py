@@ -1,6 +1,7 @@
 """From a checked plan to the objects of a run."""
 
 import functools
+import linecache
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -152,12 +153,17 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 def _raised_by(error: ValueError, target: Any) -> bool:
-    """Whether the raising line is in the module of the constructor, or of a class it inherits from."""
+    """Whether the module of the constructor raised it, or of a class it inherits from, or a ``raise`` in its folder."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
+    if trace is None:
+        return False
     modules = {base.__module__ for base in getattr(target, "__mro__", (target,))}
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") in modules
+    folders = {module.rpartition(".")[0] for module in modules} - {""}
+    raised_in = trace.tb_frame.f_globals.get("__name__", "")
+    on_purpose = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).lstrip().startswith("raise ")
+    return raised_in in modules or (on_purpose and raised_in.rpartition(".")[0] in folders)
 
 
 def _with_classes(value: Any, num_classes: int) -> Any:

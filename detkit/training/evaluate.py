@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detkit.errors import DataError, RecipeError
+from detkit.training.image_size import require_fitting_images
 from detkit.training.module import DetectionModule
 from detkit.training.precision import precision_here
 from detkit.training.quiet import quiet
@@ -61,6 +62,7 @@ def evaluate(parts: Any, class_names: Sequence[str], detections: str = "") -> Ev
         DataError: if the data has a class that the model does not know.
         RecipeError: if detections are wanted of a model that names images.
     """
+    require_fitting_images(parts.data, parts.model)
     decode = parts.decode
     if tuple(class_names) != tuple(parts.data.class_names):
         decode = DecodeForClasses(decode, class_names, parts.data.class_names)

@@ -18,6 +18,7 @@ from detkit.errors import CheckpointError
 from detkit.training.best import BestDetector
 from detkit.training.finetune import KEYS, FineTuning
 from detkit.training.finite import StopOnNonFiniteLoss
+from detkit.training.image_size import require_fitting_images
 from detkit.training.interrupt import EXIT_CODE, Interrupt, TrainingStopped
 from detkit.training.loggers import MetricsTable, finish_wandb, wandb_logger
 from detkit.training.meter import TrainMeter
@@ -61,6 +62,7 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
     """
     config, rank = parts.plan.config, getattr(rank_zero_only, "rank", 0)
     console = Console(quiet=True) if rank else console or Console()
+    require_fitting_images(parts.data, parts.model)
     fine_tuning = FineTuning(parts.model, **{key: config[key] for key in KEYS}, say=functools.partial(_say, console))
     runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
     resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None

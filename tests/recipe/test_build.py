@@ -68,6 +68,11 @@ def test_a_bug_deeper_down_keeps_its_traceback(load: Load) -> None:
         recipe.build(load("decode.threshold=0.25"))
 
 
+def test_a_refusal_of_a_helper_beside_the_constructor_is_the_users(load: Load) -> None:
+    with pytest.raises(RecipeError, match="^decode: threshold must be at most 1; got 2$"):
+        recipe.build(load("decode.threshold=2"))
+
+
 def test_a_partial_names_its_place_when_called(load: Load) -> None:
     parts = recipe.build(load("optimizer.lr=-1"))
     with pytest.raises(RecipeError, match=r"^optimizer: Invalid learning rate: -1$"):
