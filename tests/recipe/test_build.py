@@ -69,7 +69,7 @@ def test_a_bug_deeper_down_keeps_its_traceback(load: Load) -> None:
 
 
 def test_a_refusal_of_a_helper_beside_the_constructor_is_the_users(load: Load) -> None:
-    with pytest.raises(RecipeError, match="^decode: threshold must be at most 1; got 2$"):
+    with pytest.raises(RecipeError, match=r"^decode: threshold must be at most 1; got 2$"):
         recipe.build(load("decode.threshold=2"))
 
 
