@@ -2,21 +2,18 @@
 
 import json
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from detkit.data.demo_files import DemoSet
 from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
 from detkit.errors import DataError
 
 VERSION = 1  # a change of the pictures is a new set, in a new folder
 SPLITS = {"train": 240, "val": 60}  # images
-
-_MARKER = "demo.json"
 
 
 def default_demo_root() -> Path:
@@ -44,46 +41,8 @@ def make_demo(folder: str | Path) -> Path:
         DataError: if it cannot be written there, or if something else lies there.
     """
     folder = Path(folder).expanduser()
-    if _is_complete(folder):
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write(draft)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the demo set cannot be written there: {error.strerror}; "
-            "set DETKIT_DEMO to a folder that can be written, or data.root to your own data"
-        ) from error
+    DemoSet("demo set", {"version": VERSION, **SPLITS}, _write).make(folder)
     return folder
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        return json.loads((folder / _MARKER).read_text()) == _marker()
-    except (OSError, ValueError):
-        return False
-
-
-def _marker() -> dict[str, int]:
-    return {"version": VERSION, **SPLITS}
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    draft.chmod(0o755)  # temporary folders are closed to others
-    try:
-        draft.rename(folder)
-    except OSError as error:
-        if not folder.exists():
-            raise
-        if not _is_complete(folder):  # else another process was faster, with the same pictures
-            raise DataError(
-                f"{folder}: not the demo set of this version; remove it or choose another folder"
-            ) from error
 
 
 def _write(folder: Path) -> None:
@@ -97,7 +56,6 @@ def _write(folder: Path) -> None:
             _, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
             (folder / split / _file_name(row)).write_bytes(jpeg.tobytes())
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(_document(scenes)))
-    (folder / _MARKER).write_text(json.dumps(_marker()))
 
 
 def _document(scenes: list[Scene]) -> dict[str, object]:

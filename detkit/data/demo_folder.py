@@ -1,8 +1,6 @@
 """The demo image folder: crops of the demo set as small images, written on first use, the same on every machine."""
 
-import json
-import shutil
-import tempfile
+import functools
 from pathlib import Path
 
 import cv2
@@ -13,15 +11,13 @@ from detkit.data.crops import crop_regions
 from detkit.data.decode_image import decode_image
 from detkit.data.demo import VERSION as SCENES_VERSION
 from detkit.data.demo import default_demo_root, make_demo
+from detkit.data.demo_files import DemoSet
 from detkit.data.layout import find_layout
 from detkit.data.regions import RegionIndex
-from detkit.errors import DataError
 
 VERSION = 1  # a change of the crops is a new set, in a new folder
 SIDE_PX = 32
 MIN_BOX_PX = 12  # smaller parts cannot be told apart
-
-_MARKER = "demo.json"
 
 
 def default_demo_folder() -> Path:
@@ -47,51 +43,13 @@ def make_demo_folder(folder: str | Path, scenes: str | Path) -> Path:
         DataError: if one of them cannot be written, or if something else lies there.
     """
     folder = Path(folder).expanduser()
-    if _is_complete(folder):
-        return folder
-    scenes = make_demo(scenes)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write(draft, scenes)
-            _publish(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the demo image folder cannot be written there: {error.strerror}; "
-            "set DETKIT_DEMO to a folder that can be written, or data.root to your own data"
-        ) from error
+    version = {"version": VERSION, "scenes": SCENES_VERSION}
+    DemoSet("demo image folder", version, functools.partial(_write, scenes=scenes)).make(folder)
     return folder
 
 
-def _is_complete(folder: Path) -> bool:
-    try:
-        return json.loads((folder / _MARKER).read_text()) == _marker()
-    except (OSError, ValueError):
-        return False
-
-
-def _marker() -> dict[str, int]:
-    return {"version": VERSION, "scenes": SCENES_VERSION}
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    draft.chmod(0o755)  # temporary folders are closed to others
-    try:
-        draft.rename(folder)
-    except OSError as error:
-        if not folder.exists():
-            raise
-        if not _is_complete(folder):  # else another process was faster, with the same pictures
-            raise DataError(
-                f"{folder}: not the demo image folder of this version; remove it or choose another folder"
-            ) from error
-
-
-def _write(folder: Path, scenes: Path) -> None:
-    for name, split in find_layout(scenes).items():
+def _write(folder: Path, scenes: str | Path) -> None:
+    for name, split in find_layout(make_demo(scenes)).items():
         crops = crop_regions(load_index(*split), split.annotations, min_box_px=MIN_BOX_PX)
         for class_name in crops.class_names:
             (folder / name / class_name).mkdir(parents=True)
@@ -102,7 +60,6 @@ def _write(folder: Path, scenes: Path) -> None:
                 path = folder / name / crops.class_names[crops.labels[row]] / f"{row:06d}.png"
                 _, png = cv2.imencode(".png", _small(image, squares[row])[..., ::-1])
                 path.write_bytes(png.tobytes())
-    (folder / _MARKER).write_text(json.dumps(_marker()))
 
 
 def _small(image: np.ndarray, square: np.ndarray) -> np.ndarray:
