@@ -1,22 +1,21 @@
 """What all data for classifiers share, for Lightning: settings, loaders, the way of a batch."""
 
 import functools
-import hashlib
 
-import lightning as L
 from typing_extensions import override
 
 from detkit.data.loader import Loader, TrainLoader, lightning_position
 from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
 from detkit.data.regions import RegionIndex
 from detkit.data.sampler import InOrderSampler, KeySampler
+from detkit.data.split_datamodule import SplitDataModule
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ClassTruth
 
 SMALLEST_SIDE_PX = 8
 
 
-class ClassificationDataModule(L.LightningDataModule):
+class ClassificationDataModule(SplitDataModule[RegionIndex]):
     """Train and validation batches of labelled images; where they come from, its subclasses know.
 
     Every training sample is a pure function of (seed, epoch, row of the image) and of these settings, as in
@@ -81,92 +80,35 @@ class ClassificationDataModule(L.LightningDataModule):
             saturation=saturation,
             brightness=brightness,
         )
-        self._indices: dict[str, RegionIndex] = {}
-        self._loaders: list[Loader] = []
         if faults := self.faults():
             raise ValueError("; ".join(faults))
 
-    def read_splits(self) -> dict[str, RegionIndex]:
-        """The splits "val" and, where it is there, "train": found, checked and reported."""
-        raise NotImplementedError("a subclass knows where the images are")
-
-    def prepare(self) -> None:
-        """Find, read and check the splits, and report once what is odd in them.
-
-        Training data may be missing, for an evaluation; ``setup`` for a fit asks for it.
-
-        Raises:
-            DataError: if the data cannot be used, naming every fault; if there is no validation
-                split; if the splits have different classes.
-        """
-        if not self._indices:
-            self._indices = self.read_splits()
-
-    @override
-    def setup(self, stage: str) -> None:
-        """For Lightning: ``prepare``, and a look whether the stage has its data.
-
-        Raises:
-            DataError: as ``prepare``; and if a fit has no training split.
-        """
-        self.prepare()
-        if stage == "fit":
-            self._index("train")
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each class index."""
-        return self._index("val").class_names
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that the data set says, of all splits in use."""
-        self.prepare()
-        return hashlib.sha256("".join(index.fingerprint for index in self._indices.values()).encode()).hexdigest()
-
     def ground_truth(self) -> ClassTruth:
         """The classes of the validation split, for the metric."""
-        index = self._index("val")
+        index = self.index("val")
         return ClassTruth(index.class_names, index.category_ids, index.counts())
 
     @override
     def train_dataloader(self) -> TrainLoader:
         """Batches from where the trainer stands, or from the first on without one."""
-        dataset = RegionDataset(self._index("train"), self.augmentation, self.seed, self._cache_bytes())
-        sampler = KeySampler(len(dataset), self.batch_size, (self.image_hw,), self.seed, *self._rank_and_world_size())
+        dataset = RegionDataset(self.index("train"), self.augmentation, self.seed, self._cache_bytes())
+        sampler = KeySampler(len(dataset), self.batch_size, (self.image_hw,), self.seed, *self.rank_and_world_size())
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
         loader = TrainLoader(dataset, sampler, self.num_workers, position, ClassBatch)
-        self._loaders.append(loader)
+        self.loaders.append(loader)
         return loader
 
     @override
     def val_dataloader(self) -> Loader:
         """Every validation image once over all ranks."""
-        dataset = RegionDataset(self._index("val"), cache_bytes=self._cache_bytes())
-        sampler = InOrderSampler(len(dataset), self.val_batch_size, self.image_hw, *self._rank_and_world_size())
+        dataset = RegionDataset(self.index("val"), cache_bytes=self._cache_bytes())
+        sampler = InOrderSampler(len(dataset), self.val_batch_size, self.image_hw, *self.rank_and_world_size())
         loader = Loader(dataset, sampler, self.num_workers, ClassBatch)
-        self._loaders.append(loader)
+        self.loaders.append(loader)
         return loader
 
     @override
-    def teardown(self, stage: str) -> None:
-        """End the workers."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
-
-    @override
-    def on_exception(self, exception: BaseException) -> None:
-        """Lightning does not call ``teardown`` for a run that failed."""
-        self.teardown("exception")
-
-    @override
-    def on_after_batch_transfer(self, batch: ClassBatch, dataloader_idx: int) -> ClassBatch:
-        """Images as float32 in [0, 1], on the device that they are on by now."""
-        return batch._replace(images=batch.images.float().div_(255))
-
     def no_split(self, name: str) -> DataError:
-        """What to say when a split is missing."""
         return DataError(f"there is no folder {name} under {self.root}, which a fit needs")
 
     def faults(self) -> list[str]:
@@ -189,12 +131,3 @@ class ClassificationDataModule(L.LightningDataModule):
 
     def _cache_bytes(self) -> int:
         return self.cache_mb * 2**20 // max(1, self.num_workers)
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _index(self, name: str) -> RegionIndex:
-        self.prepare()
-        if name not in self._indices:
-            raise self.no_split(name)
-        return self._indices[name]

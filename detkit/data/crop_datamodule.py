@@ -6,12 +6,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from detkit.data.classification import ClassificationDataModule
-from detkit.data.coco import load_index
 from detkit.data.crops import crop_regions
-from detkit.data.demo import default_demo_root, make_demo
-from detkit.data.layout import Split
 from detkit.data.regions import RegionIndex
-from detkit.data.splits import Explicit, check_same_classes, find_splits, no_split
+from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
 from detkit.errors import DataError
 
 
@@ -82,15 +79,10 @@ class CropDataModule(ClassificationDataModule):
 
     @override
     def read_splits(self) -> dict[str, RegionIndex]:
-        splits = self._find_splits()
-        indices = {name: load_index(*split) for name, split in splits.items()}
-        for name, index in indices.items():
-            rank_zero_info(f"{name}: {index.report}")
-        if "train" in indices:
-            check_same_classes(indices["train"], indices["val"])
+        splits = find_splits_or_demo(self.root, self.explicit)
         crops = {
             name: crop_regions(index, splits[name].annotations, self.margin, self.min_box_px)
-            for name, index in indices.items()
+            for name, index in load_indices(splits).items()
         }
         for name, regions in crops.items():
             rank_zero_info(f"{name}: {regions.report}")
@@ -114,10 +106,3 @@ class CropDataModule(ClassificationDataModule):
             if (paths[0] is None) != (paths[1] is None)
         ]
         return found
-
-    def _find_splits(self) -> dict[str, Split]:
-        if self.root is None and not any(any(paths) for paths in self.explicit.values()):
-            folder = make_demo(default_demo_root())
-            rank_zero_info(f"the demo set lies in {folder}")
-            return find_splits(str(folder), self.explicit)
-        return find_splits(self.root, self.explicit)

@@ -1,27 +1,24 @@
 """A COCO data set for Lightning: found, checked, augmented, batched."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from detkit.data.augmentation import Augmentation, augmentation_faults
-from detkit.data.coco import CocoIndex, load_index
+from detkit.data.coco import CocoIndex
 from detkit.data.dataset import DetectionDataset
-from detkit.data.demo import default_demo_root, make_demo
-from detkit.data.layout import Split
 from detkit.data.loader import Loader, TrainLoader, lightning_position
 from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
-from detkit.data.splits import Explicit, check_same_classes, find_splits, no_split
-from detkit.types import Batch, GroundTruth
+from detkit.data.split_datamodule import SplitDataModule
+from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
+from detkit.errors import DataError
+from detkit.types import GroundTruth
 
 
-class CocoDataModule(L.LightningDataModule):
+class CocoDataModule(SplitDataModule[CocoIndex]):
     """Train and validation batches of a COCO-format data set.
 
     Every training sample is a pure function of (seed, epoch, row of the image) and of these settings: the
@@ -120,60 +117,26 @@ class CocoDataModule(L.LightningDataModule):
             min_visible_frac=min_visible_frac,
             transforms=transforms,
         )
-        self._indices: dict[str, CocoIndex] = {}
-        self._loaders: list[Loader] = []
         faults = [*_size_faults(self), *augmentation_faults(self.augmentation)]
         if faults:
             raise ValueError("; ".join(faults))
 
-    def prepare(self) -> None:
-        """Find, read and check the splits, and report once what is odd in them.
-
-        Training data may be missing, for an evaluation; ``setup`` for a fit asks for it.
-
-        Raises:
-            DataError: if the data cannot be used, naming every fault; if there is no validation
-                split; if the splits have different classes.
-        """
-        if self._indices:
-            return
-        indices = {name: load_index(*split) for name, split in self._find_splits().items()}
-        for name, index in indices.items():
-            rank_zero_info(f"{name}: {index.report}")
-        if "train" in indices:
-            check_same_classes(indices["train"], indices["val"])
-        self._indices = indices
+    @override
+    def read_splits(self) -> dict[str, CocoIndex]:
+        return load_indices(find_splits_or_demo(self.root, self.explicit))
 
     @override
-    def setup(self, stage: str) -> None:
-        """For Lightning: ``prepare``, and a look whether the stage has its data.
-
-        Raises:
-            DataError: as ``prepare``; and if a fit has no training split.
-        """
-        self.prepare()
-        if stage == "fit":
-            self._index("train")
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each class index."""
-        return self._index("val").class_names
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that the annotations say, of all splits in use."""
-        self.prepare()
-        return hashlib.sha256("".join(index.fingerprint for index in self._indices.values()).encode()).hexdigest()
+    def no_split(self, name: str) -> DataError:
+        return no_split(name, self.root)
 
     def ground_truth(self) -> GroundTruth:
         """The validation split as its file has it, for the metric."""
-        return self._index("val").ground_truth()
+        return self.index("val").ground_truth()
 
     @override
     def train_dataloader(self) -> TrainLoader:
         """Batches from where the trainer stands, or from the first on without one."""
-        index = self._index("train")
+        index = self.index("train")
         augmentation = self.augmentation_until(self.trainer.max_epochs if self.trainer else None)
         cache_bytes = self.cache_mb * 2**20 // max(1, self.num_workers)
         sampler = KeySampler(
@@ -181,61 +144,28 @@ class CocoDataModule(L.LightningDataModule):
             self.batch_size,
             multi_scale_sizes(self.image_hw, self.multi_scale),
             self.seed,
-            *self._rank_and_world_size(),
+            *self.rank_and_world_size(),
         )
         dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes)
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
         loader = TrainLoader(dataset, sampler, self.num_workers, position)
-        self._loaders.append(loader)
+        self.loaders.append(loader)
         return loader
 
     @override
     def val_dataloader(self) -> Loader:
         """Every validation image once over all ranks."""
-        index = self._index("val")
-        sampler = InOrderSampler(len(index), self.val_batch_size, self.image_hw, *self._rank_and_world_size())
+        index = self.index("val")
+        sampler = InOrderSampler(len(index), self.val_batch_size, self.image_hw, *self.rank_and_world_size())
         loader = Loader(DetectionDataset(index), sampler, self.num_workers)
-        self._loaders.append(loader)
+        self.loaders.append(loader)
         return loader
-
-    @override
-    def teardown(self, stage: str) -> None:
-        """End the workers."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
-
-    @override
-    def on_exception(self, exception: BaseException) -> None:
-        """Lightning does not call ``teardown`` for a run that failed."""
-        self.teardown("exception")
-
-    @override
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Images as float32 in [0, 1], on the device that they are on by now."""
-        return batch._replace(images=batch.images.float().div_(255))
 
     def augmentation_until(self, max_epochs: int | None) -> Augmentation:
         """The augmentation of a run of so many epochs; None or -1: of a run without a last epoch."""
         if max_epochs is None or max_epochs < 0 or self.close_mosaic_epochs == 0:
             return self.augmentation
         return replace(self.augmentation, plain_from_epoch=max_epochs - self.close_mosaic_epochs)
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _index(self, name: str) -> CocoIndex:
-        self.prepare()
-        if name not in self._indices:
-            raise no_split(name, self.root)
-        return self._indices[name]
-
-    def _find_splits(self) -> dict[str, Split]:
-        if self.root is None and not any(any(paths) for paths in self.explicit.values()):
-            folder = make_demo(default_demo_root())
-            rank_zero_info(f"the demo set lies in {folder}")
-            return find_splits(str(folder), self.explicit)
-        return find_splits(self.root, self.explicit)
 
 
 def _size_faults(data: CocoDataModule) -> list[str]:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from detkit.data.coco import CocoIndex
+from lightning.pytorch.utilities import rank_zero_info
+
+from detkit.data.coco import CocoIndex, load_index
+from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.layout import Split, find_layout
 from detkit.errors import DataError
 
-Explicit = dict[
-    str, tuple[str | None, str | None]
-]  # split: annotation file and image folder, where the user names them
+# of each split: annotation file and image folder, where the user names them
+Explicit = dict[str, tuple[str | None, str | None]]
 
 
 def find_splits(root: str | None, explicit: Explicit) -> dict[str, Split]:
@@ -40,6 +42,29 @@ def no_split(name: str, root: str | None, other: Split | None = None) -> DataErr
             "which tells nothing about new ones"
         )
     return DataError(f"there is no {name} split{where}; {remedy}")
+
+
+def find_splits_or_demo(root: str | None, explicit: Explicit) -> dict[str, Split]:
+    """As ``find_splits``; the splits of the demo set, where nothing is named."""
+    if root is None and not any(any(paths) for paths in explicit.values()):
+        folder = make_demo(default_demo_root())
+        rank_zero_info(f"the demo set lies in {folder}")
+        root = str(folder)
+    return find_splits(root, explicit)
+
+
+def load_indices(splits: dict[str, Split]) -> dict[str, CocoIndex]:
+    """Read and check the splits, and report once what is odd in each.
+
+    Raises:
+        DataError: if a split cannot be used, or they have different classes.
+    """
+    indices = {name: load_index(*split) for name, split in splits.items()}
+    for name, index in indices.items():
+        rank_zero_info(f"{name}: {index.report}")
+    if "train" in indices:
+        check_same_classes(indices["train"], indices["val"])
+    return indices
 
 
 def check_same_classes(train: CocoIndex, val: CocoIndex) -> None:

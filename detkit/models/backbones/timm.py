@@ -144,17 +144,14 @@ def _outline(timm: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """The network without memory, which knows what maps it has, and the options that free the image's size."""
     with torch.device("meta"):
         network = timm.create_model(name, features_only=True)
-        known = (
-            network.pretrained_cfg["fixed_input_size"] and inspect.signature(type(timm.create_model(name))).parameters
-        )
-    return network, {"dynamic_img_size": True} if known and "dynamic_img_size" in known else {}
+        is_fixed = network.pretrained_cfg["fixed_input_size"]
+        known = inspect.signature(type(timm.create_model(name))).parameters if is_fixed else {}
+    return network, {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
 
 
 def _build(timm: Any, name: str, options: dict[str, Any]) -> nn.Module:
     network = timm.create_model(name, features_only=True, **options)
-    if hasattr(
-        network, "feature_hooks"
-    ):  # the family of EfficientNet and MobileNet builds all stages whatever is wanted
+    if hasattr(network, "feature_hooks"):  # EfficientNet and its kind: all stages are built, whatever is wanted
         network.blocks = network.blocks[: network.feature_info.info[options["out_indices"][-1]]["stage"]]
     return network
 

@@ -1,0 +1,114 @@
+"""What every data set does for Lightning: splits read once, loaders that end, batches on their device."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import lightning as L
+from typing_extensions import override
+
+from detkit.data.loader import Loader
+from detkit.errors import DataError
+
+
+class SplitIndex(Protocol):
+    """What is known of a split without its images."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+IndexT = TypeVar("IndexT", bound=SplitIndex)
+
+
+class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
+    """A data set with a validation split and, for a fit, a training split.
+
+    A subclass says how its splits are read and how its loaders are made; those that it appends to
+    ``loaders`` are closed at the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaders: list[Loader] = []
+        self._indices: Mapping[str, IndexT] = {}
+
+    def read_splits(self) -> Mapping[str, IndexT]:
+        """The splits "val" and, where it is there, "train": found, checked and reported.
+
+        Raises:
+            DataError: if the data cannot be used, naming every fault; if there is no validation
+                split; if the splits have different classes.
+        """
+        raise NotImplementedError("a subclass knows where the images are")
+
+    def no_split(self, name: str) -> DataError:
+        """What to say when a split is missing."""
+        raise NotImplementedError("a subclass knows where it looked")
+
+    def prepare(self) -> None:
+        """Find, read and check the splits, and report once what is odd in them.
+
+        Training data may be missing, for an evaluation; ``setup`` for a fit asks for it.
+
+        Raises:
+            DataError: as ``read_splits``.
+        """
+        if not self._indices:
+            self._indices = self.read_splits()
+
+    @override
+    def setup(self, stage: str) -> None:
+        """For Lightning: ``prepare``, and a look whether the stage has its data.
+
+        Raises:
+            DataError: as ``prepare``; and if a fit has no training split.
+        """
+        self.prepare()
+        if stage == "fit":
+            self.index("train")
+
+    def index(self, name: str) -> IndexT:
+        """What is known of a split.
+
+        Raises:
+            DataError: if there is no such split.
+        """
+        self.prepare()
+        if name not in self._indices:
+            raise self.no_split(name)
+        return self._indices[name]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class index."""
+        return self.index("val").class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the data set says, of all splits in use."""
+        self.prepare()
+        return hashlib.sha256("".join(index.fingerprint for index in self._indices.values()).encode()).hexdigest()
+
+    @override
+    def teardown(self, stage: str) -> None:
+        """End the workers."""
+        for loader in self.loaders:
+            loader.close()
+        self.loaders.clear()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        """Lightning does not call ``teardown`` for a run that failed."""
+        self.teardown("exception")
+
+    @override
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Images as float32 in [0, 1], on the device that they are on by now."""
+        return batch._replace(images=batch.images.float().div_(255))
+
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """Of this process among those that share the data."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
