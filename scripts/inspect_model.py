@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         stored = inference.read_stored(options.checkpoint).recipe
         plan = recipe.from_dict(stored, [*recipe.parse(overrides), *start], (*recipe.TRUSTED, options.trusted))
     model = recipe.build_model(plan, options.classes)
-    if plan.config["weights"]:
+    if plan.config["weights"] and options.needs_weights:
         print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))
     FineTuning(model, plan.config["freeze"])
     return recipe.console().print(look(model, recipe.image_hw_of(plan), options))

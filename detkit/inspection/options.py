@@ -21,6 +21,11 @@ class Options(NamedTuple):
     channels: int = 16  # of each level in the picture
     out: Path = Path("features.jpg")
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether weights are to be loaded; what the parts of a recipe cost does not depend on them."""
+        return bool(self.checkpoint or self.names or self.image)
+
 
 def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Options among the arguments, and the others, which concern the recipe.

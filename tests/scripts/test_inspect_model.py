@@ -86,6 +86,11 @@ def test_a_trained_detector(run: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert ["head", "logits", "84", "x", "2"] in lines and not any("classes" in line for line in lines)
 
 
+def test_costs_need_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """Published weights are not fetched for them."""
+    assert any("ResNet" in line for line in shown(capsys, "recipe=yolo_resnet18", "data.image_hw=[64,64]", "depth=0"))
+
+
 def test_weights_that_a_recipe_starts_from(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, *SMALL, "classes=2", f"weights={run}", "names=backbone.stem.conv.norm.bias")
     assert ["backbone.stem.conv.norm.bias", "8", "3.5", "2.29", "0", "7", "trainable"] in lines
