@@ -1,6 +1,6 @@
 """CPU time of one training sample: decode, mosaic, affine, colour, flip; one process, one thread.
 
-    python benchmarks/data_path.py ../shared/data/bccd
+    python benchmarks/data_path.py data/bccd
 
 CPU milliseconds an image (``time.process_time``); bccd: 205 JPEGs of 640 x 480. "warm": decoded images come from
 the cache, as after the first epochs of a set that fits; "cold": every image is decoded for every use.
