@@ -12,9 +12,9 @@ def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     """Weights of a file under a model's names.
 
     Tried are all prefixes that a file may have before its names (``module.``, ``model.backbone.``) and
-    the places in the model that it may be meant for: all of it, the backbone, the network inside the
-    backbone. The pair with the most tensors of equal name and shape is taken. A dot and an
-    underscore are the same, so ``blocks_0.conv`` is ``blocks.0.conv``.
+    the places in the model that it may be meant for: all of it, the backbone, a network inside of it.
+    The pair with the most tensors of equal name and shape is taken. A dot and an underscore are the
+    same, so ``blocks_0.conv`` is ``blocks.0.conv``.
 
     Args:
         weights: of the file.
@@ -54,10 +54,7 @@ class _Place:
 
 
 def _places(own: Mapping[str, Tensor]) -> list[str]:
-    backbone = [name for name in own if name.startswith("backbone.")]
-    inner = {name.split(".")[1] for name in backbone}
-    places = ["", "backbone."] if backbone else [""]
-    return [*places, f"backbone.{inner.pop()}."] if len(inner) == 1 else places
+    return ["", *_prefixes([name for name in own if name.startswith("backbone.")])]
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

@@ -60,7 +60,7 @@ def fit(
         kept_classes=tuple(row for row, _ in pairs),
         images=images,
     )
-    _require_backbone(report, fitting)
+    _require_backbone(report, fitting, getattr(getattr(model, "backbone", None), "adapters", ()))
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -84,12 +84,10 @@ def _preprocess(given: Given, fitting: dict[str, Tensor], model: nn.Module) -> s
     return f"{given.preprocess.extra_repr()} ({why})"
 
 
-def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor]) -> None:
-    absent = [
-        name
-        for name in report.names
-        if name.startswith("backbone.") and name not in fitting and name not in report.left_out
-    ]
+def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor], adapters: Sequence[str]) -> None:
+    own = tuple(f"backbone.{adapter}." for adapter in adapters)
+    needed = [name for name in report.names if name.startswith("backbone.") and not name.startswith(own)]
+    absent = [name for name in needed if name not in fitting and name not in report.left_out]
     if absent:
         raise CheckpointError(
             f"weights of another network: {len(absent)} tensors of the backbone are not filled; take the recipe that "

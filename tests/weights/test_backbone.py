@@ -9,6 +9,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -19,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from detkit.data.decode_image import decode_image
 from detkit.errors import CheckpointError
 from detkit.models import Detector, Preprocess
-from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2
+from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2, TimmBackbone
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN
 from detkit.weights import load_weights
@@ -186,3 +187,24 @@ def test_published_weights_misspelt() -> None:
         load_weights("IMAGENET1K_V2", detector())
     with pytest.raises(CheckpointError, match="IMAGENET1K_V1: no such file"):
         load_weights("IMAGENET1K_V1", detector(CSPDarknet(0.33, 0.25)))
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "mobilenetv3_small_050", "resnet18d", "regnetx_002", "vit_tiny_patch16_224"]
+)
+def test_a_timm_classifier_file_gives_timm_features(tmp_path: Path, name: str) -> None:
+    """As timm saves it: names nested where the backbone's are flat, and the classifier's last layer with them."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"dynamic_img_size": True} if "vit" in name else {}
+    network = timm.create_model(name, **options).eval()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "model.safetensors")
+    backbone = TimmBackbone(name, ["P3", "P4"])
+    model = Detector(backbone, partial(FPN, depth_multiple=0.1), partial(YOLOHead, num_classes=2)).eval()
+    report = load_weights(tmp_path / "model.safetensors", model)
+    assert "(as the published weights of this backbone; check it)" in report.images
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = network.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        feature = backbone(images)[1]
+    [expected] = [m for m in maps[-1:] if "vit" in name] or [m for m in maps if m.shape[-2:] == feature.shape[-2:]][-1:]
+    torch.testing.assert_close(feature, expected, rtol=1e-5, atol=1e-5)

@@ -52,6 +52,7 @@ class TimmBackbone(nn.Module):
             self.network.get_parameter(parameter).requires_grad_(False)
         self.channels_last = getattr(getattr(self.network, "output_fmt", None), "value", "NCHW") == "NHWC"
         self.published = TimmWeights(name, tag, options)
+        self.adapters = ("pyramid",)  # no weights of timm have it
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to one (B, channels, H/stride, W/stride) per entry of ``out_specs``."""
