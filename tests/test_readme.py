@@ -102,7 +102,7 @@ def run_here(words: list[str], place: Path) -> str:
     """Run in the reader's folder, with the interpreter of the tests; what it printed."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(place / "torch_home")}
-    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

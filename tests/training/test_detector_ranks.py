@@ -33,7 +33,7 @@ def train(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> list[d
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

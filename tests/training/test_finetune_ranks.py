@@ -58,7 +58,7 @@ def run(program: Path, runs: Path, devices: int, batch_size: int, resume: bool =
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ def run(program: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
