@@ -1,15 +1,20 @@
 """Starting from a trained detector: what fits is taken, classes go by name, the rest is said."""
 
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
 
-from detkit.checkpoint import write_detector
+from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import CheckpointError
+from detkit.models import Preprocess
 from detkit.training import train
+from detkit.training.ema import averaged_module
 from detkit.weights import load_weights
+from tests.training.staged import staged, with_backbone
 from tests.training.toy import CLASSES, ToyDetector, toy_parts
 
 
@@ -86,3 +91,30 @@ def test_a_checkpoint_that_lost_its_mark_is_not_taken_for_a_foreign_file(tmp_pat
     checkpoint.with_suffix(".json").unlink()
     with pytest.raises(CheckpointError, match="no complete checkpoint: cannot read its mark"):
         load_weights(checkpoint, ToyDetector(), CLASSES)
+
+
+class Watch(L.Callback):
+    """What the model made of images in each batch, before and after a resume."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen.add(repr(pl_module.model.preprocess))  # type: ignore[union-attr]
+        self.seen.add(repr(averaged_module(trainer).model.preprocess))  # type: ignore[union-attr]
+
+
+def test_pixel_values_of_the_weights_outlast_a_resume(tmp_path: Path) -> None:
+    """The recipe says nothing of them, and a resumed run does not read the weights again."""
+    given = staged()
+    given.preprocess = Preprocess("bgr", 255.0)
+    torch.save(given.state_dict(), tmp_path / "given.pth")
+    watch = Watch()
+    for epochs, resume in ((1, None), (2, True)):
+        parts = with_backbone(toy_parts(tmp_path, epochs=epochs, resume=resume, weights=str(tmp_path / "given.pth")))
+        parts.trainer.keywords["callbacks"].append(watch)
+        folder = train(parts, load_weights).folder
+    assert watch.seen == {"Preprocess(BGR, 0..255)"}
+    assert read_detector(folder / "detector.safetensors")[0]["preprocess.scale"] == 255
