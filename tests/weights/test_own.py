@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from torch import nn
+from typing_extensions import override
 
 from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import CheckpointError
@@ -99,6 +100,7 @@ class Watch(L.Callback):
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
