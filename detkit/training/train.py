@@ -34,7 +34,7 @@ from detkit.training.summary import print_summary, resume_command
 from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
 
 LOG_EVERY_N_STEPS = 10
-WeightLoader = Callable[[str, nn.Module, Sequence[str], Sequence[str]], object]  # whose text says what was taken
+WeightLoader = Callable[[str, nn.Module, Sequence[str], str | Sequence[str]], object]  # whose text says what was taken
 
 
 class Trained(NamedTuple):
@@ -114,7 +114,6 @@ def _start_from(parts: Any, load_weights: WeightLoader | None) -> str:
     if load_weights is None:
         raise CheckpointError("weights: this program cannot load any; train with scripts/train.py")
     source, leave_out = (parts.plan.config[key] for key in ("weights", "weights_except"))
-    leave_out = [leave_out] if isinstance(leave_out, str) else leave_out
     return f"weights: {load_weights(source, parts.model, parts.data.class_names, leave_out)}"
 
 
