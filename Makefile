@@ -18,8 +18,8 @@ demo: $(READY)  ## train a small detector on the built-in demo set: minutes on a
 	@run=$$(ls -td runs/yolo_csp_n/*/ | head -n 1); \
 	echo "Pictures of training batches and of predictions beside the truth: $${run}pictures/"
 
-test: $(READY)  ## all tests, the slow ones too; ARGS="-k word" are passed on to pytest
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+test: $(READY)  ## all tests, the slow ones too, in two processes; ARGS="-k word" are passed on to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)  ## ruff, format, pyright and the direction of imports
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ format: $(READY)  ## put the code into its form and mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and the caches; runs/ and the demo set stay
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
