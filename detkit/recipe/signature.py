@@ -58,7 +58,7 @@ def argument_faults(
         if key not in parameters:
             yield join(place, key), f"{name} has no argument {key!r}{nearest(key, parameters)}"
         elif not fits(value, parameters[key].annotation):
-            yield join(place, key), _type_message(value, parameters[key].annotation)
+            yield join(place, key), _type_message(key, value, parameters[key].annotation)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given and not given_later:
             yield join(place, key), f"is missing, {name} needs it; give it, or write _partial_: true if it comes later"
@@ -96,10 +96,14 @@ def as_asked(value: Any, annotation: Any) -> Any:
     return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
-def _type_message(value: Any, annotation: Any) -> str:
+def _type_message(key: str, value: Any, annotation: Any) -> str:
     wanted = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", inspect.formatannotation(annotation))
-    quote = "; put it in quotes to make it text" if fits("", annotation) and type(value) in (int, float, bool) else ""
-    return f"must be {wanted}; got {value!r}{quote}"
+    remedy = ""
+    if fits("", annotation) and type(value) in (int, float, bool):
+        remedy = "; put it in quotes to make it text"
+    elif isinstance(value, str) and "." in value and fits({"_target_": value}, annotation):
+        remedy = f"; write {key}._target_={value} to build one"
+    return f"must be {wanted}; got {value!r}{remedy}"
 
 
 def _signature(target: Callable[..., Any]) -> inspect.Signature:
