@@ -98,6 +98,32 @@ class YOLOPredictions(NamedTuple):
     box_coding: BoxCoding
 
 
+class QueryOutput(NamedTuple):
+    """What one layer says of its queries."""
+
+    logits: Tensor  # (B, Q, C) class logits
+    boxes_cxcywh_norm: Tensor  # (B, Q, 4) in [0, 1]
+
+
+class Denoising(NamedTuple):
+    """Outputs for queries that were made of the ground truth with noise, and which of them is to find what."""
+
+    layers: list[QueryOutput]  # of each decoder layer, in order; their queries are the noisy ones
+    image_P: Tensor  # (P,) int64 row of the batch of each positive query
+    query_P: Tensor  # (P,) int64 its row among the noisy queries; all others are negatives or padding
+    gt_P: Tensor  # (P,) int64 the row of its ground truth in its image
+    groups: int  # copies of the ground truth, each with noise of its own
+
+
+class DETRPredictions(NamedTuple):
+    """Raw outputs of a DETR head: every layer's, because training compares all of them."""
+
+    layers: list[QueryOutput]  # of each decoder layer, in order; the last is the answer
+    encoder: QueryOutput  # of the places that became queries, before the decoder
+    denoising: Denoising | None  # None without targets, or without an object in the batch
+    image_hw: tuple[int, int]  # pixels of the network input, in which boxes are normalised
+
+
 class Detections(NamedTuple):
     """Final detections of one image, best first."""
 
