@@ -109,9 +109,9 @@ class Denoising(NamedTuple):
     """Outputs for queries that were made of the ground truth with noise, and which of them is to find what."""
 
     layers: list[QueryOutput]  # of each decoder layer, in order; their queries are the noisy ones
-    image_P: Tensor  # (P,) int64 row of the batch of each positive query
-    query_P: Tensor  # (P,) int64 its row among the noisy queries; all others are negatives or padding
-    gt_P: Tensor  # (P,) int64 the row of its ground truth in its image
+    image_rows: Tensor  # (P,) int64 row of the batch of each positive query
+    query_rows: Tensor  # (P,) int64 its row among the noisy queries; all others are negatives or padding
+    gt_rows: Tensor  # (P,) int64 the row of its ground truth in its image
     groups: int  # copies of the ground truth, each with noise of its own
 
 
