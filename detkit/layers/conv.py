@@ -45,6 +45,13 @@ class ConvNormAct(nn.Module):
         return self.activation(self.norm(self.conv(x)))
 
 
+def use_norm(module: nn.Module, eps: float, momentum: float) -> None:
+    """Give every batch norm inside a module, in place, other values than those of YOLOX."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eps, norm.momentum = eps, momentum
+
+
 class DepthwiseConv(nn.Sequential):
     """One filter per channel, then a 1x1 convolution across channels; norm and SiLU after each.
 

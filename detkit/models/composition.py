@@ -23,7 +23,8 @@ class Composition(nn.Module):
     Args:
         backbone: built first; its ``out_specs`` decide what the neck receives.
         neck: called with the backbone's specs, e.g. a ``_partial_`` of PAN.
-        head: called with the neck's specs.
+        head: called with the neck's specs. One with ``takes_targets`` is given the targets in training, to make
+            noisy queries of them.
         preprocess: what the weights expect of an image; None: RGB in [0, 1]. Loaded weights bring their own.
     """
 
@@ -45,8 +46,8 @@ class Composition(nn.Module):
         """Sides of images must be multiples of it, in pixels."""
         return max(spec.stride for spec in (*self.backbone.out_specs, *self.neck.out_specs))
 
-    def forward(self, images: Tensor) -> Any:
-        """(B, 3, H, W) RGB in [0, 1] to the head's predictions.
+    def forward(self, images: Tensor, targets: Any = None) -> Any:
+        """(B, 3, H, W) RGB in [0, 1] to the head's predictions; training hands in the targets of the images.
 
         Raises:
             ValueError: if a side is no multiple of the largest stride.
@@ -57,7 +58,10 @@ class Composition(nn.Module):
                 f"images of {height} x {width} pixels: both sides must be multiples of {self.largest_stride}, "
                 "the largest stride"
             )
-        return self.head(self.neck(self.backbone(self.preprocess(images))))
+        features = self.neck(self.backbone(self.preprocess(images)))
+        if targets is not None and getattr(self.head, "takes_targets", False):
+            return self.head(features, targets)
+        return self.head(features)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``, but a norm whose parameters are frozen keeps its statistics as well."""

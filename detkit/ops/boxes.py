@@ -41,6 +41,12 @@ def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
+def inverse_sigmoid(values: Tensor, eps: float = 1e-5) -> Tensor:
+    """Values in [0, 1] to logits; at most about 11.5 away from 0, as nearer to 0 and 1 than ``eps`` counts as there."""
+    values = values.clamp(0, 1)
+    return (values.clamp(min=eps) / (1 - values).clamp(min=eps)).log()
+
+
 def boxes_to_original(boxes: Tensor, target: Target) -> Tensor:
     """(K, 4) boxes in pixels of the network input to pixels of the original image, clipped to it."""
     pad = boxes.new_tensor(target.pad_xy * 2)

@@ -79,14 +79,14 @@ class DetectionModule(L.LightningModule):
         self.model.to(memory_format=self.memory_format)
 
     @override
-    def forward(self, images: Tensor) -> Any:
-        """(B, 3, H, W) RGB in [0, 1] to raw predictions."""
-        return self.model(images.contiguous(memory_format=self.memory_format))
+    def forward(self, images: Tensor, targets: Any = None) -> Any:
+        """(B, 3, H, W) RGB in [0, 1], and in training their targets, to raw predictions."""
+        return self.model(images.contiguous(memory_format=self.memory_format), targets)
 
     @override
     def training_step(self, batch: Batch) -> dict[str, Any]:
         """The total to minimise, and its terms for whoever watches. Nothing here waits for the device."""
-        terms = self.loss(self(batch.images), batch.targets)
+        terms = self.loss(self(batch.images, batch.targets), batch.targets)
         total = torch.stack(tuple(terms.values())).sum()
         terms = {name: value.detach() for name, value in terms.items()}
         logged = {f"train/{name}": value for name, value in terms.items()}

@@ -1,6 +1,8 @@
 """Feature pyramid: what the deep levels know flows down to the fine ones."""
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ class FPN(nn.Module):
         depthwise: depthwise convolutions in the bottlenecks.
         extra_levels: so many levels coarser than the backbone's come first, each a strided convolution
             of the one before: 1 makes P6 of P5.
+        block: called with the channels of the input and of the output, instead of a CSP block.
 
     Raises:
         ValueError: if strides do not double from level to level, or the channels do not fit the levels.
@@ -36,6 +39,7 @@ class FPN(nn.Module):
         channels: list[int] | None = None,
         depthwise: bool = False,
         extra_levels: int = 0,
+        block: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.extra = nn.ModuleList()
@@ -50,13 +54,14 @@ class FPN(nn.Module):
         if len(channels) != len(in_specs):
             raise ValueError(f"one number of channels for each of the {len(in_specs)} levels; got {channels}")
         depth = max(1, round(3 * depth_multiple))
+        self.make_block = block or partial(CSPBlock, depth=depth, shortcut=False, depthwise=depthwise)
         # laterals[i] narrows level i + 1 to the width of level i, on its way down (and, in PAN, up again)
         self.laterals = nn.ModuleList()
         self.top_down = nn.ModuleList()
         incoming = in_specs[-1].channels
         for spec, width in reversed(list(zip(in_specs[:-1], channels[:-1], strict=True))):
             self.laterals.insert(0, ConvNormAct(incoming, width, 1))
-            self.top_down.insert(0, CSPBlock(spec.channels + width, width, depth, False, depthwise))
+            self.top_down.insert(0, self.make_block(spec.channels + width, width))
             incoming = width
         self.out_specs = [
             FeatureSpec(width, spec.stride, spec.name) for width, spec in zip(channels, in_specs, strict=True)

@@ -1,10 +1,11 @@
 """Path aggregation: after the top-down path, fine detail flows back up."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from detkit.layers.conv import spatial_conv
-from detkit.layers.csp import CSPBlock
 from detkit.models.necks.fpn import FPN
 from detkit.types import FeatureSpec
 
@@ -18,6 +19,7 @@ class PAN(FPN):
         channels: of each output level, finest first; None: those of the input.
         depthwise: depthwise convolutions for down-sampling and in the bottlenecks.
         extra_levels: as in FPN.
+        block: as in FPN.
 
     Raises:
         ValueError: if strides do not double from level to level, or the channels do not fit the levels.
@@ -33,16 +35,16 @@ class PAN(FPN):
         channels: list[int] | None = None,
         depthwise: bool = False,
         extra_levels: int = 0,
+        block: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
-        super().__init__(in_specs, depth_multiple, channels, depthwise, extra_levels)
+        super().__init__(in_specs, depth_multiple, channels, depthwise, extra_levels, block)
         if len(self.out_specs) > 1:
             self.top = nn.Identity()  # the coarsest level comes out of the bottom-up path
-        depth = max(1, round(3 * depth_multiple))
         self.downs = nn.ModuleList()
         self.bottom_up = nn.ModuleList()
         for fine, coarse in zip(self.out_specs, self.out_specs[1:], strict=False):
             self.downs.append(spatial_conv(fine.channels, fine.channels, 3, stride=2, depthwise=depthwise))
-            self.bottom_up.append(CSPBlock(2 * fine.channels, coarse.channels, depth, False, depthwise))
+            self.bottom_up.append(self.make_block(2 * fine.channels, coarse.channels))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Backbone features to maps, as ``out_specs`` says."""

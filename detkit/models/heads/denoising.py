@@ -1,0 +1,114 @@
+"""Queries made of the ground truth with noise, which the decoder learns to put right (contrastive denoising)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detkit.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from detkit.types import Target
+
+
+class Noise(NamedTuple):
+    """How much of it.
+
+    Args:
+        num_queries: about how many noisy positives an image gets, over all groups.
+        label: a label is drawn anew with half this probability.
+        box: corners of positives move by up to this times half a side, those of negatives by up to twice that.
+    """
+
+    num_queries: int = 100
+    label: float = 0.5
+    box: float = 1.0
+
+
+class NoisyQueries(NamedTuple):
+    """Noisy copies of a batch's ground truth: each group holds all positives, then all negatives, padded to Q."""
+
+    labels: Tensor  # (B, Q) int64; the number of classes where there is padding
+    box_logits: Tensor  # (B, Q, 4) cxcywh_norm before the sigmoid
+    blocked: Tensor  # (Q + others, Q + others) True where a query (row) must not see another (column)
+    image_rows: Tensor  # (P,) as in ``Denoising``
+    query_rows: Tensor  # (P,)
+    gt_rows: Tensor  # (P,)
+    groups: int
+
+
+def noisy_queries(
+    targets: list[Target], image_hw: tuple[int, int], num_classes: int, num_others: int, noise: Noise
+) -> NoisyQueries | None:
+    """Make them; None without an object in the batch.
+
+    Random numbers come from torch's generator of the targets' device, in this order: which labels change,
+    new labels, signs, sizes.
+
+    Args:
+        targets: of the batch.
+        image_hw: pixels of the network input.
+        num_classes: C.
+        num_others: queries that follow the noisy ones in the decoder, which must not see them.
+        noise: how much.
+
+    Source: Zhang et al., DINO, 2022, §3.3; Zhao et al., RT-DETR, 2023 (code). https://arxiv.org/abs/2203.03605
+    """
+    counts = [len(target.labels) for target in targets]
+    most = max(counts)
+    if most == 0 or noise.num_queries == 0:
+        return None
+    groups = max(1, noise.num_queries // most)
+    labels, boxes = _padded(targets, image_hw, most, num_classes)
+    is_padding = (labels == num_classes).repeat(1, 2 * groups)
+    slots = torch.arange(2 * groups * most, device=labels.device)
+    is_negative = (slots // most % 2 == 1)[:, None]
+    noisy_labels = _with_other_labels(labels.repeat(1, 2 * groups), is_padding, num_classes, noise.label)
+    noisy_boxes = _with_moved_corners(boxes.repeat(1, 2 * groups, 1), is_negative, noise.box)
+    rows = [
+        (image, group * 2 * most + row, row)
+        for image, count in enumerate(counts)
+        for group in range(groups)
+        for row in range(count)
+    ]
+    image_rows, query_rows, gt_rows = torch.tensor(rows).to(labels.device, non_blocking=True).unbind(1)
+    blocked = _blocked(len(slots), 2 * most, num_others, labels.device)
+    return NoisyQueries(noisy_labels, inverse_sigmoid(noisy_boxes), blocked, image_rows, query_rows, gt_rows, groups)
+
+
+def _padded(targets: list[Target], image_hw: tuple[int, int], most: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Labels (B, most) and boxes (B, most, 4) cxcywh_norm."""
+    boxes = targets[0].boxes
+    labels_padded = torch.full((len(targets), most), num_classes, device=boxes.device)
+    boxes_padded = boxes.new_zeros(len(targets), most, 4)
+    height, width = image_hw
+    sides = boxes.new_tensor([width, height, width, height])
+    for image, target in enumerate(targets):
+        labels_padded[image, : len(target.labels)] = target.labels
+        boxes_padded[image, : len(target.labels)] = xyxy_to_cxcywh(target.boxes / sides)
+    return labels_padded, boxes_padded
+
+
+def _with_other_labels(labels: Tensor, is_padding: Tensor, num_classes: int, label_noise: float) -> Tensor:
+    if label_noise == 0:
+        return labels
+    is_drawn = torch.rand(labels.shape, device=labels.device) < label_noise / 2
+    drawn = torch.randint(num_classes, labels.shape, device=labels.device)
+    return torch.where(is_drawn & ~is_padding, drawn, labels)
+
+
+def _with_moved_corners(boxes_cxcywh_norm: Tensor, is_negative: Tensor, box_noise: float) -> Tensor:
+    """Corners of positives moved by 0 to 1, of negatives by 1 to 2 times half a side; inside of the image."""
+    if box_noise == 0:
+        return boxes_cxcywh_norm
+    half_sides = boxes_cxcywh_norm[..., 2:].repeat(1, 1, 2) / 2
+    signs = torch.randint(0, 2, half_sides.shape, device=half_sides.device, dtype=half_sides.dtype) * 2 - 1
+    sizes = torch.rand(half_sides.shape, device=half_sides.device, dtype=half_sides.dtype) + is_negative
+    moved = cxcywh_to_xyxy(boxes_cxcywh_norm) + signs * sizes * half_sides * box_noise
+    return xyxy_to_cxcywh(moved.clamp(0, 1))
+
+
+def _blocked(num_noisy: int, group_size: int, num_others: int, device: torch.device) -> Tensor:
+    """A group sees itself and the other queries; those see none of the groups, which would tell them the answer."""
+    group = torch.cat(
+        (torch.arange(num_noisy, device=device) // group_size, torch.full((num_others,), -1, device=device))
+    )
+    return (group[:, None] != group) & (group != -1)
