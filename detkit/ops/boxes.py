@@ -28,6 +28,18 @@ def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
     return torch.cat((boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]), dim=-1)
 
 
+def xyxy_to_cxcywh_norm(boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """(..., 4) corners in pixels to (..., 4) centre and size as fractions of the image's sides."""
+    height, width = image_hw
+    return _stretch(xyxy_to_cxcywh(boxes), 1 / width, 1 / height)
+
+
+def cxcywh_norm_to_xyxy(boxes_cxcywh_norm: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """(..., 4) centre and size as fractions of the image's sides to (..., 4) corners in pixels."""
+    height, width = image_hw
+    return _stretch(cxcywh_to_xyxy(boxes_cxcywh_norm), width, height)
+
+
 def box_areas(boxes: Tensor) -> Tensor:
     """(..., 4) to (...) square pixels; 0 where a side is negative."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
@@ -52,3 +64,8 @@ def boxes_to_original(boxes: Tensor, target: Target) -> Tensor:
     pad = boxes.new_tensor(target.pad_xy * 2)
     scale = boxes.new_tensor(target.scale_xy * 2)
     return clip_boxes((boxes - pad) / scale, target.original_hw)
+
+
+def _stretch(boxes: Tensor, factor_x: float, factor_y: float) -> Tensor:
+    """Both formats have x, y, x, y in this order. Plain numbers: a tensor of them would wait for the device."""
+    return torch.stack((boxes[..., 0::2] * factor_x, boxes[..., 1::2] * factor_y), dim=-1).flatten(-2)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detkit.ops.boxes import box_areas
+from detkit.ops.precision import at_least_float32
 
 IouKind = Literal["iou", "giou", "ciou"]
 EPSILON = 1e-7
@@ -14,7 +15,7 @@ EPSILON = 1e-7
 
 def pairwise_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """(..., N, 4) and (..., M, 4) boxes to (..., N, M) intersection over union."""
-    boxes_a, boxes_b = _at_least_float32(boxes_a), _at_least_float32(boxes_b)
+    boxes_a, boxes_b = at_least_float32(boxes_a), at_least_float32(boxes_b)
     intersection = _intersection(boxes_a[..., :, None, :], boxes_b[..., None, :, :])
     union = box_areas(boxes_a)[..., :, None] + box_areas(boxes_b)[..., None, :] - intersection
     return intersection / union.clamp(min=EPSILON)
@@ -40,7 +41,7 @@ def aligned_iou(boxes_a: Tensor, boxes_b: Tensor, kind: IouKind = "iou") -> Tens
     Source: Rezatofighi et al., Generalized IoU, 2019, alg. 1. https://arxiv.org/abs/1902.09630
         Zheng et al., Distance-IoU, 2020, eqs. 10-12. https://arxiv.org/abs/1911.08287
     """
-    boxes_a, boxes_b = _at_least_float32(boxes_a), _at_least_float32(boxes_b)
+    boxes_a, boxes_b = at_least_float32(boxes_a), at_least_float32(boxes_b)
     intersection = _intersection(boxes_a, boxes_b)
     union = box_areas(boxes_a) + box_areas(boxes_b) - intersection
     iou = intersection / union.clamp(min=EPSILON)
@@ -77,7 +78,3 @@ def _aspect_penalty(boxes_a: Tensor, boxes_b: Tensor, iou: Tensor) -> Tensor:
     with torch.no_grad():
         trade_off = difference / (1 - iou + difference).clamp(min=EPSILON)
     return trade_off * difference
-
-
-def _at_least_float32(boxes: Tensor) -> Tensor:
-    return boxes if boxes.dtype == torch.float64 else boxes.float()

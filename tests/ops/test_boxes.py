@@ -7,9 +7,11 @@ from detkit.ops.boxes import (
     box_areas,
     boxes_to_original,
     clip_boxes,
+    cxcywh_norm_to_xyxy,
     cxcywh_to_xyxy,
     xywh_to_xyxy,
     xyxy_to_cxcywh,
+    xyxy_to_cxcywh_norm,
     xyxy_to_xywh,
 )
 from detkit.types import Target
@@ -25,6 +27,14 @@ def test_formats_agree_with_torchvision() -> None:
 def test_formats_are_inverse() -> None:
     torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(BOXES)), BOXES)
     torch.testing.assert_close(xywh_to_xyxy(xyxy_to_xywh(BOXES)), BOXES)
+
+
+def test_fractions_of_an_image_by_hand() -> None:
+    boxes = torch.tensor([[[20.0, 10.0, 60.0, 40.0]], [[-20.0, 0.0, 200.0, 100.0]]])
+    fractions = torch.tensor([[[0.2, 0.25, 0.2, 0.3]], [[0.45, 0.5, 1.1, 1.0]]])  # of 200 wide and 100 high
+    torch.testing.assert_close(xyxy_to_cxcywh_norm(boxes, (100, 200)), fractions)
+    torch.testing.assert_close(cxcywh_norm_to_xyxy(fractions, (100, 200)), boxes)
+    assert cxcywh_norm_to_xyxy(fractions[:0], (100, 200)).shape == (0, 1, 4)
 
 
 def test_area_of_an_inverted_box_is_zero() -> None:
