@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.assign.assignment import Assignment
-from detkit.losses.reduction import mean_over_ranks
+from detkit.losses.targets import pad_targets
 from detkit.ops.box_coding import decode_boxes
 from detkit.types import Target, YOLOPredictions
 
@@ -61,21 +61,6 @@ def match(predictions: YOLOPredictions, targets: list[Target], assigner: Assigne
     )
 
 
-def pad_targets(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (B, N), boxes (B, N, 4) and a mask (B, N) of what is no padding; N is the most of any image."""
-    most = max(len(target.labels) for target in targets)
-    boxes = targets[0].boxes
-    labels_BN = torch.zeros(len(targets), most, dtype=torch.int64, device=boxes.device)
-    boxes_BN4 = boxes.new_zeros(len(targets), most, 4)
-    mask_BN = torch.zeros(len(targets), most, dtype=torch.bool, device=boxes.device)
-    for image, target in enumerate(targets):
-        count = len(target.labels)
-        labels_BN[image, :count] = target.labels
-        boxes_BN4[image, :count] = target.boxes
-        mask_BN[image, :count] = True
-    return labels_BN, boxes_BN4, mask_BN
-
-
 def points_in_crowds(points_A2: Tensor, targets: list[Target]) -> Tensor:
     """(B, A) True where a point lies in a crowd region of its image: neither object nor background."""
     inside_BA = torch.zeros(len(targets), len(points_A2), dtype=torch.bool, device=points_A2.device)
@@ -85,8 +70,3 @@ def points_in_crowds(points_A2: Tensor, targets: list[Target]) -> Tensor:
             above = (points_A2 >= boxes_M14[..., :2]) & (points_A2 <= boxes_M14[..., 2:])
             inside_BA[image] = above.all(-1).any(0)
     return inside_BA
-
-
-def average_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a number over all ranks, at least 1: a batch without objects has its negatives alone."""
-    return mean_over_ranks(value).clamp(min=1)

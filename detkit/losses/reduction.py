@@ -60,6 +60,11 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
+def average_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a number over all ranks, at least 1: a batch without objects has its negatives alone."""
+    return mean_over_ranks(value).clamp(min=1)
+
+
 def _sum_of_weights(values: Tensor, element_weights: Tensor | None) -> Tensor:
     if element_weights is None:
         return or_one(values.new_tensor(float(values.numel())))

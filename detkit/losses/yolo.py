@@ -5,8 +5,8 @@ from torch import Tensor
 
 from detkit.losses.distribution_focal import distribution_focal_loss
 from detkit.losses.focal import ClassLossKind, class_loss
-from detkit.losses.matching import Assigner, average_over_ranks, match
-from detkit.losses.reduction import reduce
+from detkit.losses.matching import Assigner, match
+from detkit.losses.reduction import average_over_ranks, reduce
 from detkit.ops.distances import boxes_to_distances
 from detkit.ops.iou import IouKind, aligned_iou
 from detkit.types import Target, YOLOPredictions

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from detkit.losses.focal import class_loss
 from detkit.losses.l1 import l1_loss
-from detkit.losses.matching import Assigner, average_over_ranks, match
-from detkit.losses.reduction import reduce
+from detkit.losses.matching import Assigner, match
+from detkit.losses.reduction import average_over_ranks, reduce
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.iou import aligned_iou
 from detkit.types import Target, YOLOPredictions

@@ -11,7 +11,8 @@ from torch.multiprocessing.spawn import spawn
 
 from detkit.assign import SimOTAAssigner, TaskAlignedAssigner
 from detkit.losses import YOLOLoss, YOLOXLoss
-from detkit.losses.matching import pad_targets, points_in_crowds
+from detkit.losses.matching import points_in_crowds
+from detkit.losses.targets import pad_targets
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.points import anchor_points
 from detkit.types import Target, YOLOPredictions
