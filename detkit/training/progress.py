@@ -114,7 +114,7 @@ class ProgressReport(L.Callback):
         ]
 
     def _speed(self, terms: Mapping[str, Any]) -> str:
-        shown = "  ".join(f"{name} {float(value):.3f}" for name, value in terms.items())
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in terms_by_kind(terms).items())
         return f"{shown}  {self.meter.images_per_s:.0f} images/s"
 
     def _print(self, line: str) -> None:
@@ -125,6 +125,15 @@ class ProgressReport(L.Callback):
         done = trainer.global_step - self._first_step
         left = trainer.estimated_stepping_batches - trainer.global_step
         return (time.perf_counter() - self._start_s) / max(done, 1) * left
+
+
+def terms_by_kind(terms: Mapping[str, Any]) -> dict[str, float]:
+    """Terms of one kind added up: cls, cls_aux_0 and cls_dn_0 are all cls."""
+    kinds: dict[str, float] = {}
+    for name, value in terms.items():
+        kind = name.partition("_")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + float(value)
+    return kinds
 
 
 def _bar(console: Console, visible: bool) -> Progress:

@@ -4,9 +4,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from detkit.training import train
+from detkit.training.progress import terms_by_kind
 from tests.training.toy import toy_parts
 
 
@@ -27,3 +29,8 @@ def test_bar_in_a_terminal(tmp_path: Path) -> None:
 def test_bar_can_be_switched_off(tmp_path: Path) -> None:
     said = said_in_a_terminal(tmp_path, epochs=1, trainer={"enable_progress_bar": False})
     assert "6/6" not in said and "images/s" in said
+
+
+def test_terms_of_a_kind_are_shown_as_their_sum() -> None:
+    terms = {"cls": torch.tensor(1.0), "l1": torch.tensor(2.0), "cls_aux_0": torch.tensor(4.0), "loss": 7.0}
+    assert terms_by_kind(terms) == {"cls": 5.0, "l1": 2.0, "loss": 7.0}
