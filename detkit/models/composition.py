@@ -23,8 +23,7 @@ class Composition(nn.Module):
     Args:
         backbone: built first; its ``out_specs`` decide what the neck receives.
         neck: called with the backbone's specs, e.g. a ``_partial_`` of PAN.
-        head: called with the neck's specs. One with ``takes_targets`` is given the targets in training, to make
-            noisy queries of them.
+        head: called with the neck's specs.
         preprocess: what the weights expect of an image; None: RGB in [0, 1]. Loaded weights bring their own.
     """
 
@@ -42,12 +41,17 @@ class Composition(nn.Module):
         self.head = head(self.neck.out_specs)
 
     @property
+    def takes_targets(self) -> bool:
+        """Whether the head makes noisy queries of the targets in training."""
+        return getattr(self.head, "takes_targets", False)
+
+    @property
     def largest_stride(self) -> int:
         """Sides of images must be multiples of it, in pixels."""
         return max(spec.stride for spec in (*self.backbone.out_specs, *self.neck.out_specs))
 
     def forward(self, images: Tensor, targets: Any = None) -> Any:
-        """(B, 3, H, W) RGB in [0, 1] to the head's predictions; training hands in the targets of the images.
+        """(B, 3, H, W) RGB in [0, 1] to the head's predictions; in training a head that takes targets is given them.
 
         Raises:
             ValueError: if a side is no multiple of the largest stride.
@@ -59,9 +63,7 @@ class Composition(nn.Module):
                 "the largest stride"
             )
         features = self.neck(self.backbone(self.preprocess(images)))
-        if targets is not None and getattr(self.head, "takes_targets", False):
-            return self.head(features, targets)
-        return self.head(features)
+        return self.head(features) if targets is None else self.head(features, targets)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``, but a norm whose parameters are frozen keeps its statistics as well."""

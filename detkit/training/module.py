@@ -80,8 +80,10 @@ class DetectionModule(L.LightningModule):
 
     @override
     def forward(self, images: Tensor, targets: Any = None) -> Any:
-        """(B, 3, H, W) RGB in [0, 1], and in training their targets, to raw predictions."""
-        return self.model(images.contiguous(memory_format=self.memory_format), targets)
+        """(B, 3, H, W) RGB in [0, 1], and targets for a model that takes them, to raw predictions."""
+        images = images.contiguous(memory_format=self.memory_format)
+        takes_targets = targets is not None and getattr(self.model, "takes_targets", False)
+        return self.model(images, targets) if takes_targets else self.model(images)
 
     @override
     def training_step(self, batch: Batch) -> dict[str, Any]:
