@@ -1,11 +1,10 @@
 """Transformer layers: attention among the cells of a map, and of queries to each other and to feature maps."""
 
-import torch
 from torch import Tensor, nn
 
-from detkit.layers.deformable import DeformableAttention, Sampling
+from detkit.layers.deformable import DeformableAttention, Sampling, refuse_uneven_heads
 
-FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0  # float16 turns more into infinity, of which a norm would make NaN
 
 
 class EncoderLayer(nn.Module):
@@ -16,12 +15,16 @@ class EncoderLayer(nn.Module):
         num_heads: of the attention.
         feedforward: channels between the linear layers.
 
+    Raises:
+        ValueError: if channels are no multiple of the heads.
+
     Source: Vaswani et al., Attention Is All You Need, 2017, fig. 1 left. https://arxiv.org/abs/1706.03762
         Differs from the paper in: GELU; positions are added to queries and keys alone (DETR).
     """
 
     def __init__(self, channels: int, num_heads: int = 8, feedforward: int = 1024) -> None:
         super().__init__()
+        refuse_uneven_heads(channels, num_heads)
         self.attention = nn.MultiheadAttention(channels, num_heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(channels)
         self.feedforward = nn.Sequential(nn.Linear(channels, feedforward), nn.GELU(), nn.Linear(feedforward, channels))
@@ -45,6 +48,9 @@ class DecoderLayer(nn.Module):
         feedforward: channels between the linear layers.
         sampling: see ``DeformableAttention``.
 
+    Raises:
+        ValueError: as ``DeformableAttention``.
+
     Source: Zhu et al., Deformable DETR, 2020, §4. https://arxiv.org/abs/2010.04159
     """
 
@@ -52,6 +58,7 @@ class DecoderLayer(nn.Module):
         self, channels: int, num_heads: int, num_points: list[int], feedforward: int, sampling: Sampling
     ) -> None:
         super().__init__()
+        refuse_uneven_heads(channels, num_heads)
         self.self_attention = nn.MultiheadAttention(channels, num_heads, batch_first=True)
         self.self_attention_norm = nn.LayerNorm(channels)
         self.cross_attention = DeformableAttention(channels, num_heads, num_points, sampling)
@@ -88,6 +95,4 @@ class DecoderLayer(nn.Module):
             queries + self.cross_attention(queries + positions, boxes_cxcywh_norm, memory, sizes_hw)
         )
         updated = queries + self.feedforward(queries)
-        if updated.dtype == torch.float16:
-            updated = updated.clamp(-FLOAT16_MAX, FLOAT16_MAX)
-        return self.feedforward_norm(updated)
+        return self.feedforward_norm(updated.clamp(-FLOAT16_MAX, FLOAT16_MAX))

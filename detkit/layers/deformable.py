@@ -21,11 +21,11 @@ class DeformableAttention(nn.Module):
         num_heads: each has channels / num_heads of them.
         num_points: for each level.
         sampling: "bilinear": between the four cells around the point, zero outside of the map; "discrete": the
-            one cell whose row and column are nearest. Then where to look cannot be learnt: the offsets'
+            one cell whose upper left corner is nearest. Then where to look cannot be learnt: the offsets'
             weights are frozen.
 
     Raises:
-        ValueError: if channels are no multiple of the heads, or the sampling is another word.
+        ValueError: if channels are no multiple of the heads, a level has no point, or the sampling is another word.
 
     Source: Zhu et al., Deformable DETR, 2020, eq. 3. https://arxiv.org/abs/2010.04159
         Discrete, points per level: Lv et al., RT-DETRv2, 2024, §3.1. https://arxiv.org/abs/2407.17140
@@ -34,8 +34,9 @@ class DeformableAttention(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, num_points: list[int], sampling: Sampling = "bilinear") -> None:
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(f"channels must be a multiple of num_heads; got {channels} and {num_heads}")
+        refuse_uneven_heads(channels, num_heads)
+        if min(num_points) < 1:
+            raise ValueError(f"num_points must be at least 1 for each level; got {num_points}")
         if sampling not in get_args(Sampling):
             raise ValueError(f"sampling must be bilinear or discrete; got {sampling!r}")
         self.num_heads = num_heads
@@ -72,7 +73,8 @@ class DeformableAttention(nn.Module):
 
         Args:
             queries: (B, Q, channels).
-            boxes_cxcywh_norm: (B, Q, 4) around which they look.
+            boxes_cxcywh_norm: (B, Q, 4) around which they look, in float32 at least: the eight bits of a bfloat16
+                are too coarse for a place.
             memory: (B, cells of all levels, channels).
             sizes_hw: (height, width) of each level.
 
@@ -83,12 +85,9 @@ class DeformableAttention(nn.Module):
         weights = self.weights(queries).view(images, num_queries, self.num_heads, -1)
         weights = weights.softmax(-1).transpose(1, 2).flatten(0, 1)
         places = self._places(queries, boxes_cxcywh_norm)
-        read = [
-            _between_cells(level, level_places) if self.sampling == "bilinear" else _nearest_cells(level, level_places)
-            for level, level_places in zip(
-                self._maps(memory, sizes_hw), places.split(self.num_points, dim=2), strict=True
-            )
-        ]
+        read_level = _between_cells if self.sampling == "bilinear" else _nearest_corners
+        levels = zip(self._maps(memory, sizes_hw), places.split(self.num_points, dim=2), strict=True)
+        read = [read_level(level, level_places) for level, level_places in levels]
         attended = (torch.cat(read, dim=-1) * weights[:, None]).sum(-1)  # (B * heads, channels / heads, Q)
         attended = attended.view(images, -1, num_queries).transpose(1, 2)
         return self.output(attended.to(queries.dtype))
@@ -106,21 +105,28 @@ class DeformableAttention(nn.Module):
         """(B * heads, Q, points of all levels, 2) places (x, y), 0 to 1 over the image."""
         images, num_queries, _ = queries.shape
         offsets = self.offsets(queries).view(images, num_queries, self.num_heads, -1, 2)
-        scale = torch.cat([offsets.new_full((points, 1), 0.5 / points) for points in self.num_points])
         centres, sides = boxes_cxcywh_norm[:, :, None, None].split(2, dim=-1)
+        scale = torch.cat([sides.new_full((points, 1), 0.5 / points) for points in self.num_points])
         return (centres + offsets * scale * sides).transpose(1, 2).flatten(0, 1)
 
 
+def refuse_uneven_heads(channels: int, num_heads: int) -> None:
+    """An attention's channels are shared out among its heads."""
+    if channels % num_heads:
+        raise ValueError(f"channels must be a multiple of num_heads; got {channels} and {num_heads}")
+
+
 def _between_cells(level: Tensor, places: Tensor) -> Tensor:
-    """As ``_nearest_cells``; in float32 at least, as the eight bits of a bfloat16 are too coarse for a place."""
+    """(N, channels, h, w) at (N, Q, points, 2) places to (N, channels, Q, points), in the places' precision."""
     grid = 2 * places - 1
     return F.grid_sample(level.to(grid.dtype), grid, padding_mode="zeros", align_corners=False)
 
 
-def _nearest_cells(level: Tensor, places: Tensor) -> Tensor:
-    """(N, channels, h, w) at (N, Q, points, 2) places to (N, channels, Q, points)."""
+def _nearest_corners(level: Tensor, places: Tensor) -> Tensor:
+    """As ``_between_cells``, of one cell each."""
     height, width = level.shape[-2:]
-    columns, rows = (places * places.new_tensor([width, height]) + 0.5).floor().long().unbind(-1)
-    cells = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    columns = (places[..., 0] * width + 0.5).long().clamp(0, width - 1)
+    rows = (places[..., 1] * height + 0.5).long().clamp(0, height - 1)
+    cells = rows * width + columns
     gathered = level.flatten(2).gather(2, cells.flatten(1)[:, None].expand(-1, level.shape[1], -1))
     return gathered.unflatten(2, cells.shape[1:])
