@@ -1,7 +1,5 @@
 """Blocks that train with two convolutions side by side and are deployed with one."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,24 +17,29 @@ class RepConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv3: nn.Module = ConvNormAct(in_channels, out_channels, 3, activation=False)
-        self.conv1: nn.Module = ConvNormAct(in_channels, out_channels, 1, activation=False)
+        self.conv3 = ConvNormAct(in_channels, out_channels, 3, activation=False)
+        self.conv1 = ConvNormAct(in_channels, out_channels, 1, activation=False)
         self.activation = nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W)."""
         return self.activation(self.conv3(x) + self.conv1(x))
 
+    @torch.no_grad()
     def folded(self) -> nn.Sequential:
-        """One 3x3 convolution and the SiLU, which give the same numbers as this block in evaluation.
+        """One 3x3 convolution and the SiLU, which give the same numbers as this block.
+
+        Raises:
+            ValueError: in training, where the norms follow the batch and no convolution does the same.
 
         Source: Ding et al., RepVGG, 2021, eqs. 3-4.
         """
-        conv3, conv1 = _with_norm(self.conv3), _with_norm(self.conv1)
-        with torch.no_grad():
-            conv3.weight += F.pad(conv1.weight, (1, 1, 1, 1))
-            conv3.bias += conv1.bias  # type: ignore[operator]
-        return nn.Sequential(conv3, nn.SiLU(inplace=True))
+        if self.training:
+            raise ValueError("a rep block in training mode gives other numbers than one convolution; call eval() first")
+        conv3, conv1 = (fuse_conv_bn_eval(block.conv, block.norm) for block in (self.conv3, self.conv1))
+        conv3.weight += F.pad(conv1.weight, (1, 1, 1, 1))
+        conv3.bias += conv1.bias  # type: ignore[operator]
+        return nn.Sequential(conv3, nn.SiLU(inplace=True)).eval()
 
 
 class CSPRep(nn.Module):
@@ -48,12 +51,17 @@ class CSPRep(nn.Module):
         depth: number of rep blocks.
         expansion: channels inside are those of the output times this.
 
+    Raises:
+        ValueError: if the expansion leaves no channel.
+
     Source: Zhao et al., RT-DETR, 2023, fig. 4 (fusion block). https://arxiv.org/abs/2304.08069
     """
 
     def __init__(self, in_channels: int, out_channels: int, depth: int = 3, expansion: float = 1.0) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
+        if hidden < 1:
+            raise ValueError(f"expansion {expansion} of {out_channels} channels leaves none inside")
         self.main = ConvNormAct(in_channels, hidden, 1)
         self.bypass = ConvNormAct(in_channels, hidden, 1)
         self.blocks = nn.Sequential(*(RepConv(hidden, hidden) for _ in range(depth)))
@@ -65,11 +73,11 @@ class CSPRep(nn.Module):
 
 
 def fold(model: nn.Module) -> None:
-    """Replace every rep block of a model by its one convolution, in place: for deployment, no more for training."""
+    """Replace every rep block inside a model by its one convolution, in place: for deployment, no more for training.
+
+    Raises:
+        ValueError: if a block is in training mode.
+    """
     for name, module in list(model.named_modules()):
         if isinstance(module, RepConv):
             model.set_submodule(name, module.folded())
-
-
-def _with_norm(block: Any) -> nn.Conv2d:
-    return fuse_conv_bn_eval(block.conv.eval(), block.norm.eval())
