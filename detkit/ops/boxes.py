@@ -56,7 +56,7 @@ def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 def inverse_sigmoid(values: Tensor, eps: float = 1e-5) -> Tensor:
     """Values in [0, 1] to logits; at most about 11.5 away from 0, as nearer to 0 and 1 than ``eps`` counts as there."""
     values = values.clamp(0, 1)
-    return (values.clamp(min=eps) / (1 - values).clamp(min=eps)).log()
+    return values.clamp(min=eps).log() - (1 - values).clamp(min=eps).log()  # float16 does not hold the quotient
 
 
 def boxes_to_original(boxes: Tensor, target: Target) -> Tensor:
