@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from detkit.layers.rep import CSPRep, RepConv, fold
 from detkit.models import Detector
@@ -15,6 +15,7 @@ from detkit.models.backbones import ShuffleNetV2
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import HybridEncoder
 from detkit.types import FeatureSpec
+from tests.models.contract import tensors
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 SPECS = [FeatureSpec(16, 8, "P3"), FeatureSpec(24, 16, "P4"), FeatureSpec(40, 32, "P5")]
@@ -49,12 +50,9 @@ def with_random_norms(model: AnyModule) -> AnyModule:
 
 
 def assert_close(ours: Any, expected: Any) -> None:
-    """To 1e-5 of the largest value; features are lists, predictions are tuples."""
-    if isinstance(expected, Tensor):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
-    elif isinstance(expected, (list, tuple)):
-        for one, other in zip(ours, expected, strict=True):
-            assert_close(one, other)
+    """To 1e-5 of the largest value."""
+    for one, other in zip(tensors(ours), tensors(expected), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
 
 
 def convolutions(model: nn.Module) -> int:

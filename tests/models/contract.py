@@ -33,10 +33,7 @@ def check_specs(backbone: Any, size_hw: tuple[int, int]) -> None:
 def check_every_parameter_learns(backbone: Any) -> None:
     """No parameter stays without a gradient, so none is built in vain (and DDP need not look for such)."""
     backbone.train().zero_grad()
-    features = backbone(_images(_size_hw(backbone)))
-    rng = torch.Generator().manual_seed(1)
-    weighted = [(feature * torch.randn(feature.shape, generator=rng)).mean() for feature in features]
-    torch.stack(weighted).sum().backward()
+    total(backbone(_images(_size_hw(backbone)))).backward()
     assert silent_parameters(backbone) == []
 
 
@@ -87,6 +84,29 @@ def check_out_levels(build: Callable[..., Any]) -> None:
             fewer.load_state_dict({name: weights[name] for name in fewer.state_dict()})
             for name, feature in zip(chosen, fewer(images), strict=True):
                 torch.testing.assert_close(feature, maps[name])
+
+
+def tensors(outputs: Any) -> list[Tensor]:
+    """Those of features or predictions, however deep they lie in lists and tuples."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [tensor for part in outputs for tensor in tensors(part)] if isinstance(outputs, (list, tuple)) else []
+
+
+def total(outputs: Any) -> Tensor:
+    """A number on which every value of features or predictions that has a gradient has a say of its own."""
+    rng = torch.Generator().manual_seed(1)
+    values = [tensor for tensor in tensors(outputs) if tensor.requires_grad]
+    return torch.stack([(value * torch.randn(value.shape, generator=rng)).mean() for value in values]).sum()
+
+
+def trained_a_little(module: nn.Module) -> nn.Module:
+    """The same, changed in place, with no weight left at the zero where it started, behind which nothing learns."""
+    rng = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=rng), alpha=0.1)
+    return module
 
 
 def silent_parameters(module: nn.Module) -> list[str]:

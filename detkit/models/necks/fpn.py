@@ -23,7 +23,8 @@ class FPN(nn.Module):
         depthwise: depthwise convolutions in the bottlenecks.
         extra_levels: so many levels coarser than the backbone's come first, each a strided convolution
             of the one before: 1 makes P6 of P5.
-        block: called with the channels of the input and of the output, instead of a CSP block.
+        block: called with the channels of the input and of the output, instead of a CSP block, which alone
+            heeds the depth.
 
     Raises:
         ValueError: if strides do not double from level to level, or the channels do not fit the levels.

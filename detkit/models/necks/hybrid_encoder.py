@@ -25,7 +25,8 @@ class HybridEncoder(nn.Module):
         expansion: channels inside the fusion blocks are those of the output times this.
 
     Raises:
-        ValueError: if strides do not double from level to level.
+        ValueError: if strides do not double from level to level, channels are no multiple of 4 and of num_heads,
+            or the expansion leaves no channel.
 
     Source: Zhao et al., RT-DETR, 2023, §4.2, fig. 4. https://arxiv.org/abs/2304.08069
         Differs from its code in: cells are numbered row by row on maps that are not square too, and any
@@ -43,6 +44,8 @@ class HybridEncoder(nn.Module):
         expansion: float = 1.0,
     ) -> None:
         super().__init__()
+        if channels % 4:  # as positions have
+            raise ValueError(f"channels must be a multiple of 4; got {channels}")
         self.project = nn.ModuleList(ConvNormAct(spec.channels, channels, 1, activation=False) for spec in in_specs)
         self.attention = nn.ModuleList(EncoderLayer(channels, num_heads, feedforward) for _ in range(num_layers))
         projected = [spec._replace(channels=channels) for spec in in_specs]
