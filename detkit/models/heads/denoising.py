@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detkit.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from detkit.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh, xyxy_to_cxcywh_norm
 from detkit.types import Target
 
 
@@ -24,7 +24,10 @@ class Noise(NamedTuple):
 
 
 class NoisyQueries(NamedTuple):
-    """Noisy copies of a batch's ground truth: each group holds all positives, then all negatives, padded to Q."""
+    """Noisy copies of a batch's ground truth: each group holds all positives, then all negatives, each padded.
+
+    Padding finds nothing and no loss counts it, but its group sees it, as in the authors' code.
+    """
 
     labels: Tensor  # (B, Q) int64; the number of classes where there is padding
     box_logits: Tensor  # (B, Q, 4) cxcywh_norm before the sigmoid
@@ -79,11 +82,9 @@ def _padded(targets: list[Target], image_hw: tuple[int, int], most: int, num_cla
     boxes = targets[0].boxes
     labels_padded = torch.full((len(targets), most), num_classes, device=boxes.device)
     boxes_padded = boxes.new_zeros(len(targets), most, 4)
-    height, width = image_hw
-    sides = boxes.new_tensor([width, height, width, height])
     for image, target in enumerate(targets):
         labels_padded[image, : len(target.labels)] = target.labels
-        boxes_padded[image, : len(target.labels)] = xyxy_to_cxcywh(target.boxes / sides)
+        boxes_padded[image, : len(target.labels)] = xyxy_to_cxcywh_norm(target.boxes, image_hw)
     return labels_padded, boxes_padded
 
 

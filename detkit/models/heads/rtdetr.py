@@ -13,6 +13,7 @@ from detkit.layers.deformable import Sampling
 from detkit.models.heads.denoising import Noise, NoisyQueries, noisy_queries
 from detkit.ops.boxes import inverse_sigmoid
 from detkit.ops.points import anchor_points
+from detkit.ops.precision import at_least_float32
 from detkit.types import Denoising, DETRPredictions, FeatureSpec, QueryOutput, Target
 
 FINEST_ANCHOR = 0.05  # side of the boxes that cells of the finest level start from; doubles from level to level
@@ -33,14 +34,15 @@ class RTDETRHead(nn.Module):
         num_points: that a head of a query samples per level: one number, or one for each level.
         feedforward: channels inside the decoder's layers.
         sampling: see ``DeformableAttention``; "discrete" is a form of RT-DETRv2.
-        num_denoising: noisy positives of an image while there are targets; 0: none.
+        num_denoising: about how many noisy positives an image gets while there are targets; 0: none.
         label_noise: twice the probability that one's label is drawn anew.
         box_noise: their corners move by up to this times half a side.
         inference_layers: without targets only so many layers run: faster with the same weights.
         inference_queries: without targets only so many queries are made.
 
     Raises:
-        ValueError: if a number is too small, or num_points is not one for each level.
+        ValueError: if a number is too small, num_points is not one for each level, channels are no multiple of
+            num_heads, or the sampling is another word.
 
     Source: Zhao et al., RT-DETR, 2023, §4.3. https://arxiv.org/abs/2304.08069
         Points per level, discrete sampling: Lv et al., RT-DETRv2, 2024. https://arxiv.org/abs/2407.17140
@@ -71,11 +73,16 @@ class RTDETRHead(nn.Module):
         points = [num_points] * len(in_specs) if isinstance(num_points, int) else list(num_points)
         layers = num_layers if inference_layers is None else inference_layers
         queries = num_queries if inference_queries is None else inference_queries
-        if min(num_classes, num_queries, num_layers, queries, *points) < 1 or not 1 <= layers <= num_layers:
+        if min(num_classes, num_queries, num_layers, queries) < 1 or not 1 <= layers <= num_layers:
             raise ValueError(
-                "classes, queries, layers and points must be at least 1, and no more layers run than there are; got "
-                f"num_classes={num_classes}, num_queries={num_queries}, num_layers={num_layers}, num_points={points}, "
+                "classes, queries and layers must be at least 1, and no more layers run than there are; got "
+                f"num_classes={num_classes}, num_queries={num_queries}, num_layers={num_layers}, "
                 f"inference_layers={inference_layers}, inference_queries={inference_queries}"
+            )
+        if min(num_denoising, label_noise, box_noise) < 0:
+            raise ValueError(
+                "denoising and its noise must not be negative; "
+                f"got num_denoising={num_denoising}, label_noise={label_noise}, box_noise={box_noise}"
             )
         if len(points) != len(in_specs):
             raise ValueError(f"num_points must be one for each of the {len(in_specs)} levels; got {points}")
@@ -125,7 +132,7 @@ class RTDETRHead(nn.Module):
         self, memory: Tensor, sizes_hw: list[tuple[int, int]], is_training: bool
     ) -> tuple[Tensor, Tensor, QueryOutput]:
         """The best cells: their features and box logits, both without gradient, and what they say, with it."""
-        anchors, is_valid = _anchors(sizes_hw, memory)
+        anchors, is_valid = _anchors(sizes_hw, memory.device)
         cells = self.cell_features(memory * is_valid)
         logits = self.cell_logits(cells)
         wanted = self.num_queries if is_training else self.inference_queries
@@ -152,8 +159,9 @@ class RTDETRHead(nn.Module):
         outputs: list[QueryOutput] = []
         former = reference
         for number in range(num_layers):
-            queries = self.layers[number](queries, self.positions(reference), reference, memory, sizes_hw, blocked)
-            offsets = _at_least_float32(self.box_offsets[number](queries))
+            positions = self.positions(reference.to(queries.dtype))
+            queries = self.layers[number](queries, positions, reference, memory, sizes_hw, blocked)
+            offsets = at_least_float32(self.box_offsets[number](queries))
             boxes = (offsets + inverse_sigmoid(reference)).sigmoid()
             told = boxes if number == 0 else (offsets + inverse_sigmoid(former)).sigmoid()
             outputs.append(QueryOutput(self.class_logits[number](queries), told))
@@ -161,15 +169,14 @@ class RTDETRHead(nn.Module):
         return outputs
 
 
-def _anchors(sizes_hw: list[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
+def _anchors(sizes_hw: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """(cells, 4) logits of the box that each cell starts from, and (cells, 1) whether it is a good place at all."""
-    centres = [
-        anchor_points([size_hw], [1], like.device)[0] / like.new_tensor([size_hw[1], size_hw[0]]).float()
-        for size_hw in sizes_hw
-    ]
-    sides = [torch.full_like(level, FINEST_ANCHOR * 2**number) for number, level in enumerate(centres)]
-    boxes = torch.cat((torch.cat(centres), torch.cat(sides)), dim=1)
-    boxes = boxes.to(torch.promote_types(like.dtype, torch.float32))
+    levels = []
+    for number, (height, width) in enumerate(sizes_hw):
+        x, y = anchor_points([(height, width)], [1], device)[0].unbind(1)
+        side = torch.full_like(x, FINEST_ANCHOR * 2**number)
+        levels.append(torch.stack((x / width, y / height, side, side), dim=1))
+    boxes = torch.cat(levels)
     is_valid = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1, keepdim=True)
     return torch.where(is_valid, boxes.logit(), math.inf), is_valid
 
@@ -212,7 +219,3 @@ def _box_layers(channels: int) -> nn.Module:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return layers
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
