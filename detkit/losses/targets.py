@@ -17,5 +17,5 @@ def pad_targets(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
         count = len(target.labels)
         labels_BN[image, :count] = target.labels
         boxes_BN4[image, :count] = target.boxes
-        mask_BN[image, :count] = True
+        mask_BN[image, :count].fill_(True)
     return labels_BN, boxes_BN4, mask_BN
