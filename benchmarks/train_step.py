@@ -16,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._pytree import tree_leaves
 
 from detkit import recipe
 from detkit.training import parameter_groups, train
@@ -44,15 +46,19 @@ class Step:
     def network(self, batch: Batch) -> None:
         """Forward, backward, optimizer."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
-            predictions = self.model(batch.images)
-        self._update(sum(x.float().square().mean() for x in predictions[:3] if isinstance(x, Tensor)))
+            outputs = tree_leaves(self._predictions(batch))
+        learnt = [output for output in outputs if isinstance(output, Tensor) and output.requires_grad]
+        self._update(sum(output.float().square().mean() for output in learnt))
 
     def whole(self, batch: Batch) -> None:
         """With the loss as in training, clipping and EMA."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
-            terms = self.loss(self.model(batch.images), batch.targets)
+            terms = self.loss(self._predictions(batch), batch.targets)
         self._update(torch.stack(tuple(terms.values())).sum(), self.clip)
         self.average.update_parameters(self.model)
+
+    def _predictions(self, batch: Batch) -> Any:
+        return self.model(batch.images, batch.targets if self.model.takes_targets else None)
 
     def _update(self, total: Tensor | int, clip: float | None = None) -> None:
         assert isinstance(total, Tensor), "a head gives predictions"
