@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     if plan.config["weights"] and options.needs_weights:
         print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))
     FineTuning(model, plan.config["freeze"])
-    return recipe.console().print(look(model, recipe.image_hw_of(plan), options))
+    return recipe.console().print(look(model, recipe.image_hw_of(plan), options, recipe.resize_of(plan)))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from detkit.data.decode_image import decode_image
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.image_header import ImageHeader, read_header
 from detkit.data.layout import Split, find_layout
+from detkit.data.resize import Resize, letterbox, squash, to_input
 from detkit.data.sampler import InOrderSampler, KeySampler, SampleKey
-from detkit.data.transforms import letterbox
 
 if TYPE_CHECKING:
     from detkit.data.crop_datamodule import CropDataModule
@@ -26,6 +26,7 @@ __all__ = [
     "ImageHeader",
     "InOrderSampler",
     "KeySampler",
+    "Resize",
     "SampleKey",
     "Split",
     "decode_image",
@@ -35,6 +36,8 @@ __all__ = [
     "load_index",
     "make_demo",
     "read_header",
+    "squash",
+    "to_input",
 ]
 
 

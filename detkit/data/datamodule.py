@@ -11,6 +11,7 @@ from detkit.data.augmentation import Augmentation, augmentation_faults
 from detkit.data.coco import CocoIndex
 from detkit.data.dataset import DetectionDataset
 from detkit.data.loader import Loader, TrainLoader, lightning_position
+from detkit.data.resize import RESIZES, Resize
 from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.split_datamodule import SplitDataModule
 from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
@@ -27,6 +28,8 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
     Args:
         root: folder of the data set, in a layout that ``find_layout`` knows; None: the demo set.
         image_hw: input size of the network, multiples of 32.
+        resize: how an image comes to that size, in training, evaluation and use: "letterbox" keeps its aspect
+            ratio and fills up with grey, "squash" does not keep it.
         batch_size: training images per device.
         val_batch_size: validation images per device; None: as ``batch_size``.
         num_workers: processes that make samples, for training and for validation; 0: this one.
@@ -37,9 +40,11 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         val_images: the same for validation.
         mosaic_probability: of a sample made of four images; the others are made of one.
         mixup_probability: of a second image laid over the sample, both at half strength.
-        close_mosaic_epochs: in so many last epochs of ``trainer.max_epochs`` a sample is one image,
-            flipped and coloured, in the letterbox of validation; no mosaic, mixup, affine or transforms.
-        scale: smallest and largest factor on the size at which an image fits the input.
+        close_mosaic_epochs: in so many last epochs of ``trainer.max_epochs`` a sample is one image, flipped,
+            coloured by ``hue_degrees``, ``saturation`` and ``brightness``, resized as in validation. Not mosaic alone
+            ends there: so do mixup, affine, zoom-out, IoU crop, photometric, channel shuffle and transforms.
+        scale: smallest and largest factor on the size at which an image fits the input. It and the next three
+            make the affine of a mosaic; and of a sample of one image, unless zoom-out or crop make that.
         translate: largest shift, as a fraction of the input's sides.
         degrees: largest turn. 0 here and for ``shear`` is three times as fast.
         shear: largest lean in degrees, along both axes.
@@ -48,6 +53,14 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         hue_degrees: largest turn of the hue. The published YOLOX settings are about 10, 0.2 and 0.12 of these three.
         saturation: largest change of the saturation, as a fraction.
         brightness: largest change of the brightness, as a fraction.
+        zoom_out_probability: of a sample of one image that shrinks into a black canvas of 1 to 4 times its sides.
+        iou_crop_probability: of a sample of one image that is cut to 0.3 to 1 of each side, with the centre of at
+            least one box in it and that box's IoU with the cut above a random least one; after the zoom-out.
+        photometric_probability: of each of brightness (by up to 1/8), contrast and saturation (1/2) and hue (18
+            degrees), drawn for each image of a sample on its own, before it is placed.
+        channel_shuffle_probability: of red, green and blue in random order, likewise. Not for classes that differ
+            in nothing but colour. The published RT-DETR settings are 0.5, 0.8, 0.5 and 0.5 of these four, with
+            squash, ``min_box_px`` 1, and 0 for mosaic, hue, saturation and brightness.
         multi_scale: smallest and largest factor on ``image_hw``; each training batch draws a size
             of multiples of 32 between them. None: always ``image_hw``.
         transforms: albumentations transforms, applied to the finished sample; they must keep its size.
@@ -56,7 +69,7 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         cache_mb: decoded training images kept in memory, over all workers of a device.
 
     Raises:
-        ValueError: if a value is out of its range; all of them at once.
+        ValueError: if a value is out of its range, or leaves nothing to do for another; all of them at once.
     """
 
     def __init__(  # noqa: PLR0913, a recipe's page of settings: flat, so that each is one short override
@@ -64,6 +77,7 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         *,
         root: str | None = None,
         image_hw: tuple[int, int] = (640, 640),
+        resize: Resize = "letterbox",
         batch_size: int = 16,
         val_batch_size: int | None = None,
         num_workers: int = 2,
@@ -84,6 +98,10 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         hue_degrees: float = 5.0,
         saturation: float = 0.7,
         brightness: float = 0.4,
+        zoom_out_probability: float = 0.0,
+        iou_crop_probability: float = 0.0,
+        photometric_probability: float = 0.0,
+        channel_shuffle_probability: float = 0.0,
         multi_scale: tuple[float, float] | None = None,
         transforms: Sequence[Any] = (),
         min_box_px: float = 2.0,
@@ -93,6 +111,7 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         super().__init__()
         self.root = root
         self.image_hw = image_hw
+        self.resize: Resize = resize
         self.batch_size = batch_size
         self.val_batch_size = batch_size if val_batch_size is None else val_batch_size
         self.num_workers = num_workers
@@ -113,6 +132,10 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
             hue_degrees=hue_degrees,
             saturation=saturation,
             brightness=brightness,
+            zoom_out_probability=zoom_out_probability,
+            iou_crop_probability=iou_crop_probability,
+            photometric_probability=photometric_probability,
+            channel_shuffle_probability=channel_shuffle_probability,
             min_box_px=min_box_px,
             min_visible_frac=min_visible_frac,
             transforms=transforms,
@@ -146,7 +169,7 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
             self.seed,
             *self.rank_and_world_size(),
         )
-        dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes)
+        dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes, self.resize)
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
         loader = TrainLoader(dataset, sampler, self.num_workers, position)
         self.loaders.append(loader)
@@ -157,7 +180,7 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         """Every validation image once over all ranks."""
         index = self.index("val")
         sampler = InOrderSampler(len(index), self.val_batch_size, self.image_hw, *self.rank_and_world_size())
-        loader = Loader(DetectionDataset(index), sampler, self.num_workers)
+        loader = Loader(DetectionDataset(index, resize=self.resize), sampler, self.num_workers)
         self.loaders.append(loader)
         return loader
 
@@ -181,6 +204,8 @@ def _size_faults(data: CocoDataModule) -> list[str]:
     faults = [
         f"{name} must be at least {least}; got {value}" for name, (value, least) in at_least.items() if value < least
     ]
+    if data.resize not in RESIZES:
+        faults.append(f"resize must be {' or '.join(RESIZES)}; got {data.resize!r}")
     if any(side < SIZE_STEP_PX or side % SIZE_STEP_PX for side in image_hw):
         faults.append(f"image_hw must be multiples of {SIZE_STEP_PX}, the largest stride; got {list(image_hw)}")
     elif multi_scale is not None and not multi_scale_sizes(image_hw, multi_scale):

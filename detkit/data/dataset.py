@@ -11,22 +11,23 @@ from detkit.data.augmentation import Augmentation
 from detkit.data.coco import CocoIndex
 from detkit.data.decode_image import decode_image
 from detkit.data.mosaic import mixup, place_mosaic, place_single
+from detkit.data.photometric import distort, draw_distortion
+from detkit.data.resize import Resize, blank, fitted_hw, to_input
 from detkit.data.sampler import SampleKey, stream
 from detkit.data.transforms import (
     Sample,
     UserTransforms,
     affine_matrix,
-    blank,
     change_colour,
     compose,
     flip,
     is_visible,
     keep_visible,
-    letterbox,
     move_boxes,
     paste,
     reduction_for,
 )
+from detkit.data.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
 from detkit.errors import DataError
 from detkit.types import Target
 
@@ -63,17 +64,24 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
 
     Args:
         index: of the split.
-        augmentation: of training; None: every image only letterboxed.
+        augmentation: of training; None: every image only resized.
         seed: of the augmentation.
         cache_bytes: how much of the decoded images each process keeps. It changes the time only.
+        resize: how an image comes to the size of the input.
     """
 
     def __init__(
-        self, index: CocoIndex, augmentation: Augmentation | None = None, seed: int = 0, cache_bytes: int = 0
+        self,
+        index: CocoIndex,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache_bytes: int = 0,
+        resize: Resize = "letterbox",
     ) -> None:
         self.index = index
         self.augmentation = augmentation
         self.seed = seed
+        self.resize: Resize = resize
         self.cache = ImageCache(cache_bytes)
         self._transforms = UserTransforms(augmentation.transforms) if augmentation and augmentation.transforms else None
 
@@ -87,7 +95,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
             DataError: if an image cannot be decoded, or has another size than the index says.
         """
         if self.augmentation is None:
-            return self._letterboxed(Sample(self._read(key.row), *self.index.boxes_of(key.row)), key)
+            return self._resized(Sample(self._read(key.row), *self.index.boxes_of(key.row)), key)
         rng = stream(self.seed, 1, key.epoch, key.row)
         if key.epoch >= self.augmentation.plain_from_epoch:
             return self._plain(rng, self.augmentation, key)
@@ -104,13 +112,13 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
             return error
 
     def _plain(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> tuple[np.ndarray, Target]:
-        """Flip and colour, then the letterbox of validation: what the last epochs train on."""
+        """Flip and colour, then the resize of validation: what the last epochs train on."""
         image = _jitter(rng, augmentation, self._read(key.row))
         sample = _draw_flip(rng, augmentation, Sample(image, *self.index.boxes_of(key.row)))
-        return self._letterboxed(sample, key)
+        return self._resized(sample, key)
 
-    def _letterboxed(self, sample: Sample, key: SampleKey) -> tuple[np.ndarray, Target]:
-        image, scale_xy = letterbox(sample.image, key.image_hw)
+    def _resized(self, sample: Sample, key: SampleKey) -> tuple[np.ndarray, Target]:
+        image, scale_xy = to_input(sample.image, key.image_hw, self.resize)
         factors = np.array(scale_xy * 2, np.float32)
         return image, self._target(sample._replace(boxes=sample.boxes * factors), key.row, scale_xy)
 
@@ -136,29 +144,59 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
         height, width = key.image_hw
         meeting_x, meeting_y = rng.uniform(-0.5, 0.5, 2)
         placements = place_mosaic(
-            [self._size_hw(row) for row in rows], key.image_hw, (meeting_x * width, meeting_y * height)
+            [self._size_hw(row) for row in rows],
+            key.image_hw,
+            (meeting_x * width, meeting_y * height),
+            self.resize,
         )
-        return self._draw(rows, placements, _draw_affine(rng, augmentation, key.image_hw), key.image_hw)
+        affine = _draw_affine(rng, augmentation, key.image_hw)
+        matrices = [compose(affine, placement) for placement in placements]
+        return self._draw(rng, augmentation, rows, matrices, blank(key.image_hw))
 
     def _single(
         self, rng: np.random.Generator, augmentation: Augmentation, row: int, image_hw: tuple[int, int]
     ) -> Sample:
-        placement = place_single(self._size_hw(row), image_hw)
-        return self._draw([row], [placement], _draw_affine(rng, augmentation, image_hw), image_hw)
+        if augmentation.zooms:
+            return self._zoomed(rng, augmentation, row, image_hw)
+        placement = place_single(self._size_hw(row), image_hw, self.resize)
+        matrix = compose(_draw_affine(rng, augmentation, image_hw), placement)
+        return self._draw(rng, augmentation, [row], [matrix], blank(image_hw))
+
+    def _zoomed(
+        self, rng: np.random.Generator, augmentation: Augmentation, row: int, image_hw: tuple[int, int]
+    ) -> Sample:
+        """A window of the image's plane, as large as the canvas or fitting it; black where no image is."""
+        zooms, crops = rng.random(2) < (augmentation.zoom_out_probability, augmentation.iou_crop_probability)
+        height, width = self._size_hw(row)
+        window = zoom_out(rng, (height, width)) if zooms else np.array([0, 0, width, height])
+        if crops:
+            boxes, _, crowd = self.index.boxes_of(row)
+            window = iou_crop(rng, window, boxes[~crowd])
+        left, top, right, bottom = window.tolist()
+        height, width = fitted_hw((bottom - top, right - left), image_hw, self.resize)
+        canvas = blank(image_hw)
+        part = canvas[:height, :width]
+        part[:] = 0
+        sample = self._draw(rng, augmentation, [row], [window_matrix(window, (height, width))], part)
+        return keep_centred(sample)._replace(image=canvas)
 
     def _draw(
-        self, rows: list[int], placements: list[np.ndarray], plane_to_canvas: np.ndarray, image_hw: tuple[int, int]
+        self,
+        rng: np.random.Generator,
+        augmentation: Augmentation,
+        rows: list[int],
+        matrices: list[np.ndarray],
+        canvas: np.ndarray,
     ) -> Sample:
         """Each image pasted into its part of the canvas, and its boxes moved with it."""
-        canvas = blank(image_hw)
         boxes, labels, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool)]
-        for row, placement in zip(rows, placements, strict=True):
-            matrix = compose(plane_to_canvas, placement)
-            if not is_visible(matrix, self._size_hw(row), image_hw):
+        for row, matrix in zip(rows, matrices, strict=True):
+            if not is_visible(matrix, self._size_hw(row), canvas.shape[:2]):
                 continue
             reduce = reduction_for(matrix)
             to_reduced = np.array([reduce, reduce, 1])
-            drawn = paste(canvas, self._read(row, reduce), matrix * to_reduced) / to_reduced
+            image = _distort(rng, augmentation, self._read(row, reduce))
+            drawn = paste(canvas, image, matrix * to_reduced, antialias=self.resize == "squash") / to_reduced
             row_boxes, row_labels, row_crowd = self.index.boxes_of(row)
             boxes.append(move_boxes(row_boxes, drawn))
             labels.append(row_labels)
@@ -205,6 +243,13 @@ def _draw_affine(rng: np.random.Generator, augmentation: Augmentation, image_hw:
     shift_xy = (width * (0.5 + shift_x * augmentation.translate), height * (0.5 + shift_y * augmentation.translate))
     shear_xy = (lean_x * augmentation.shear, lean_y * augmentation.shear)
     return affine_matrix((scale, scale), shift_xy, turn * augmentation.degrees, shear_xy)
+
+
+def _distort(rng: np.random.Generator, augmentation: Augmentation, image: np.ndarray) -> np.ndarray:
+    if not augmentation.distorts:
+        return image
+    drawn = draw_distortion(rng, augmentation.photometric_probability, augmentation.channel_shuffle_probability)
+    return distort(image, drawn)
 
 
 def _jitter(rng: np.random.Generator, augmentation: Augmentation, image: np.ndarray) -> np.ndarray:

@@ -14,18 +14,22 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from detkit.data.resize import Resize, fitting_scale_xy
 from detkit.data.transforms import Sample, affine_matrix
 
 
-def place_single(source_hw: tuple[int, int], image_hw: tuple[int, int]) -> np.ndarray:
+def place_single(source_hw: tuple[int, int], image_hw: tuple[int, int], resize: Resize = "letterbox") -> np.ndarray:
     """Matrix of one image that fits the canvas, its centre at the plane's origin."""
     height, width = source_hw
-    ratio = _fit(source_hw, image_hw)
-    return affine_matrix((ratio, ratio), (-ratio * width / 2, -ratio * height / 2))
+    scale_x, scale_y = fitting_scale_xy(source_hw, image_hw, resize)
+    return affine_matrix((scale_x, scale_y), (-scale_x * width / 2, -scale_y * height / 2))
 
 
 def place_mosaic(
-    sources_hw: Sequence[tuple[int, int]], image_hw: tuple[int, int], meeting_xy: tuple[float, float]
+    sources_hw: Sequence[tuple[int, int]],
+    image_hw: tuple[int, int],
+    meeting_xy: tuple[float, float],
+    resize: Resize = "letterbox",
 ) -> list[np.ndarray]:
     """Matrices of four images that touch each other in one point of the plane.
 
@@ -33,14 +37,15 @@ def place_mosaic(
         sources_hw: sizes of the images top left, top right, bottom left, bottom right of the point.
         image_hw: size of the canvas, which each of them fits.
         meeting_xy: the point.
+        resize: whether the images keep their aspect ratio.
     """
     matrices = []
     for corner, source_hw in enumerate(sources_hw):
-        ratio = _fit(source_hw, image_hw)
+        scale_x, scale_y = fitting_scale_xy(source_hw, image_hw, resize)
         is_right, is_bottom = corner % 2, corner // 2
-        left = meeting_xy[0] - (0 if is_right else ratio * source_hw[1])
-        top = meeting_xy[1] - (0 if is_bottom else ratio * source_hw[0])
-        matrices.append(affine_matrix((ratio, ratio), (left, top)))
+        left = meeting_xy[0] - (0 if is_right else scale_x * source_hw[1])
+        top = meeting_xy[1] - (0 if is_bottom else scale_y * source_hw[0])
+        matrices.append(affine_matrix((scale_x, scale_y), (left, top)))
     return matrices
 
 
@@ -52,7 +57,3 @@ def mixup(first: Sample, second: Sample) -> Sample:
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.crowd, second.crowd]),
     )
-
-
-def _fit(source_hw: tuple[int, int], image_hw: tuple[int, int]) -> float:
-    return min(image_hw[0] / source_hw[0], image_hw[1] / source_hw[1])

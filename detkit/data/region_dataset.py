@@ -12,8 +12,9 @@ from detkit.data.dataset import ImageCache
 from detkit.data.decode_image import decode_image
 from detkit.data.image_header import read_header
 from detkit.data.regions import RegionIndex
+from detkit.data.resize import blank, fitted_hw, fitting_scale_xy
 from detkit.data.sampler import SampleKey, stream
-from detkit.data.transforms import affine_matrix, blank, change_colour, compose, paste, reduction_for
+from detkit.data.transforms import affine_matrix, change_colour, compose, paste, reduction_for
 from detkit.errors import DataError
 from detkit.types import ImageLabel
 
@@ -96,8 +97,7 @@ class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
     def _letterboxed(self, key: SampleKey) -> np.ndarray:
         """``letterbox`` of the region, of the same pixels; of a much larger one from a reduced decoding."""
         x1, y1, x2, y2 = region = self._region(key.row)
-        ratio = _fit(region, key.image_hw)
-        height, width = max(1, int((y2 - y1) * ratio)), max(1, int((x2 - x1) * ratio))
+        height, width = fitted_hw((y2 - y1, x2 - x1), key.image_hw, "letterbox")
         matrix = affine_matrix((width / (x2 - x1), height / (y2 - y1)))
         part, to_region = self._cut(key.row, region, reduction_for(matrix))
         canvas = blank(key.image_hw)
@@ -106,11 +106,12 @@ class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
 
     def _augmented(self, rng: np.random.Generator, augmentation: RegionAugmentation, key: SampleKey) -> np.ndarray:
         region = self._region(key.row)
-        scale = rng.uniform(*augmentation.scale) * _fit(region, key.image_hw)
-        stretch, shift_x, shift_y, hue, saturation, brightness = rng.uniform(-1, 1, 6).tolist()
-        aspect = math.sqrt(augmentation.stretch**stretch)
         x1, y1, x2, y2 = region
         height, width = key.image_hw
+        fitting, _ = fitting_scale_xy((y2 - y1, x2 - x1), key.image_hw, "letterbox")
+        scale = rng.uniform(*augmentation.scale) * fitting
+        stretch, shift_x, shift_y, hue, saturation, brightness = rng.uniform(-1, 1, 6).tolist()
+        aspect = math.sqrt(augmentation.stretch**stretch)
         matrix = affine_matrix(
             (scale * aspect, scale / aspect),
             (
@@ -174,12 +175,6 @@ class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
 
     def _named(self, image_row: int, error: DataError) -> DataError:
         return DataError(f"image {self.index.image_ids[image_row]}: {error}")
-
-
-def _fit(region: tuple[int, int, int, int], image_hw: tuple[int, int]) -> float:
-    """The factor at which a region just fits the canvas."""
-    x1, y1, x2, y2 = region
-    return min(image_hw[0] / (y2 - y1), image_hw[1] / (x2 - x1))
 
 
 def _place(drawn: float, side: int, shift: float, translate: float) -> float:

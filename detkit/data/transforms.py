@@ -1,4 +1,4 @@
-"""Changes of an image and its boxes: letterbox, affine placement, colour, flips, and a user's own transforms.
+"""Changes of an image and its boxes: affine placement, colour, flips, and a user's own transforms.
 
 A matrix is 2 x 3, float64, and takes continuous coordinates (a pixel is the square [x, x + 1)) of a
 source to those of a canvas. Every function that draws returns or is given the matrix that it really
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from detkit.data.resize import resize_antialiased
 from detkit.errors import DataError
 
-FILL = 114  # the grey where there is no image
 REDUCTIONS = (8, 4, 2)  # sizes at which a JPEG can be decoded, as 1 / n, smallest first
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks a server for a newer version
@@ -29,32 +29,6 @@ class Sample(NamedTuple):
     boxes: np.ndarray  # (N, 4) float32
     labels: np.ndarray  # (N,) int64
     crowd: np.ndarray  # (N,) bool: regions that become ignored boxes
-
-
-def letterbox(image: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Image resized to fit, at the top left of a grey canvas: what every model sees outside of training.
-
-    Args:
-        image: (h, w, 3) uint8.
-        image_hw: size of the canvas.
-
-    Returns:
-        (H, W, 3) uint8 canvas, and the exact factors (x, y) from the image to the canvas.
-
-    Source: the reference implementation of Ge et al., YOLOX, 2021. https://arxiv.org/abs/2107.08430
-        Differs in: a side never becomes 0 pixels.
-    """
-    height, width = image.shape[:2]
-    ratio = min(image_hw[0] / height, image_hw[1] / width)
-    new_height, new_width = max(1, int(height * ratio)), max(1, int(width * ratio))
-    canvas = blank(image_hw)
-    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    return canvas, (new_width / width, new_height / height)
-
-
-def blank(image_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 grey canvas."""
-    return np.full((*image_hw, 3), FILL, np.uint8)
 
 
 def affine_matrix(
@@ -115,18 +89,24 @@ def is_visible(matrix: np.ndarray, source_hw: tuple[int, int], canvas_hw: tuple[
     return x1 < canvas_hw[1] and y1 < canvas_hw[0] and x2 > 0 and y2 > 0
 
 
-def paste(canvas: np.ndarray, source: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def paste(canvas: np.ndarray, source: np.ndarray, matrix: np.ndarray, *, antialias: bool = False) -> np.ndarray:
     """Draw the visible part of a source onto the canvas, in place.
 
     An upright matrix is rounded so that whole source pixels fill whole canvas pixels: then it is a
     plain resize, three times as fast as a warp. The rounding moves nothing by more than a pixel of
     the canvas or of the source, whichever is larger.
 
+    Args:
+        canvas: (H, W, 3) uint8.
+        source: (h, w, 3) uint8.
+        matrix: from the source to the canvas.
+        antialias: an upright matrix shrinks as ``squash`` does, not as ``letterbox``.
+
     Returns:
         The matrix as drawn.
     """
     if matrix[0, 1] == 0 and matrix[1, 0] == 0:
-        return _paste_upright(canvas, source, matrix)
+        return _paste_upright(canvas, source, matrix, antialias)
     return _paste_turned(canvas, source, matrix)
 
 
@@ -157,14 +137,17 @@ class _Span(NamedTuple):
         return self.canvas - self.source * self.scale
 
 
-def _paste_upright(canvas: np.ndarray, source: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _paste_upright(canvas: np.ndarray, source: np.ndarray, matrix: np.ndarray, antialias: bool) -> np.ndarray:
     x = _Span.of(matrix[0, 0], matrix[0, 2], source.shape[1], canvas.shape[1])
     y = _Span.of(matrix[1, 1], matrix[1, 2], source.shape[0], canvas.shape[0])
     if x.canvas >= x.canvas_end or y.canvas >= y.canvas_end:
         return matrix
     part = source[y.source : y.source_end, x.source : x.source_end]
     target = canvas[y.canvas : y.canvas_end, x.canvas : x.canvas_end]
-    cv2.resize(part, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
+    if antialias:
+        target[...] = resize_antialiased(part, target.shape[:2])
+    else:
+        cv2.resize(part, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
     return np.array([[x.scale, 0, x.shift], [0, y.scale, y.shift]])
 
 

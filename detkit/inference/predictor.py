@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from detkit import recipe
+from detkit.data import Resize
 from detkit.inference.stored import read_stored
 from detkit.types import Detections
 
@@ -18,6 +19,7 @@ class Predictor(NamedTuple):
     decode: Callable[[Any], list[Detections]]
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]  # the network input that it was trained for
+    resize: Resize  # how images come to that size, see ``detkit.data.to_input``
 
 
 def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
@@ -36,4 +38,4 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
     detector = recipe.instantiate(stored.recipe["model"], trusted=packages)
     stored.load_into(detector)
     decode = recipe.instantiate(stored.recipe["decode"], trusted=packages)
-    return Predictor(detector.eval(), decode, stored.class_names, stored.image_hw)
+    return Predictor(detector.eval(), decode, stored.class_names, stored.image_hw, stored.resize)

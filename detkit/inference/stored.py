@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from detkit import checkpoint
-from detkit.data import Split, default_demo_root, find_layout, make_demo
+from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe import TRUSTED, Plan, check, from_dict
 
@@ -21,6 +21,11 @@ class StoredDetector(NamedTuple):
     recipe: dict[str, Any]  # of the run, as Plan.config
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]
+
+    @property
+    def resize(self) -> Resize:
+        """How images come to that size."""
+        return self.recipe.get("data", {}).get("resize", "letterbox")
 
     def plan(self, overrides: Sequence[tuple[str, Any]], split: str = "val", trusted: Sequence[str] = ()) -> Plan:
         """The run's recipe with these overrides, checked, to measure the detector on one split.

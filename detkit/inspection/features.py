@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.data import decode_image, letterbox
+from detkit.data import Resize, decode_image, to_input
 from detkit.errors import RecipeError
 from detkit.inspection.measure import check_size, evaluating
 from detkit.ops.drawing import FONT, GAP, INK, PAPER, grid
@@ -27,7 +27,9 @@ class FeatureMap(NamedTuple):
     values: Tensor  # (channels, h, w); h = w = 1 for a vector
 
 
-def write_features(model: nn.Module, image: Path, image_hw: tuple[int, int], channels: int, out: Path) -> None:
+def write_features(
+    model: nn.Module, image: Path, image_hw: tuple[int, int], channels: int, out: Path, resize: Resize = "letterbox"
+) -> None:
     """Write the strongest channels of every level of backbone and neck as heat maps beside the image.
 
     Args:
@@ -36,6 +38,7 @@ def write_features(model: nn.Module, image: Path, image_hw: tuple[int, int], cha
         image_hw: size at which the model sees it.
         channels: most channels of a level.
         out: file to write, .jpg or .png.
+        resize: how the image comes to its size, as in the model's training.
 
     Raises:
         DataError: if the image cannot be read.
@@ -46,7 +49,7 @@ def write_features(model: nn.Module, image: Path, image_hw: tuple[int, int], cha
     if not out.parent.is_dir():
         raise RecipeError(f"out: there is no folder {str(out.parent)!r}")
     check_size(model, image_hw)
-    pixels, _ = letterbox(decode_image(image), image_hw)
+    pixels, _ = to_input(decode_image(image), image_hw, resize)
     picture = draw_features(pixels, feature_maps(model, pixels), channels)
     cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 

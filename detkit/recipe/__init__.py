@@ -7,7 +7,7 @@ Example::
     parts = recipe.build(plan)  # data, model, loss, ...
 """
 
-from detkit.recipe.building import Parts, build, build_model, image_hw_of, instantiate, without_demo
+from detkit.recipe.building import Parts, build, build_model, image_hw_of, instantiate, resize_of, without_demo
 from detkit.recipe.checking import check
 from detkit.recipe.loading import TRUSTED, from_dict, load
 from detkit.recipe.overrides import parse
@@ -32,5 +32,6 @@ __all__ = [
     "list_recipes",
     "load",
     "parse",
+    "resize_of",
     "without_demo",
 ]

@@ -3,7 +3,7 @@
 import functools
 import linecache
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from detkit.errors import RecipeError
 from detkit.recipe.checking import check, faults_in, locate
@@ -77,12 +77,15 @@ def image_hw_of(plan: Plan) -> tuple[int, int]:
     Raises:
         RecipeError: if there is neither.
     """
-    node = plan.config["data"]
-    parameter = (parameters_of(locate(node["_target_"], plan.trusted)) or {}).get("image_hw")
-    size_hw = node.get("image_hw", parameter.default if parameter else None)
+    size_hw = _of_data(plan, "image_hw")
     if not isinstance(size_hw, list | tuple) or len(size_hw) != 2:
-        raise RecipeError(f"data.image_hw: must be given as [height, width]; got {node.get('image_hw')}")
+        raise RecipeError(f"data.image_hw: must be given as [height, width]; got {plan.config['data'].get('image_hw')}")
     return size_hw[0], size_hw[1]
+
+
+def resize_of(plan: Plan) -> Literal["letterbox", "squash"]:
+    """How a recipe's images come to that size: as given to its data, or its data's own default; else letterbox."""
+    return _of_data(plan, "resize") or "letterbox"
 
 
 def without_demo(plan: Plan) -> Plan:
@@ -109,6 +112,13 @@ def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED
         faults.add(place, message)
     faults.raise_if_any(str(node["_target_"]))
     return _build({**node, **kwargs}, "", trusted)
+
+
+def _of_data(plan: Plan, name: str) -> Any:
+    """An argument of the data, or its default; None without either."""
+    node = plan.config["data"]
+    parameter = (parameters_of(locate(node["_target_"], plan.trusted)) or {}).get(name)
+    return node.get(name, parameter.default if parameter else None)
 
 
 def _seed(plan: Plan) -> None:

@@ -55,16 +55,43 @@ def test_batches(root: Path) -> None:
     assert batch.images.dtype == torch.uint8
 
 
+STRONG: dict[str, Any] = {
+    "resize": "squash",
+    "mosaic_probability": 0.3,
+    "zoom_out_probability": 0.5,
+    "iou_crop_probability": 0.8,
+    "photometric_probability": 0.5,
+    "channel_shuffle_probability": 0.5,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, STRONG], ids=["affine", "zoom and crop"])
 @pytest.mark.parametrize("cache_mb", [0, 64])
-def test_the_stream_does_not_depend_on_workers_or_cache(root: Path, cache_mb: int) -> None:
+def test_the_stream_does_not_depend_on_workers_or_cache(root: Path, cache_mb: int, settings: dict[str, Any]) -> None:
     def two_epochs(num_workers: int, megabytes: int) -> list[Any]:
-        loader = data_of(root, num_workers=num_workers, cache_mb=megabytes, multi_scale=(0.5, 1.5)).train_dataloader()
+        data = data_of(root, num_workers=num_workers, cache_mb=megabytes, multi_scale=(0.5, 1.5), **settings)
+        loader = data.train_dataloader()
         return [digest(batch) for _ in range(2) for batch in loader]
 
     alone = two_epochs(0, 64)
     assert len(alone) == 6 and len(set(alone)) == 6
     assert two_epochs(0, cache_mb) == alone
     assert two_epochs(2, cache_mb) == alone
+
+
+def test_multi_scale_of_squashed_images(root: Path) -> None:
+    """Square sizes from 480 to 800 in steps of 32, all of them; validation keeps its own."""
+    data = data_of(root, image_hw=(640, 640), batch_size=1, multi_scale=(0.75, 1.25), **STRONG)
+    sampler = data.train_dataloader().key_sampler
+    drawn = set()
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        drawn |= {key.image_hw for [key] in sampler}
+    assert drawn == {(side, side) for side in range(480, 801, 32)}
+    batch = next(iter(data.train_dataloader()))
+    assert tuple(batch.images.shape[2:]) in drawn
+    [target] = next(iter(data.val_dataloader())).targets
+    assert target.scale_xy == (640 / 128, 640 / 96)
 
 
 def test_workers_go_on_with_the_next_epoch_after_a_break(root: Path) -> None:
@@ -311,6 +338,16 @@ def test_the_demo_set_when_there_is_no_root(
         ({"num_workers": -1, "seed": -2}, "num_workers must be at least 0; got -1; seed must be at least 0; got -2"),
         ({"mosaic_probability": 1.5}, r"mosaic_probability must lie in \[0, 1\]; got 1.5"),
         ({"saturation": -0.1}, r"saturation must lie in \[0, 1\]; got -0.1"),
+        ({"iou_crop_probability": 2}, r"iou_crop_probability must lie in \[0, 1\]; got 2"),
+        ({"resize": "crop"}, "resize must be letterbox or squash; got 'crop'"),
+        (
+            {"zoom_out_probability": 0.5, "mixup_probability": 0, "photometric_probability": -1},
+            r"photometric_probability must .*; got -1; zoom_out_probability .* mosaic_probability 1 there are none",
+        ),
+        (
+            {"iou_crop_probability": 0.5, "mosaic_probability": 0, "shear": 2.0},
+            r"degrees and shear must be 0 where all samples are made by zoom-out and crop, .*; got 0\.0 and 2\.0",
+        ),
         ({"scale": (1.5, 0.5)}, r"scale must be the smallest and the largest factor, above 0; got \[1.5, 0.5\]"),
         ({"multi_scale": (1.1, 1.2)}, r"multi_scale must be .* with a multiple of 32 .*; got \[1.1, 1.2\]"),
         ({"train_images": "a"}, "train_annotations and train_images must be given together; got None, 'a'"),

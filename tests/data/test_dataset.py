@@ -1,5 +1,6 @@
 """A sample depends on its key alone, and its boxes lie on what they name."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from detkit.data.augmentation import Augmentation
 from detkit.data.coco import CocoIndex
 from detkit.data.dataset import DetectionDataset, ImageCache
 from detkit.data.decode_image import decode_image
-from detkit.data.sampler import SampleKey
-from detkit.data.transforms import letterbox
+from detkit.data.resize import RESIZES, Resize, letterbox, squash, to_input
+from detkit.data.sampler import SampleKey, stream
 from detkit.errors import DataError
+from detkit.ops.boxes import boxes_to_original
 from detkit.types import Target
 from tests.data.small_set import read_split, write_split
 
@@ -25,6 +27,14 @@ HW = (96, 96)
 GEOMETRY_ONLY = Augmentation(hue_degrees=0, saturation=0, brightness=0, min_box_px=0, min_visible_frac=0)
 EVERYTHING = Augmentation(
     mixup_probability=0.5, mosaic_probability=0.7, degrees=5, shear=2, vertical_flip_probability=0.5
+)
+ZOOMS = replace(GEOMETRY_ONLY, mosaic_probability=0, zoom_out_probability=0.5, iou_crop_probability=0.8)
+STRONG = replace(
+    EVERYTHING,
+    zoom_out_probability=0.5,
+    iou_crop_probability=0.8,
+    photometric_probability=0.5,
+    channel_shuffle_probability=0.5,
 )
 
 
@@ -49,11 +59,12 @@ def painted(target: Target, image_hw: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def test_a_sample_depends_on_its_key_alone(index: CocoIndex) -> None:
+@pytest.mark.parametrize(("settings", "resize"), [(EVERYTHING, "letterbox"), (STRONG, "letterbox"), (STRONG, "squash")])
+def test_a_sample_depends_on_its_key_alone(index: CocoIndex, settings: Augmentation, resize: Resize) -> None:
     keys = [SampleKey(epoch, row, HW) for epoch in range(2) for row in range(len(index))]
-    dataset = DetectionDataset(index, EVERYTHING, seed=3)
+    dataset = DetectionDataset(index, settings, seed=3, resize=resize)
     expected = {key: dataset[key] for key in keys}
-    cached = DetectionDataset(index, EVERYTHING, seed=3, cache_bytes=100_000)  # two images: most are thrown out again
+    cached = DetectionDataset(index, settings, seed=3, cache_bytes=100_000, resize=resize)  # two images: most leave it
     random.seed(8)
     torch.manual_seed(8)
     shuffled = keys * 2
@@ -94,6 +105,16 @@ def test_validation_is_the_letterbox(index: CocoIndex) -> None:
     assert len(target.boxes) == 2 and target.boxes.dtype == torch.float32 and target.labels.dtype == torch.int64
 
 
+def test_squashed_validation_and_the_way_back(index: CocoIndex) -> None:
+    image, target = DetectionDataset(index, resize="squash")[SampleKey(0, 5, (64, 32))]
+    expected, scale_xy = squash(decode_image(index.path(5)), (64, 32))
+    np.testing.assert_array_equal(image, expected)
+    assert scale_xy == target.scale_xy == (32 / 128, 64 / 96) and target.pad_xy == (0.0, 0.0)
+    boxes, _, crowd = index.boxes_of(5)
+    np.testing.assert_allclose(target.boxes, boxes[~crowd] * (0.25, 2 / 3, 0.25, 2 / 3), rtol=1e-6)
+    np.testing.assert_allclose(boxes_to_original(target.boxes, target), boxes[~crowd], rtol=1e-5)
+
+
 def test_image_without_boxes(index: CocoIndex) -> None:
     _, target = DetectionDataset(index)[SampleKey(0, 0, (64, 64))]
     assert target.boxes.shape == (0, 4) and target.labels.shape == (0,)
@@ -103,15 +124,22 @@ def test_image_without_boxes(index: CocoIndex) -> None:
 @pytest.mark.parametrize("size_hw", [(96, 128), (400, 515)], ids=["near", "reduced"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"mosaic_probability": 0.0}, {"vertical_flip_probability": 0.5, "scale": (0.3, 2.0)}, {"translate": 0.4}],
-    ids=["mosaic", "single", "flips", "shifts"],
+    [
+        {},
+        {"mosaic_probability": 0.0},
+        {"vertical_flip_probability": 0.5, "scale": (0.3, 2.0)},
+        {"translate": 0.4},
+        {"mosaic_probability": 0.0, "zoom_out_probability": 1.0},
+    ],
+    ids=["mosaic", "single", "flips", "shifts", "zoom-out"],
 )
+@pytest.mark.parametrize("resize", ["letterbox", "squash"])
 def test_boxes_are_where_the_pixels_are(
-    tmp_path: Path, settings: dict[str, Any], size_hw: tuple[int, int], suffix: str
+    tmp_path: Path, resize: Resize, settings: dict[str, Any], size_hw: tuple[int, int], suffix: str
 ) -> None:
     """Bright pixels and boxes are the same, but for a border of one pixel."""
     write_split(tmp_path, "train", 6, size_hw=size_hw, suffix=suffix)
-    dataset = DetectionDataset(read_split(tmp_path, "train"), replace(GEOMETRY_ONLY, **settings))
+    dataset = DetectionDataset(read_split(tmp_path, "train"), replace(GEOMETRY_ONLY, **settings), resize=resize)
     num_boxes = 0
     for row in range(6):
         for epoch in range(4):
@@ -123,6 +151,123 @@ def test_boxes_are_where_the_pixels_are(
             assert (cv2.erode(boxes, square) <= bright).all()
             num_boxes += len(target.boxes)
     assert num_boxes > 20
+
+
+@pytest.mark.parametrize("size_hw", [(96, 128), (401, 514)], ids=["near", "reduced"])
+@pytest.mark.parametrize("resize", ["letterbox", "squash"])
+def test_cut_boxes_are_where_the_pixels_are(tmp_path: Path, resize: Resize, size_hw: tuple[int, int]) -> None:
+    """All that a box covers is bright; what is bright without a box reaches the cut, its centre lay beyond."""
+    write_split(tmp_path, "train", 6, size_hw=size_hw)
+    dataset = DetectionDataset(read_split(tmp_path, "train"), ZOOMS, resize=resize)
+    num_boxes = num_bright = num_unlabelled = 0
+    square = np.ones((3, 3), np.uint8)
+    for row in range(6):
+        for epoch in range(12):
+            image, target = dataset[SampleKey(epoch, row, (128, 128))]
+            bright = (image[..., 0] > 127).astype(np.uint8)
+            boxes = painted(target, (128, 128))
+            assert (cv2.erode(boxes, square) <= bright).all()
+            unlabelled = cv2.erode(bright, square) & ~boxes
+            num_boxes, num_bright = num_boxes + len(target.boxes), num_bright + bright.sum()
+            num_unlabelled += unlabelled.sum()
+    assert num_boxes > 50
+    assert 0 < num_unlabelled < 0.1 * num_bright
+
+
+@pytest.mark.parametrize("side", [32, 640])
+@pytest.mark.parametrize("size_hw", [(1, 1), (2, 900), (7, 5)], ids=str)
+def test_tiny_and_thin_images(tmp_path: Path, size_hw: tuple[int, int], side: int) -> None:
+    """Each a box as large as the image, shown larger than it was or not at all wide."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "annotations").mkdir()
+    height, width = size_hw
+    cv2.imwrite(str(tmp_path / "train" / "0.png"), np.full((*size_hw, 3), 200, np.uint8))
+    document = {
+        "images": [{"id": 1, "file_name": "0.png", "height": height, "width": width}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, width, height], "area": width * height}
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(document))
+    index = read_split(tmp_path, "train")
+    for resize in RESIZES:
+        dataset = DetectionDataset(index, replace(STRONG, mosaic_probability=0, degrees=0, shear=0), resize=resize)
+        for epoch in range(10):
+            image, target = dataset[SampleKey(epoch, 0, (side, side))]
+            assert image.shape == (side, side, 3)
+            assert ((target.boxes >= 0) & (target.boxes <= side)).all()
+
+
+def test_background_of_zoom_out(index: CocoIndex) -> None:
+    """Black beside the image, whose colours alone are distorted; grey where the letterbox fills up."""
+    settings = replace(
+        ZOOMS, zoom_out_probability=1, iou_crop_probability=0, photometric_probability=1, channel_shuffle_probability=1
+    )
+    for epoch in range(5):
+        squashed, _ = DetectionDataset(index, settings, resize="squash")[SampleKey(epoch, 0, HW)]
+        assert not squashed.any()  # an image without boxes is black itself
+        boxed, _ = DetectionDataset(index, settings)[SampleKey(epoch, 0, HW)]
+        assert not boxed[:71].any() and (boxed[72:] == 114).all()  # 96 x 128 fits 96 x 96 as 72 x 96
+
+
+def test_colours_of_each_image_are_distorted_on_their_own(tmp_path: Path) -> None:
+    """Four images of one colour in a mosaic have several, and what is between them stays grey."""
+    write_split(tmp_path, "train", 4)
+    for path in (tmp_path / "train").iterdir():
+        cv2.imwrite(str(path), np.full((96, 128, 3), (40, 90, 200), np.uint8))
+    settings = replace(GEOMETRY_ONLY, scale=(0.5, 0.5), channel_shuffle_probability=1)
+    dataset = DetectionDataset(read_split(tmp_path, "train"), settings)
+    images = [dataset[SampleKey(epoch, 0, HW)][0] for epoch in range(5)]
+    colours = [set(map(tuple, image.reshape(-1, 3).tolist())) for image in images]
+    assert max(len(found) for found in colours) >= 4  # with the grey
+    assert all((114, 114, 114) in found for found in colours)
+    assert all(sorted(colour) in ([40, 90, 200], [114] * 3) for found in colours for colour in found)
+
+
+def test_empty_images_are_zoomed_and_never_cut(index: CocoIndex) -> None:
+    """Image 0 has a crowd region alone, of its lower left quarter; a crop needs an object."""
+    for epoch in range(10):
+        _, target = DetectionDataset(index, ZOOMS, resize="squash")[SampleKey(epoch, 0, HW)]
+        [[x1, y1, x2, y2]] = target.ignored_boxes.tolist()
+        assert len(target.boxes) == 0
+        assert (x2 - x1) <= 48 and (y2 - y1) <= 48 and (x2 - x1) == pytest.approx(y2 - y1, abs=1.1)
+
+
+def test_crowd_regions_are_cut_with_the_image(index: CocoIndex) -> None:
+    """They stay as long as anything of them is seen, and choose no crop."""
+    settings = replace(ZOOMS, zoom_out_probability=0, iou_crop_probability=1, flip_probability=0)
+    counts = []
+    for epoch in range(40):
+        _, target = DetectionDataset(index, settings, resize="squash")[SampleKey(epoch, 5, HW)]
+        assert len(target.boxes) >= 1
+        assert ((target.ignored_boxes >= 0) & (target.ignored_boxes <= 96)).all()
+        counts.append(len(target.ignored_boxes))
+    assert set(counts) == {0, 1}
+
+
+def test_draws_of_the_affine_are_in_their_order(index: CocoIndex) -> None:
+    """The numbers of a sample's generator by hand: settings that are off take none of them."""
+    settings = replace(GEOMETRY_ONLY, mosaic_probability=0, translate=0.2, flip_probability=0.5)
+    flips = 0
+    for epoch in range(8):
+        _, target = DetectionDataset(index, settings, seed=9)[SampleKey(epoch, 5, (128, 128))]
+        rng = stream(9, 1, epoch, 5)
+        rng.random()  # mosaic
+        scale = rng.uniform(0.5, 1.5)
+        shift_x, shift_y = 128 * (0.5 + 0.2 * rng.uniform(-1, 1, 5)[3:])
+        rng.random()  # mixup
+        rng.uniform(-1, 1, 3)  # colour
+        flipped, _ = rng.random(2) < 0.5
+        boxes, _, crowd = index.boxes_of(5)
+        expected = (boxes[~crowd] - (64, 48, 64, 48)) * scale + (shift_x, shift_y, shift_x, shift_y)
+        if flipped:
+            expected = ((128, 0, 128, 0) + expected * (-1, 1, -1, 1))[:, [2, 1, 0, 3]]
+        expected = np.clip(expected, 0, 128)
+        expected = expected[(expected[:, 2:] > expected[:, :2]).all(axis=1)]
+        np.testing.assert_allclose(target.boxes, expected, atol=1.5)
+        flips += flipped
+    assert 0 < flips < 8
 
 
 def test_turned_boxes_hold_the_pixels(tmp_path: Path) -> None:
@@ -156,15 +301,22 @@ def test_partners_come_from_the_whole_set(index: CocoIndex) -> None:
     assert seen == set(range(len(index)))
 
 
-def test_the_last_epochs_are_plain(index: CocoIndex) -> None:
-    settings = replace(GEOMETRY_ONLY, plain_from_epoch=3, flip_probability=1)
-    dataset = DetectionDataset(index, settings)
+@pytest.mark.parametrize(
+    "settings", [GEOMETRY_ONLY, replace(ZOOMS, photometric_probability=1, channel_shuffle_probability=1)]
+)
+@pytest.mark.parametrize(("resize", "scale_xy"), [("letterbox", (0.5, 0.5)), ("squash", (0.5, 64 / 96))])
+def test_the_last_epochs_are_plain(
+    index: CocoIndex, settings: Augmentation, resize: Resize, scale_xy: tuple[float, float]
+) -> None:
+    settings = replace(settings, plain_from_epoch=3, flip_probability=1)
+    dataset = DetectionDataset(index, settings, resize=resize)
     image, target = dataset[SampleKey(3, 5, (64, 64))]
-    expected, _ = letterbox(decode_image(index.path(5))[:, ::-1], (64, 64))
+    expected, _ = to_input(decode_image(index.path(5))[:, ::-1], (64, 64), resize)
     np.testing.assert_array_equal(image, expected)
     boxes, _, crowd = index.boxes_of(5)
-    np.testing.assert_allclose(target.boxes, ((128, 0, 128, 0) + boxes * (-1, 1, -1, 1))[~crowd][:, [2, 1, 0, 3]] / 2)
-    assert target.scale_xy == (0.5, 0.5)
+    mirrored = ((128, 0, 128, 0) + boxes * (-1, 1, -1, 1))[~crowd][:, [2, 1, 0, 3]]
+    np.testing.assert_allclose(target.boxes, mirrored * (scale_xy * 2), rtol=1e-6)
+    assert target.scale_xy == scale_xy
     assert (dataset[SampleKey(2, 5, (64, 64))][0] != image).any()
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from detkit.data.mosaic import mixup, place_mosaic, place_single
-from detkit.data.transforms import Sample, affine_matrix, blank, compose, move_boxes, paste
+from detkit.data.resize import blank
+from detkit.data.transforms import Sample, affine_matrix, compose, move_boxes, paste
 
 
 def corners(matrix: np.ndarray, source_hw: tuple[int, int]) -> list[float]:
@@ -16,6 +17,13 @@ def corners(matrix: np.ndarray, source_hw: tuple[int, int]) -> list[float]:
 def test_single_is_fitted_around_the_origin() -> None:
     assert corners(place_single((480, 640), (320, 320)), (480, 640)) == [-160, -120, 160, 120]
     assert corners(place_single((100, 50), (200, 200)), (100, 50)) == [-50, -100, 50, 100]
+
+
+def test_squashed_images_fill_the_canvas() -> None:
+    assert corners(place_single((480, 640), (320, 256), "squash"), (480, 640)) == [-128, -160, 128, 160]
+    matrices = place_mosaic([(480, 640)] * 4, (320, 256), (3.0, -5.0), "squash")
+    assert corners(matrices[0], (480, 640)) == [3 - 256, -5 - 320, 3, -5]
+    assert corners(matrices[3], (480, 640)) == [3, -5, 3 + 256, -5 + 320]
 
 
 def test_four_images_touch_in_the_point() -> None:

@@ -2,25 +2,22 @@
 
 import colorsys
 import math
-from pathlib import Path
 
 import albumentations as A
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from detkit.data.resize import blank, squash
 from detkit.data.transforms import (
     Sample,
     UserTransforms,
     affine_matrix,
-    blank,
     change_colour,
     compose,
     flip,
     is_visible,
     keep_visible,
-    letterbox,
     move_boxes,
     paste,
     reduction_for,
@@ -51,22 +48,6 @@ def find_rectangle(image: np.ndarray) -> np.ndarray:
 def draw_pair(rng: np.random.Generator, low: float, high: float) -> tuple[float, float]:
     first, second = rng.uniform(low, high, 2).tolist()
     return first, second
-
-
-def test_letterbox_is_the_reference_bit_for_bit(shared_reference: Path) -> None:
-    record = torch.load(shared_reference / "yolox_tiny.pt", weights_only=True)["letterbox"]
-    assert len(record["cases"]) == 4
-    for case in record["cases"]:
-        image = case["image_hwc"].numpy()
-        canvas, scale_xy = letterbox(image, tuple(case["size"]))
-        np.testing.assert_array_equal(canvas.transpose(2, 0, 1), case["padded_chw"].numpy())
-        np.testing.assert_allclose(scale_xy, case["ratio"], atol=1 / min(image.shape[:2]))
-
-
-def test_letterbox_of_a_thread() -> None:
-    canvas, scale_xy = letterbox(np.zeros((1, 5000, 3), np.uint8), (64, 64))
-    assert scale_xy == (64 / 5000, 1.0)
-    assert not canvas[0].any() and (canvas[1:] == 114).all()
 
 
 def test_affine_by_hand() -> None:
@@ -145,6 +126,21 @@ def test_upright_paste_agrees_with_a_warp(seed: int) -> None:
     assert difference.size > 0 and difference.max() <= 3
     canvas[top : min(bottom, 160), left:right] = 114
     assert (canvas == 114).all()  # nothing was drawn outside
+
+
+def test_antialiased_paste_is_the_squash() -> None:
+    """The same pixels, as far as a whole image fills a whole canvas; and where it is not seen, nothing is drawn."""
+    source = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    canvas = blank((32, 64))
+    drawn = paste(canvas, source, affine_matrix((64 / 120, 32 / 90)), antialias=True)
+    expected, scale_xy = squash(source, (32, 64))
+    np.testing.assert_array_equal(canvas, expected)
+    np.testing.assert_allclose(drawn, affine_matrix(scale_xy))
+    part = blank((32, 64))
+    paste(part, source, affine_matrix((0.1, 0.1), (20, 10)), antialias=True)
+    np.testing.assert_array_equal(part[10:19, 20:32], squash(source, (9, 12))[0])
+    part[10:19, 20:32] = 114
+    assert (part == 114).all()
 
 
 def test_warp_samples_where_the_matrix_says() -> None:

@@ -56,6 +56,12 @@ def test_a_file_gives_its_detector_back(tmp_path: Path, detector: torch.nn.Modul
     assert not predictor.detector.training
 
 
+def test_images_come_to_their_size_as_in_training(tmp_path: Path, detector: torch.nn.Module) -> None:
+    assert detkit.load(write(tmp_path / "a.safetensors", detector)).resize == "letterbox"
+    squashed = {**METADATA["recipe"], "data": {"_target_": "detkit.data.CocoDataModule", "resize": "squash"}}
+    assert detkit.load(write(tmp_path / "b.safetensors", detector, recipe=squashed)).resize == "squash"
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, detector: torch.nn.Module) -> None:
     weights = dict(detector.state_dict())
     name = "backbone.stem.conv.conv.weight"

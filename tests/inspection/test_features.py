@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from detkit.data import decode_image, letterbox
+from detkit.data import Resize, decode_image, to_input
 from detkit.errors import DataError, RecipeError
 from detkit.inspection.features import FeatureMap, draw_features, feature_maps, strongest, write_features
 from detkit.types import FeatureSpec
@@ -65,11 +65,12 @@ def test_dead_and_broken_channels_are_drawn(value: float) -> None:
     assert picture.dtype == np.uint8
 
 
+@pytest.mark.parametrize("resize", ["letterbox", "squash"])
 @pytest.mark.parametrize("name", ["out.jpg", "out.png"])
-def test_file_is_the_picture(image: Path, tmp_path: Path, name: str) -> None:
+def test_file_is_the_picture(image: Path, tmp_path: Path, name: str, resize: Resize) -> None:
     model = Net()
-    write_features(model, image, (16, 24), 4, tmp_path / name)
-    pixels, _ = letterbox(decode_image(image), (16, 24))
+    write_features(model, image, (16, 48), 4, tmp_path / name, resize)
+    pixels, _ = to_input(decode_image(image), (16, 48), resize)
     expected = draw_features(pixels, feature_maps(model, pixels), 4)[..., ::-1].astype(int)
     written = cv2.imread(str(tmp_path / name))
     assert written is not None and written.shape == expected.shape

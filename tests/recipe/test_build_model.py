@@ -45,6 +45,12 @@ def test_without_demo_is_the_recipe_with_the_overrides(load: Load) -> None:
     assert bare.demo == {} and recipe.without_demo(bare) is bare
 
 
+def test_how_images_are_resized(load: Load) -> None:
+    assert recipe.resize_of(load()) == "letterbox"  # data that does not speak of it
+    assert recipe.resize_of(load("data=detkit.data.CocoDataModule")) == "letterbox"  # its default
+    assert recipe.resize_of(recipe.load(["recipe=yolo_csp_n", "data.resize=squash"])) == "squash"
+
+
 def test_image_size(load: Load) -> None:
     assert recipe.image_hw_of(load("data.image_hw=[64,96]")) == (64, 96)
     assert recipe.image_hw_of(load(replace=("  image_hw: [640, 640]\n", ""))) == (32, 32)  # the demo's

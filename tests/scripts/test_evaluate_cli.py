@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from detkit import recipe
-from detkit.checkpoint import write_detector
+from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import DataError, RecipeError
 from scripts.evaluate import main
 from tests.metrics.coco_files import NAMES, pycocotools_says
@@ -83,6 +83,30 @@ def test_numbers_are_those_of_pycocotools(
     assert expected["AP"] > 0.001
     assert set(NAMES[:3]) | {"cat", "dog"} <= set(shown) - {str(len(results))}
     assert {name: shown[name] for name in expected} == pytest.approx(expected, abs=5.1e-5)
+
+
+def test_images_are_resized_as_in_training(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the stored recipe says decides, and boxes come back to images of any aspect ratio."""
+    write_split(tmp_path, "val")
+    weights, metadata = read_detector(run / "detector.safetensors")
+    data = {**metadata["recipe"]["data"], "resize": "squash"}
+    squashes = tmp_path / "squashes" / "detector.safetensors"
+    write_detector(squashes, weights, {**metadata, "recipe": {**metadata["recipe"], "data": data}})
+    found = {}
+    for name, detector, override in (
+        ("stored", squashes.parent, []),
+        ("said", run, ["data.resize=squash"]),
+        ("letterbox", run, []),
+    ):
+        evaluate(detector, tmp_path, capsys, f"detections={tmp_path / name}", *override)
+        found[name] = json.loads((tmp_path / name).read_text())
+    assert found["stored"] == found["said"] != found["letterbox"]
+    reach = {number: np.zeros(2) for number in range(6, 11)}
+    for each in found["stored"]:
+        x, y, width, height = each["bbox"]
+        reach[each["image_id"]] = np.maximum(reach[each["image_id"]], (x + width, y + height))
+    for number, (height, width) in enumerate(SIZES_HW):
+        np.testing.assert_allclose(reach[10 - number], (width, height), atol=2)
 
 
 def test_nothing_to_measure_is_no_number(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,10 @@ def test_features(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert str(out) in "".join(word for line in lines for word in line)
     picture = cv2.imread(str(out))
     assert picture is not None and picture.std() > 20
+    shown(capsys, f"checkpoint={run}", "features", f"image={image}", "channels=2", f"out={out}", "data.resize=squash")
+    squashed = cv2.imread(str(out))
+    grey = [(each == 114).all(axis=2).sum() for each in (picture, squashed)]
+    assert grey[0] > 100 * max(1, grey[1])  # the rest of the letterbox
 
 
 @pytest.mark.parametrize(
