@@ -97,7 +97,7 @@ class DeformableAttention(nn.Module):
         values = self.values(memory).transpose(1, 2)
         levels = values.split([height * width for height, width in sizes_hw], dim=2)
         return [
-            level.reshape(len(memory) * self.num_heads, -1, height, width)
+            level.reshape(memory.shape[0] * self.num_heads, -1, height, width)
             for level, (height, width) in zip(levels, sizes_hw, strict=True)
         ]
 
