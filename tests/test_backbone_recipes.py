@@ -1,4 +1,4 @@
-"""The recipes of other backbones train on the demo set, from the command that a user types."""
+"""The recipes of other backbones, and those of RT-DETR, train on the demo set, from the command that a user types."""
 
 import csv
 import os
@@ -13,7 +13,13 @@ FEW_STEPS = ["data.image_hw=[64,64]", "data.batch_size=48", "data.num_workers=0"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo_resnet18", "yolo_resnet50", "yolo_shufflenet", "yolo_timm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolo_resnet18", "yolo_resnet50", "yolo_shufflenet", "yolo_timm"),
+        *("rtdetr_r18", "rtdetr_r50", "rtdetr_shufflenet", "rtdetr_timm"),
+    ],
+)
 def test_trains_two_epochs_on_the_demo_set(tmp_path: Path, name: str) -> None:
     command = ["scripts/train.py", f"recipe={name}", *FEW_STEPS, "wandb=disabled", f"runs_dir={tmp_path}"]
     done = subprocess.run(
