@@ -10,6 +10,7 @@ CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
 HUE_TURNS = (-0.05, 0.05)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+BAND_PIXELS = 2**13  # 100 kB as floats
 
 
 class Distortion(NamedTuple):
@@ -77,7 +78,12 @@ def _change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _turn_hue(image: np.ndarray, turns: float) -> np.ndarray:
-    """In float32: with 8 bits of hue a colour moves by up to ten grey levels."""
-    hsv = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)
-    turned = cv2.add(hsv, np.array([360 * (turns % 1), 0, 0, 0]))
-    return cv2.convertScaleAbs(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB))
+    """In float32, as with 8 bits of hue a colour moves by up to ten grey levels; in bands, which stay in the cache."""
+    degrees = np.array([360 * (turns % 1), 0, 0, 0])
+    turned = np.empty_like(image)
+    rows = max(1, BAND_PIXELS // image.shape[1])
+    for top in range(0, len(image), rows):
+        band = cv2.cvtColor(image[top : top + rows].astype(np.float32), cv2.COLOR_RGB2HSV)
+        cv2.add(band, degrees, dst=band)
+        cv2.convertScaleAbs(cv2.cvtColor(band, cv2.COLOR_HSV2RGB), dst=turned[top : top + rows])
+    return turned

@@ -65,8 +65,9 @@ def resize_antialiased(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarra
     grey level, at the cost of cv2's plain one. From 960 x 540 to 320 x 320 the mean difference to Pillow is 3.7 grey
     levels for cv2.INTER_LINEAR, which skips pixels, and 1.3 for INTER_AREA, whose weights are other ones.
     """
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)  # cached ones are read-only
-    resized = F.interpolate(pixels[None], size_hw, mode="bilinear", antialias=True)
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # cached ones are read-only
+    channels_last = pixels[None].permute(0, 3, 1, 2)  # as torch knows it: [None] after permute takes ten times as long
+    resized = F.interpolate(channels_last, size_hw, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
