@@ -132,7 +132,7 @@ class RTDETRHead(nn.Module):
         self, memory: Tensor, sizes_hw: list[tuple[int, int]], is_training: bool
     ) -> tuple[Tensor, Tensor, QueryOutput]:
         """The best cells: their features and box logits, both without gradient, and what they say, with it."""
-        anchors, is_valid = _anchors(sizes_hw, memory.device)
+        anchors, is_valid = _anchors(sizes_hw, memory)
         cells = self.cell_features(memory * is_valid)
         logits = self.cell_logits(cells)
         wanted = self.num_queries if is_training else self.inference_queries
@@ -169,11 +169,12 @@ class RTDETRHead(nn.Module):
         return outputs
 
 
-def _anchors(sizes_hw: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _anchors(sizes_hw: list[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
     """(cells, 4) logits of the box that each cell starts from, and (cells, 1) whether it is a good place at all."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
     levels = []
     for number, (height, width) in enumerate(sizes_hw):
-        x, y = anchor_points([(height, width)], [1], device)[0].unbind(1)
+        x, y = anchor_points([(height, width)], [1], like.device)[0].to(dtype).unbind(1)
         side = torch.full_like(x, FINEST_ANCHOR * 2**number)
         levels.append(torch.stack((x / width, y / height, side, side), dim=1))
     boxes = torch.cat(levels)
