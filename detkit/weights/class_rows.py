@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-CLASS_LAYER = "class_logits"  # what every head calls it
+# What heads call such layers, and how many rows each has after those of the classes.
+CLASS_LAYERS = {"class_logits": 0, "cell_logits": 0, "noisy_classes": 1}
 Pairs = list[tuple[int, int]]  # (model's row, file's row)
 
 
 def is_class_layer(name: str) -> bool:
     """Whether a tensor of this name has a row for each class."""
-    return CLASS_LAYER in name.split(".")
+    return not CLASS_LAYERS.keys().isdisjoint(name.split("."))
 
 
 def count_class_rows(weights: Mapping[str, Tensor]) -> int:
     """How many classes there are rows for; 0 if there is no such layer."""
-    return max((len(tensor) for name, tensor in weights.items() if is_class_layer(name)), default=0)
+    return max((len(tensor) - _more_rows(name) for name, tensor in weights.items() if is_class_layer(name)), default=0)
 
 
 def pair_classes(
@@ -34,14 +35,21 @@ def pair_classes(
     return [(row, file_rows[_plain(name)]) for row, name in enumerate(own_names) if _plain(name) in file_rows]
 
 
-def with_rows(own: Tensor, given: Tensor, pairs: Pairs) -> Tensor | None:
+def with_rows(name: str, own: Tensor, given: Tensor, pairs: Pairs) -> Tensor | None:
     """The model's own tensor with rows of the file's; None if they have other columns."""
     if given.shape[1:] != own.shape[1:] or any(row >= len(given) for _, row in pairs):
         return None
     rows = own.clone()
     for own_row, file_row in pairs:
         rows[own_row] = given[file_row]
+    more = _more_rows(name)
+    if pairs and more:
+        rows[-more:] = given[-more:]
     return rows
+
+
+def _more_rows(name: str) -> int:
+    return max(CLASS_LAYERS.get(part, 0) for part in name.split("."))
 
 
 def _plain(class_name: str) -> str:

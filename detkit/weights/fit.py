@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
 from detkit.models import Preprocess
-from detkit.weights.class_rows import count_class_rows, is_class_layer, pair_classes, with_rows
+from detkit.weights.class_rows import Pairs, count_class_rows, is_class_layer, pair_classes, with_rows
 from detkit.weights.given import Given
 from detkit.weights.report import LoadReport
 
@@ -37,11 +37,7 @@ def fit(
     weights = {name: t for name, t in given.weights.items() if name not in left_out and not _matches(name, leave_out)}
     num_own, num_file = count_class_rows(own), count_class_rows(weights)
     pairs = pair_classes(num_own, class_names, num_file, given.class_names)
-    fitted = {
-        name: with_rows(ours, weights[name], pairs) if is_class_layer(name) else _if_same_shape(weights[name], ours)
-        for name, ours in own.items()
-        if name in weights
-    }
+    fitted = {name: _fitted(name, ours, weights[name], pairs) for name, ours in own.items() if name in weights}
     fitting = {name: tensor for name, tensor in fitted.items() if tensor is not None}
     images = _preprocess(given, fitting, model)
     report = LoadReport(
@@ -115,5 +111,7 @@ def _is_counted(name: str) -> bool:
     return not name.endswith(COUNTER) and not name.startswith(PREPROCESS)
 
 
-def _if_same_shape(tensor: Tensor, own: Tensor) -> Tensor | None:
-    return tensor if tensor.shape == own.shape else None
+def _fitted(name: str, own: Tensor, given: Tensor, pairs: Pairs) -> Tensor | None:
+    if is_class_layer(name):
+        return with_rows(name, own, given, pairs)
+    return given if given.shape == own.shape else None

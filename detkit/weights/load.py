@@ -11,8 +11,12 @@ from detkit.weights.fit import LoadReport, fit
 from detkit.weights.given import Given
 from detkit.weights.published import fetch, published_by
 from detkit.weights.read import read_state_dict
+from detkit.weights.rtdetr import is_rtdetr, of_rtdetr
+from detkit.weights.transformers import class_names_in, is_transformers_folder, weights_in
 from detkit.weights.yolox import is_yolox, of_yolox
 
+# Whose names they are, and what to make of them; all others are compared with the model's own.
+PROJECTS = ((is_yolox, of_yolox), (is_rtdetr, of_rtdetr))
 FILES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 
 
@@ -27,8 +31,8 @@ def load_weights(
     Args:
         source: what a run of detkit left (its folder, detector.safetensors or a checkpoint, also of a
             classifier); another project's .pth, .pt, .ckpt or .safetensors file, of the whole model or
-            of its backbone; the name of weights that torchvision or timm publish for the backbone,
-            ``DEFAULT`` for their own choice; or a state_dict.
+            of its backbone; a folder that transformers saved; the name of weights that torchvision or timm
+            publish for the backbone, ``DEFAULT`` for their own choice; or a state_dict.
         model: changed in place, unless an error is raised.
         class_names: of the model: rows of classes go by name, where the source has names as well.
         leave_out: names with wildcards, the file's or the model's, that are not loaded.
@@ -48,6 +52,10 @@ def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given
     is_name = "/" not in str(source) and path.suffix not in FILES and not path.exists()
     if published is not None and is_name:
         return fetch(str(source), published, model.state_dict())
+    if is_transformers_folder(path):
+        class_names = class_names_in(path)
+        given = _foreign(str(source), read_state_dict(weights_in(path)), model)
+        return given._replace(class_names=class_names or given.class_names)
     if is_own(path):
         weights, metadata = read_trained(path)
         return Given(str(source), weights, metadata.get("class_names"))
@@ -55,8 +63,9 @@ def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given
 
 
 def _foreign(source: str, weights: Mapping[str, Tensor], model: nn.Module) -> Given:
-    if is_yolox(weights):
-        return of_yolox(weights, source)
+    for is_theirs, of_theirs in PROJECTS:
+        if is_theirs(weights):
+            return of_theirs(weights, source)
     published = published_by(model)
     preprocess = published.preprocess() if published else None
     return Given(source, align(weights, model.state_dict()), preprocess=preprocess, is_certain=False)

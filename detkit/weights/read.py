@@ -15,7 +15,8 @@ from detkit.checkpoint import read_checkpoint
 from detkit.errors import CheckpointError
 
 SHOWN = 10
-NESTS = ("state_dict", "model", "model_state_dict", "module", "ema")  # under which checkpoints keep weights
+# Under which checkpoints keep weights; averaged ones go first, since they are what was evaluated.
+NESTS = ("ema", "state_dict", "model", "model_state_dict", "module")
 # What torch raises on a file that is cut, damaged or of another kind.
 UNREADABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, TypeError),

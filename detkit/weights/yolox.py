@@ -1,6 +1,5 @@
 """Weights of the official YOLOX release: where each tensor belongs in detkit."""
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -9,9 +8,9 @@ from detkit.models import Preprocess
 from detkit.weights.class_rows import count_class_rows
 from detkit.weights.coco_names import COCO_NAMES
 from detkit.weights.given import Given
+from detkit.weights.rename import rename
 
 CSP = r"(dark[234]\.1|dark5\.2|C3_[pn][34])"
-# Applied one after the other to every name.
 RULES = (
     (rf"{CSP}\.conv1\.", r"\1.main."),
     (rf"{CSP}\.conv2\.", r"\1.bypass."),
@@ -46,9 +45,7 @@ HALLMARK = "head.obj_preds.0.weight"  # a name that no other layout has
 
 def detkit_name(official_name: str) -> str:
     """The name of a YOLOX tensor in a detkit detector."""
-    for pattern, replacement in RULES:
-        official_name = re.sub(pattern, replacement, official_name)
-    return official_name
+    return rename(official_name, RULES)
 
 
 def is_yolox(state_dict: Mapping[str, Tensor]) -> bool:

@@ -24,6 +24,22 @@ def test_an_official_file_is_recognised(tmp_path: Path, wrap: Any) -> None:
     assert torch.equal(detector.state_dict()["head.objectness.2.bias"], weights["head.obj_preds.2.bias"])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"a": torch.ones(1)}, "date": "2023"},
+        {"ema": {"module": {"a": torch.ones(1)}, "updates": 9}},
+        {"model": {"a": torch.zeros(1)}, "ema": {"module": {"a": torch.ones(1)}, "updates": 9}, "last_epoch": 71},
+        {"state_dict": {"a": torch.zeros(1)}, "ema": {"a": torch.ones(1)}},
+    ],
+    ids=["model", "averaged", "both", "state_dict"],
+)
+def test_weights_are_found_in_a_checkpoint(tmp_path: Path, content: Any) -> None:
+    """Averaged ones rather than those that training goes on with."""
+    torch.save(content, tmp_path / "w.pth")
+    assert read_state_dict(tmp_path / "w.pth") == {"a": torch.ones(1)}
+
+
 class RunsCode:
     """What an attacker would put into a file."""
 
@@ -45,7 +61,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"encoder.weight": torch.zeros(1)}, r"another network: 235 tensors of the backbone are not filled"),
-        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'state_dict', 'model'"),
+        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'ema', 'state_dict', 'model'"),
         ({}, "holds no state_dict, neither"),
         ({"a": torch.zeros(1), "epoch": 3}, "holds no state_dict: epoch are no tensors"),
     ],

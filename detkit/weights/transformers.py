@@ -1,0 +1,51 @@
+"""Folders that transformers saves: config.json beside the weights."""
+
+import json
+from pathlib import Path
+
+from detkit.errors import CheckpointError
+from detkit.weights.coco_names import COCO_NAMES
+
+CONFIG = "config.json"
+FILES = ("model.safetensors", "pytorch_model.bin")
+UNNAMED = "LABEL_0"  # what the library calls the first class when nobody gave it a name
+
+
+def is_transformers_folder(path: Path) -> bool:
+    """Whether there is a config.json."""
+    return (path / CONFIG).is_file()
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights.
+
+    Raises:
+        CheckpointError: if there is none, or there are several.
+    """
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder}: holds {CONFIG}, but none of {', '.join(FILES)}")
+
+
+def class_names_in(folder: Path) -> tuple[str, ...] | None:
+    """The names of the class rows; None if they were not given.
+
+    The published models spell six of COCO's names in another way ("sofa" for "couch"): names of which
+    most are COCO's, each at its place, are COCO's.
+
+    Raises:
+        CheckpointError: if the config cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        by_label = {int(label): str(name) for label, name in json.loads(path.read_text("utf-8"))["id2label"].items()}
+    except KeyError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: is damaged, or no config of a model ({type(error).__name__})") from error
+    names = tuple(by_label[label] for label in sorted(by_label))
+    if not names or names[0] == UNNAMED:
+        return None
+    alike = sum(theirs == ours for theirs, ours in zip(names, COCO_NAMES, strict=False))
+    return COCO_NAMES if len(names) == len(COCO_NAMES) and 2 * alike > len(names) else names
