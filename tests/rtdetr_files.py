@@ -49,7 +49,7 @@ def detector_of(name: str, *overrides: str) -> Detector:
     return recipe.instantiate(recipe.load(arguments).config["model"])
 
 
-def port_of(name: str, num_classes: int = 80, **config: Any) -> Any:
+def port_of(name: str, **config: Any) -> Any:
     """The same in transformers, in evaluation mode, with random weights."""
     family, size = name.split("_")
     of = SIZES[size]
@@ -66,7 +66,7 @@ def port_of(name: str, num_classes: int = 80, **config: Any) -> Any:
         "hidden_expansion": of.expansion,
         "decoder_in_channels": [of.channels] * 3,
         "decoder_layers": of.layers,
-        "num_labels": num_classes,
+        "num_labels": 80,
         **config,
     }
     port = (
