@@ -52,6 +52,34 @@ def test_recipe_has_the_published_tensors(shared_reference: Path, file: str) -> 
     assert sum(parameter.numel() for parameter in detector.parameters()) == PARAMETERS[file.split("_")[1]]
 
 
+@pytest.mark.parametrize(
+    ("official", "port"),
+    [
+        ("backbone.conv1.conv1_3.norm.bias", "backbone.model.embedder.embedder.2.normalization.bias"),
+        (
+            "backbone.res_layers.1.blocks.0.branch2b.norm.bias",
+            "backbone.model.encoder.stages.1.layers.0.layer.1.normalization.bias",
+        ),
+        ("encoder.encoder.0.layers.0.norm1.bias", "encoder.aifi.0.layers.0.self_attn_layer_norm.bias"),
+        ("encoder.encoder.0.layers.0.norm2.bias", "encoder.aifi.0.layers.0.final_layer_norm.bias"),
+        ("encoder.encoder.0.layers.0.linear2.bias", "encoder.aifi.0.layers.0.mlp.fc2.bias"),
+        ("decoder.decoder.layers.1.norm1.bias", "decoder.layers.1.self_attn_layer_norm.bias"),
+        ("decoder.decoder.layers.1.norm2.bias", "decoder.layers.1.encoder_attn_layer_norm.bias"),
+        ("decoder.decoder.layers.1.norm3.bias", "decoder.layers.1.final_layer_norm.bias"),
+        ("decoder.decoder.layers.1.cross_attn.value_proj.bias", "decoder.layers.1.encoder_attn.value_proj.bias"),
+        ("decoder.decoder.layers.1.linear1.bias", "decoder.layers.1.fc1.bias"),
+        ("decoder.dec_bbox_head.1.layers.2.bias", "decoder.bbox_embed.1.layers.2.bias"),
+        ("decoder.dec_score_head.1.bias", "decoder.class_embed.1.bias"),
+        ("decoder.enc_output.1.bias", "enc_output.1.bias"),
+        ("decoder.query_pos_head.layers.1.bias", "decoder.query_pos_head.layers.1.bias"),
+    ],
+)
+def test_both_layouts_mean_the_same_tensor(official: str, port: str) -> None:
+    """Where several of one shape lie side by side. What each does, the comparison of outputs shows."""
+    hallmark = {"model.enc_score_head.weight": torch.zeros(80, 256)}
+    assert detkit_name(official) in of_rtdetr({**hallmark, f"model.{port}": torch.zeros(1)}, "").weights
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_tensor_is_loaded(weights: dict[str, Tensor], detector: Detector, dtype: torch.dtype) -> None:
     report = load_weights(weights, detector.to(dtype))
