@@ -19,6 +19,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from tests.rtdetr_files import port_of
 from tests.yolox_files import official_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert name, f"a Python block of the README must begin with its file's name: {block[:60]!r}"
         (place / name[1]).write_text(block)
     torch.save({"model": official_weights("s")}, place / "yolox_s.pth")
+    torch.save(port_of("rtdetr_r18").state_dict(), place / "rtdetr_r18vd.pth")
     torch.save(torchvision.models.resnet18().state_dict(), place / "resnet18.pth")
     Image.new("RGB", (160, 120), "grey").save(place / "photo.jpg")
     published = place.with_name("torch_home") / "hub/checkpoints" / RESNET50_FILE
@@ -128,7 +130,7 @@ def test_make_target_exists(command: str) -> None:
 
 
 def test_table_of_recipes_is_whole() -> None:
-    listed = re.findall(r"^\| `((?:yolo|classify)\w+)` \|", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `((?:yolo|rtdetr|classify)\w+)` \|", README, flags=re.MULTILINE)
     assert listed
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
