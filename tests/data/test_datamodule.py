@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CocoDataModule
+from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
 from detkit.types import Batch
 from tests.data.small_set import CLASS_NAMES, write_split
@@ -92,6 +93,14 @@ def test_multi_scale_of_squashed_images(root: Path) -> None:
     assert tuple(batch.images.shape[2:]) in drawn
     [target] = next(iter(data.val_dataloader())).targets
     assert target.scale_xy == (640 / 128, 640 / 96)
+
+
+def test_squash_in_the_last_epochs_of_training(root: Path) -> None:
+    data = data_of(root, resize="squash")
+    dataset = data.train_dataloader().dataset
+    dataset.augmentation = data.augmentation_until(1)
+    _, target = dataset[SampleKey(0, 5, (64, 32))]
+    assert target.scale_xy == (32 / 128, 64 / 96)
 
 
 def test_workers_go_on_with_the_next_epoch_after_a_break(root: Path) -> None:

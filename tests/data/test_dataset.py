@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from detkit.data.augmentation import Augmentation
-from detkit.data.coco import CocoIndex
+from detkit.data.coco import CocoIndex, load_index
 from detkit.data.dataset import DetectionDataset, ImageCache
 from detkit.data.decode_image import decode_image
 from detkit.data.resize import RESIZES, Resize, letterbox, squash, to_input
@@ -151,6 +151,22 @@ def test_boxes_are_where_the_pixels_are(
             assert (cv2.erode(boxes, square) <= bright).all()
             num_boxes += len(target.boxes)
     assert num_boxes > 20
+
+
+def test_squashed_samples_are_as_in_validation(shared_data: Path) -> None:
+    """What fills the canvas without zoom-out, crop or affine are the very pixels; a mosaic leaves nothing grey."""
+    root = shared_data / "bccd"
+    index = load_index(root / "annotations" / "instances_val.json", root / "val")
+    still = replace(GEOMETRY_ONLY, mosaic_probability=0, scale=(1, 1), translate=0, flip_probability=0)
+    for settings in (still, replace(still, iou_crop_probability=1e-9)):
+        sample, target = DetectionDataset(index, settings, resize="squash")[SampleKey(0, 3, (256, 320))]
+        expected, expected_target = DetectionDataset(index, resize="squash")[SampleKey(0, 3, (256, 320))]
+        np.testing.assert_array_equal(sample, expected)
+        torch.testing.assert_close(target.boxes, expected_target.boxes, rtol=0, atol=1e-3)
+    mosaics = DetectionDataset(index, replace(still, mosaic_probability=1), resize="squash")
+    for epoch in range(8):
+        image, _ = mosaics[SampleKey(epoch, 3, (64, 96))]
+        assert (image == 114).all(axis=2).mean() < 0.01
 
 
 @pytest.mark.parametrize("size_hw", [(96, 128), (401, 514)], ids=["near", "reduced"])

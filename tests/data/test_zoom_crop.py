@@ -142,6 +142,8 @@ def test_zoom_out_is_distributed_as_torchvisions() -> None:
     assert (sides >= (400, 300)).all() and (sides <= (1600, 1200)).all()
     assert np.abs(sides[:, 0] / sides[:, 1] - 4 / 3).max() < 0.01
     np.testing.assert_allclose(quantiles(ours), quantiles(np.array(theirs)), atol=0.05 * 1600)
+    places = -ours[:, :2] / np.maximum(sides - (400, 300), 1)
+    assert np.abs(np.corrcoef(places.T) - np.eye(2)).max() < 0.1  # along both axes on its own
 
 
 def test_the_window_fills_the_canvas() -> None:
