@@ -94,10 +94,9 @@ def test_yolo_learns_four_images_by_heart(name: str, steps: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_rtdetr_learns_four_images_by_heart(seed: int) -> None:
+def test_rtdetr_learns_four_images_by_heart() -> None:
     """Noise stays noise, so less of the loss goes away than of a YOLO's."""
-    model = small_rtdetr(seed=seed, num_classes=3, num_layers=3)
+    model = small_rtdetr(seed=0, num_classes=3, num_layers=3)
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-3, weight_decay=1e-4)
     first, last, numbers = learn_by_heart(model, DETRLoss(HungarianAssigner()), DETRDecode(), optimizer, 150)
     assert last < 0.5 * first

@@ -10,10 +10,10 @@ from detkit.assign.hungarian import Pairs
 from detkit.losses.focal import ClassLossKind, class_loss
 from detkit.losses.l1 import l1_loss
 from detkit.losses.reduction import average_over_ranks, reduce
-from detkit.losses.targets import pad_targets
 from detkit.ops.boxes import cxcywh_norm_to_xyxy, xyxy_to_cxcywh_norm
 from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
+from detkit.ops.targets import pad_targets
 from detkit.types import DETRPredictions, QueryOutput, Target
 
 NO_NEGATIVE = torch.finfo(torch.float32).tiny  # class_loss takes a target of 0 for a negative

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from detkit.assign.assignment import Assignment
-from detkit.losses.targets import pad_targets
 from detkit.ops.box_coding import decode_boxes
+from detkit.ops.targets import pad_targets
 from detkit.types import Target, YOLOPredictions
 
 

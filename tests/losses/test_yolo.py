@@ -12,9 +12,9 @@ from torch.multiprocessing.spawn import spawn
 from detkit.assign import SimOTAAssigner, TaskAlignedAssigner
 from detkit.losses import YOLOLoss, YOLOXLoss
 from detkit.losses.matching import points_in_crowds
-from detkit.losses.targets import pad_targets
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.points import anchor_points
+from detkit.ops.targets import pad_targets
 from detkit.types import Target, YOLOPredictions
 
 POINTS, STRIDES = anchor_points([(8, 8), (4, 4)], [8, 16])

@@ -93,7 +93,7 @@ def test_a_right_recipe_passes(load: Load) -> None:
         ("trainer.precision=16", r"trainer.precision: must be Literal\[32, 'bf16-mixed'\]; got 16"),
         ("model.head.num_classes=a", "model.head.num_classes: must be int; got 'a'"),
         ("model.backbone=3", r"model.backbone: must be Backbone \| OtherBackbone; got 3"),
-        ("model.preprocess=a.Head", r"must be Head \| None; got 'a.Head'; write preprocess._target_=a.Head to build one"),
+        ("model.preprocess=a.Head", r"must be Head \| None; got 'a.Head'; write preprocess._target_=a.Head to"),
         ("metrics._partial_=false", "metrics.ground_truth: is missing, metrics needs it; give it, or"),
         ("metrics._partial_=1", "metrics._partial_: must be true or false; got 1"),
         ("loss._target_=3", "loss._target_: must be an import path; got 3"),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh, xyxy_to_cxcywh_norm
+from detkit.ops.targets import pad_targets
 from detkit.types import Target
 
 
@@ -60,12 +61,14 @@ def noisy_queries(
     if most == 0 or noise.num_queries == 0:
         return None
     groups = max(1, noise.num_queries // most)
-    labels, boxes = _padded(targets, image_hw, most, num_classes)
-    is_padding = (labels == num_classes).repeat(1, 2 * groups)
+    labels, boxes, is_object = pad_targets(targets)
+    labels = labels.where(is_object, num_classes)
+    is_padding = ~is_object.repeat(1, 2 * groups)
     slots = torch.arange(2 * groups * most, device=labels.device)
     is_negative = (slots // most % 2 == 1)[:, None]
     noisy_labels = _with_other_labels(labels.repeat(1, 2 * groups), is_padding, num_classes, noise.label)
-    noisy_boxes = _with_moved_corners(boxes.repeat(1, 2 * groups, 1), is_negative, noise.box)
+    copies = xyxy_to_cxcywh_norm(boxes, image_hw).repeat(1, 2 * groups, 1)
+    noisy_boxes = _with_moved_corners(copies, is_negative, noise.box)
     rows = [
         (image, group * 2 * most + row, row)
         for image, count in enumerate(counts)
@@ -75,17 +78,6 @@ def noisy_queries(
     image_rows, query_rows, gt_rows = torch.tensor(rows).to(labels.device, non_blocking=True).unbind(1)
     blocked = _blocked(len(slots), 2 * most, num_others, labels.device)
     return NoisyQueries(noisy_labels, inverse_sigmoid(noisy_boxes), blocked, image_rows, query_rows, gt_rows, groups)
-
-
-def _padded(targets: list[Target], image_hw: tuple[int, int], most: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Labels (B, most) and boxes (B, most, 4) cxcywh_norm."""
-    boxes = targets[0].boxes
-    labels_padded = torch.full((len(targets), most), num_classes, device=boxes.device)
-    boxes_padded = boxes.new_zeros(len(targets), most, 4)
-    for image, target in enumerate(targets):
-        labels_padded[image, : len(target.labels)] = target.labels
-        boxes_padded[image, : len(target.labels)] = xyxy_to_cxcywh_norm(target.boxes, image_hw)
-    return labels_padded, boxes_padded
 
 
 def _with_other_labels(labels: Tensor, is_padding: Tensor, num_classes: int, label_noise: float) -> Tensor:

@@ -10,12 +10,12 @@ def pad_targets(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (B, N), boxes (B, N, 4) and a mask (B, N) of what is no padding; N is the most of any image."""
     most = max(len(target.labels) for target in targets)
     boxes = targets[0].boxes
-    labels_BN = torch.zeros(len(targets), most, dtype=torch.int64, device=boxes.device)
-    boxes_BN4 = boxes.new_zeros(len(targets), most, 4)
-    mask_BN = torch.zeros(len(targets), most, dtype=torch.bool, device=boxes.device)
+    labels = torch.zeros(len(targets), most, dtype=torch.int64, device=boxes.device)
+    padded = boxes.new_zeros(len(targets), most, 4)
+    mask = torch.zeros(len(targets), most, dtype=torch.bool, device=boxes.device)
     for image, target in enumerate(targets):
         count = len(target.labels)
-        labels_BN[image, :count] = target.labels
-        boxes_BN4[image, :count] = target.boxes
-        mask_BN[image, :count].fill_(True)
-    return labels_BN, boxes_BN4, mask_BN
+        labels[image, :count] = target.labels
+        padded[image, :count] = target.boxes
+        mask[image, :count].fill_(True)
+    return labels, padded, mask
