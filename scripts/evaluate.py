@@ -1,9 +1,9 @@
 """Evaluate a detector (the twelve COCO numbers, detections as COCO JSON) or a classifier (top-1, top-5), by class.
 
-python scripts/evaluate.py checkpoint=runs/yolo_csp/2026-01-31_12-00-00
-python scripts/evaluate.py checkpoint=detector.safetensors data.root=/data/coco detections=found.json
+python scripts/evaluate.py checkpoint=runs/NAME/TIME data.root=/data/coco detections=found.json
 python scripts/evaluate.py checkpoint=detector.safetensors split=test metrics.engine=pycocotools
-Every key of the stored recipe can be set but the model's; trusted=my_package lets it name your classes.
+Every key of the stored recipe can be set, of the model RT-DETR's model.head.inference_layers and inference_queries
+alone. trusted=my_package lets it name your classes.
 """
 
 import sys

@@ -12,6 +12,7 @@ from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe import TRUSTED, Plan, check, from_dict
 
 SHOWN = 10
+OF_INFERENCE = ("model.head.inference_layers", "model.head.inference_queries")  # the weights stay the same
 
 
 class StoredDetector(NamedTuple):
@@ -31,7 +32,7 @@ class StoredDetector(NamedTuple):
         """The run's recipe with these overrides, checked, to measure the detector on one split.
 
         Args:
-            overrides: (key, value); all but the model may change.
+            overrides: (key, value); of the model only how much of a decoder runs may change.
             split: "train", "val" or "test".
             trusted: packages whose classes may be built, besides detkit's and those it stands on.
 
@@ -39,7 +40,7 @@ class StoredDetector(NamedTuple):
             RecipeError: if an override concerns the model, or the recipe does not stand.
             DataError: if the data has no such split.
         """
-        fixed = sorted({key for key, _ in overrides if key.partition(".")[0] == "model"})
+        fixed = sorted({key for key, _ in overrides if key.partition(".")[0] == "model" and key not in OF_INFERENCE})
         if fixed:
             raise RecipeError(f"{', '.join(fixed)}: the model is that of the checkpoint and cannot be changed")
         plan = from_dict(self.recipe, overrides, (*TRUSTED, *trusted))
