@@ -100,8 +100,8 @@ RULES = (
     (r"^decoder\.dec_score_head\.", "head.class_logits."),
     (r"^decoder\.dec_bbox_head\.", "head.box_offsets."),
     (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.0\.", r"\1.0."),
-    (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.1\.", r"\1.3."),
-    (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.2\.", r"\1.6."),
+    (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.1\.", r"\1.2."),
+    (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.2\.", r"\1.4."),
 )
 # Computed from the size of the image or the numbers of points: nothing that was learnt.
 COMPUTED = re.compile(r"^decoder\.(anchors|valid_mask)$|\.n(um)?_points_scale$|^encoder\.pos_embed")

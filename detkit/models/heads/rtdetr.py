@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import MLP
 
 from detkit.layers.attention import DecoderLayer
 from detkit.layers.conv import ConvNormAct, use_norm
@@ -97,7 +97,7 @@ class RTDETRHead(nn.Module):
         self.cell_logits = _class_layer(channels, num_classes)
         self.cell_boxes = _box_layers(channels)
         self.noisy_classes = nn.Embedding(num_classes + 1, channels, padding_idx=num_classes) if num_denoising else None
-        self.positions = MLP(4, [2 * channels, channels])
+        self.positions = _mlp(4, 2 * channels, channels)
         self.layers = nn.ModuleList(
             DecoderLayer(channels, num_heads, points, feedforward, sampling) for _ in range(num_layers)
         )
@@ -215,8 +215,15 @@ def _class_layer(channels: int, num_classes: int) -> nn.Linear:
 
 def _box_layers(channels: int) -> nn.Module:
     """Three linear layers whose output starts as zero: no change of the box."""
-    layers = MLP(channels, [channels, channels, 4])
-    last = [layer for layer in layers if isinstance(layer, nn.Linear)][-1]
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    layers = _mlp(channels, channels, channels, 4)
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
     return layers
+
+
+def _mlp(*channels: int) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
