@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,21 +45,21 @@ def transformers_step() -> tuple[nn.Module, Step]:
     """The port in transformers, at the same size, its batch norms free as in the authors' r18."""
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
-    backbone = RTDetrResNetConfig(
-        layer_type="basic",
-        depths=[2, 2, 2, 2],
-        hidden_sizes=[64, 128, 256, 512],
-        out_features=["stage2", "stage3", "stage4"],
-    )
-    config = RTDetrConfig(
-        backbone_config=backbone,
-        encoder_in_channels=[128, 256, 512],
-        hidden_expansion=0.5,
-        decoder_layers=3,
-        num_labels=CLASSES,
-        freeze_backbone_batch_norms=False,
-    )
-    model = RTDetrForObjectDetection(config)
+    of_backbone: dict[str, Any] = {
+        "layer_type": "basic",
+        "depths": [2, 2, 2, 2],
+        "hidden_sizes": [64, 128, 256, 512],
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    of_model: dict[str, Any] = {
+        "backbone_config": RTDetrResNetConfig(**of_backbone),
+        "encoder_in_channels": [128, 256, 512],
+        "hidden_expansion": 0.5,
+        "decoder_layers": 3,
+        "num_labels": CLASSES,
+        "freeze_backbone_batch_norms": False,
+    }
+    model = RTDetrForObjectDetection(RTDetrConfig(**of_model))
 
     def step(images: Tensor, boxes_cxcywh_norm: Tensor, labels: Tensor) -> Tensor:
         targets = [{"class_labels": labels[i], "boxes": boxes_cxcywh_norm[i]} for i in range(len(images))]
