@@ -12,22 +12,41 @@ Measured: benchmarks/README.md.
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import torch
 
-from detkit.data import CocoDataModule, DetectionDataset, SampleKey
+from detkit.data import CocoDataModule, DetectionDataset, Resize, SampleKey
 from detkit.data.augmentation import Augmentation
 from detkit.data.loader import collate
 from detkit.types import Batch
 
-SETTINGS = {
-    "mosaic": Augmentation(),
-    "mosaic, turned and sheared": Augmentation(degrees=10, shear=2),
-    "mosaic, turned and sheared, mixup": Augmentation(degrees=10, shear=2, scale=(0.1, 2.0), mixup_probability=1),
-    "one image, affine": Augmentation(mosaic_probability=0),
-    "one image, letterbox (last epochs)": Augmentation(plain_from_epoch=0),
-    "validation": None,
+ZOOMS = Augmentation(
+    mosaic_probability=0,
+    hue_degrees=0,
+    saturation=0,
+    brightness=0,
+    zoom_out_probability=0.5,
+    iou_crop_probability=0.8,
+)
+SETTINGS: dict[str, tuple[Augmentation | None, Resize]] = {
+    "mosaic": (Augmentation(), "letterbox"),
+    "mosaic, turned and sheared": (Augmentation(degrees=10, shear=2), "letterbox"),
+    "mosaic, turned and sheared, mixup": (
+        Augmentation(degrees=10, shear=2, scale=(0.1, 2.0), mixup_probability=1),
+        "letterbox",
+    ),
+    "one image, affine": (Augmentation(mosaic_probability=0), "letterbox"),
+    "one image, zoom-out and crop, squash": (ZOOMS, "squash"),
+    "the same, distorted (RT-DETR)": (
+        replace(ZOOMS, photometric_probability=0.5, channel_shuffle_probability=0.5),
+        "squash",
+    ),
+    "one image, letterbox (last epochs)": (Augmentation(plain_from_epoch=0), "letterbox"),
+    "one image, squash (last epochs)": (replace(ZOOMS, plain_from_epoch=0), "squash"),
+    "validation": (None, "letterbox"),
+    "validation, squash": (None, "squash"),
 }
 
 
@@ -37,14 +56,17 @@ class Measured:
     Args:
         data: it has the split.
         augmentation: of the samples.
+        resize: of the samples.
         side: of the square input, pixels.
         warm: whether all decoded images lie in the cache.
     """
 
-    def __init__(self, data: CocoDataModule, augmentation: Augmentation | None, side: int, *, warm: bool) -> None:
+    def __init__(
+        self, data: CocoDataModule, augmentation: Augmentation | None, resize: Resize, side: int, *, warm: bool
+    ) -> None:
         index = data.train_dataloader().dataset.index
         self.data = data
-        self.dataset = DetectionDataset(index, augmentation, cache_bytes=2**34 if warm else 0)
+        self.dataset = DetectionDataset(index, augmentation, cache_bytes=2**34 if warm else 0, resize=resize)
         self.keys = [SampleKey(0, row, (side, side)) for row in range(len(index))]
         for epoch in range(9 if warm else 1):  # by then every image was used at every reduction
             for key in self.keys:
@@ -81,16 +103,16 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     data = CocoDataModule(root=arguments.root)
-    print(f"{'':36}" + "".join(f"{name:>12}" for name in ("320 cold", "320 warm", "640 cold", "640 warm")))
-    for name, augmentation in SETTINGS.items():
+    print(f"{'':38}" + "".join(f"{name:>12}" for name in ("320 cold", "320 warm", "640 cold", "640 warm")))
+    for name, (augmentation, resize) in SETTINGS.items():
         cells = []
         for side, warm in ((320, False), (320, True), (640, False), (640, True)):
-            measured = Measured(data, augmentation, side, warm=warm)
+            measured = Measured(data, augmentation, resize, side, warm=warm)
             cells.append(measured.milliseconds(measured.samples, arguments.passes))
-        print(f"{name:36}" + "".join(f"{cell:12.2f}" for cell in cells), flush=True)
-    collated = [Measured(data, Augmentation(), side, warm=True) for side in (320, 640)]
+        print(f"{name:38}" + "".join(f"{cell:12.2f}" for cell in cells), flush=True)
+    collated = [Measured(data, Augmentation(), "letterbox", side, warm=True) for side in (320, 640)]
     cells = [measured.milliseconds(measured.batches, arguments.passes) for measured in collated]
-    print(f"{'mosaic, batched, as floats':36}{'':12}{cells[0]:12.2f}{'':12}{cells[1]:12.2f}")
+    print(f"{'mosaic, batched, as floats':38}{'':12}{cells[0]:12.2f}{'':12}{cells[1]:12.2f}")
 
 
 if __name__ == "__main__":
