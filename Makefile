@@ -19,7 +19,7 @@ demo: $(READY)  ## train a small detector on the built-in demo set: minutes on a
 	echo "Pictures of training batches and of predictions beside the truth: $${run}pictures/"
 
 test: $(READY)  ## all tests, the slow ones too, in two processes; ARGS="-k word" are passed on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)  ## ruff, format, pyright and the direction of imports
 	$(BIN)/ruff check .

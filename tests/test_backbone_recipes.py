@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FEW_STEPS = ["data.image_hw=[64,64]", "data.batch_size=48", "data.num_workers=0", "trainer.max_epochs=2"]
+FEW_STEPS = [
+    *("data.image_hw=[64,64]", "data.batch_size=32", "data.num_workers=0"),
+    *("trainer.max_epochs=2", "trainer.limit_train_batches=4", "trainer.limit_val_batches=1"),
+]
 
 
 @pytest.mark.slow
