@@ -29,3 +29,9 @@ class TrainingError(DetkitError):
     """Training cannot go on as it stands, e.g. because the loss is not finite."""
 
     exit_code = 70
+
+
+class StorageError(DetkitError):
+    """A file cannot be written: the disk is full, the folder is read-only, a quota is used up."""
+
+    exit_code = 74
