@@ -5,15 +5,17 @@ arrays, because forked workers share them without a copy, however many images th
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detkit.data.coco_document import CocoColumns, read_columns
-from detkit.data.findings import Findings, Report
+from detkit.data.findings import Findings, Place, Report
 from detkit.data.image_files import check_image_files
-from detkit.errors import DataError
 from detkit.types import GroundTruth
 
 _CLASSES_NAMED = 10
@@ -68,14 +70,15 @@ def load_index(annotations: Path, images: Path) -> CocoIndex:
     Raises:
         DataError: one for all faults of the file and the images, named and counted.
     """
-    columns = read_columns(annotations)
-    for entries, ids in (("images", columns.image_ids), ("categories", columns.category_ids)):
-        if not len(ids):
-            raise DataError(f"{annotations}: it lists no {entries}; there is nothing to learn or to evaluate")
     findings = Findings(annotations)
+    columns = read_columns(annotations, findings)
+    for kind, ids in (("images", columns.image_ids), ("categories", columns.category_ids)):
+        if not len(ids):
+            remedy = "there is nothing to learn or to evaluate: add them"
+            findings.fail(f"no-{kind}", f"files without {kind}", f"it lists no {kind}", remedy)
     _check_relations(columns, findings)
     headers_read = check_image_files(images, columns.file_names, columns.image_ids, columns.sizes_hw, findings)
-    findings.raise_faults()
+    findings.raise_errors()
     truth = _ground_truth(columns)
     boxes, rows = _repair(truth, columns.annotation_ids, findings)
     _note_oddities(truth, columns.annotation_ids, columns.file_names, findings)
@@ -100,27 +103,36 @@ def load_index(annotations: Path, images: Path) -> CocoIndex:
 
 
 def _check_relations(columns: CocoColumns, findings: Findings) -> None:
-    for what, ids in (("images", columns.image_ids), ("annotations", columns.annotation_ids)):
-        _check_unique(f"ids that several {what} have", ids, findings)
-    _check_unique("ids that several categories have", columns.category_ids, findings)
-    _check_unique("file names that several images have", np.array(columns.file_names), findings)
+    for kind, what, values in (
+        ("image-id-repeated", "ids that several images have", columns.image_ids.tolist()),
+        ("annotation-id-repeated", "ids that several annotations have", columns.annotation_ids.tolist()),
+        ("category-id-repeated", "ids that several categories have", columns.category_ids.tolist()),
+        ("image-name-repeated", "file names that several images have", columns.file_names),
+    ):
+        repeated = _repeated(values)
+        places = (_repeated_place(kind, value) for value in repeated)
+        findings.error(kind, what, len(repeated), places, "each must stand once: renumber, rename or merge them")
     for record, ids, known in (
         ("image", columns.box_image_ids, columns.image_ids),
         ("category", columns.box_category_ids, columns.category_ids),
     ):
         lost = np.flatnonzero(~np.isin(ids, known))
-        findings.fault(
+        findings.error(
+            f"annotation-{record}-unknown",
             f"annotations whose {record}_id is not among the file's {'images' if record == 'image' else 'categories'}",
             len(lost),
-            (f"annotation {columns.annotation_ids[row]} has {ids[row]}" for row in lost),
+            (_at(columns.annotation_ids[row], f" has {ids[row]}") for row in lost),
             f"correct the id, add the {record}, or remove them",
         )
 
 
-def _check_unique(what: str, values: np.ndarray, findings: Findings) -> None:
-    unique, counts = np.unique(values, return_counts=True)
-    repeated = unique[counts > 1]
-    findings.fault(what, len(repeated), map(str, repeated), "each must stand once: renumber, rename or merge them")
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
+
+
+def _repeated_place(kind: str, value: Any) -> Place:
+    keys = {"image-id-repeated": "image_id", "annotation-id-repeated": "annotation_id", "image-name-repeated": "file"}
+    return Place(str(value), **({keys[kind]: value} if kind in keys else {}))
 
 
 def _ground_truth(columns: CocoColumns) -> GroundTruth:
@@ -147,12 +159,12 @@ def _repair(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) 
     has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
     usable = has_area & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     clipped = usable & ((stated < 0) | (stated > limits_xyxy)).any(axis=1)
-    for what, where in (
-        ("boxes over the edge of the image, clipped to it", clipped),
-        ("boxes without area, left out of training", ~has_area),
-        ("boxes outside of their image, left out of training", has_area & ~usable),
+    for kind, what, where in (
+        ("box-over-edge", "boxes over the edge of the image, clipped to it", clipped),
+        ("box-without-area", "boxes without area, left out of training", ~has_area),
+        ("box-outside-image", "boxes outside of their image, left out of training", has_area & ~usable),
     ):
-        findings.oddity(what, where.sum(), (f"annotation {annotation}" for annotation in annotation_ids[where]))
+        findings.repaired(kind, what, where.sum(), map(_at, annotation_ids[where]))
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(truth.image_rows[rows], kind="stable")]
     return boxes[rows], rows
@@ -160,16 +172,24 @@ def _repair(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) 
 
 def _note_oddities(truth: GroundTruth, annotation_ids: np.ndarray, file_names: list[str], findings: Findings) -> None:
     copies = _copies(np.column_stack((truth.image_rows, truth.labels, truth.boxes_xywh)))
-    findings.oddity("exact copies of a box", len(copies), (f"annotation {annotation_ids[row]}" for row in copies))
-    findings.oddity("crowd boxes, neither object nor background in training", truth.crowd.sum(), ())
+    findings.notice("box-copy", "exact copies of a box", len(copies), map(_at, annotation_ids[copies]))
+    crowd = annotation_ids[truth.crowd]
+    findings.notice("box-crowd", "crowd boxes, neither object nor background in training", len(crowd), map(_at, crowd))
     empty = np.flatnonzero(np.bincount(truth.image_rows, minlength=len(truth.image_ids)) == 0)
-    findings.oddity("images without boxes, used as background", len(empty), (file_names[row] for row in empty))
+    places = (Place(file_names[row], file_names[row], int(truth.image_ids[row])) for row in empty)
+    findings.notice("image-without-boxes", "images without boxes, used as background", len(empty), places)
     unused = np.flatnonzero(np.bincount(truth.labels, minlength=len(truth.class_names)) == 0)
-    findings.oddity("classes without boxes", len(unused), (truth.class_names[label] for label in unused))
-    names, counts = np.unique(truth.class_names, return_counts=True)
-    findings.oddity("class names that several categories have", (counts > 1).sum(), map(str, names[counts > 1]))
+    unused_names = (Place(truth.class_names[label]) for label in unused)
+    findings.notice("class-without-boxes", "classes without boxes", len(unused), unused_names)
+    names = _repeated(truth.class_names)
+    findings.notice("class-name-repeated", "class names that several categories have", len(names), map(Place, names))
     zero = (annotation_ids == 0).sum()
-    findings.oddity("annotation id 0, whose match pycocotools would not count and detkit does", zero, ())
+    what = "annotation id 0, whose match pycocotools would not count and detkit does"
+    findings.notice("annotation-id-0", what, zero, ())
+
+
+def _at(annotation_id: int, text: str = "") -> Place:
+    return Place(f"annotation {annotation_id}{text}", annotation_id=int(annotation_id))
 
 
 def _copies(rows: np.ndarray) -> np.ndarray:
@@ -185,7 +205,7 @@ def _report(truth: GroundTruth, annotations: Path, headers_read: str, findings: 
     shown = ", ".join(f"{truth.class_names[label]} {per_class[label]:,}" for label in largest)
     more = ", ..." if len(per_class) > _CLASSES_NAMED else ""
     counts = f"{len(truth.image_ids):,} images, {len(truth.labels):,} boxes, {len(per_class):,} classes"
-    return Report(f"{annotations}: {counts} ({shown}{more}); {headers_read}", tuple(findings.oddities))
+    return Report(f"{annotations}: {counts} ({shown}{more}); {headers_read}", tuple(findings.found))
 
 
 def _fingerprint(truth: GroundTruth, file_names: list[str]) -> str:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detkit.data.findings import Findings
-from detkit.errors import DataError
+from detkit.data.findings import Findings, Place
 
 _MISSING = object()
-_RULE = "it must be an object with images, annotations and categories"
+_RULE = "make it an object with images, annotations and categories, as COCO's own are"
+_NO_COCO = "not a COCO annotation file"
+_AGAIN = "write the file again, or copy it again"
 _TOO_LARGE = 1e9  # px: also refuses NaN and Infinity, which no comparison holds
 
 
@@ -32,14 +33,17 @@ class CocoColumns(NamedTuple):
     class_names: tuple[str, ...]  # in the order of category_ids
 
 
-def read_columns(file: Path) -> CocoColumns:
+def read_columns(file: Path, findings: Findings) -> CocoColumns:
     """Read the file once; the parsed JSON is let go.
+
+    Args:
+        file: COCO annotation file.
+        findings: takes what is wrong with its values.
 
     Raises:
         DataError: one for all values of a wrong type, or if the file is no COCO annotation file.
     """
-    document = _read_json(file)
-    findings = Findings(file)
+    document = _read_json(file, findings)
     images = _Table(document, "images", "image", findings)
     boxes = _Table(document, "annotations", "annotation", findings)
     categories = _Table(document, "categories", "category", findings)
@@ -64,7 +68,7 @@ def read_columns(file: Path) -> CocoColumns:
         category_ids=categories.ids[order],
         class_names=tuple(names[row] for row in order),
     )
-    findings.raise_faults()
+    findings.raise_errors()
     return columns
 
 
@@ -85,7 +89,7 @@ class _Table:
         self.findings = findings
         self.ids = np.zeros(0, dtype=np.int64)
         if not isinstance(self.records, list) or not all(isinstance(record, dict) for record in self.records):
-            raise DataError(f"{findings.file}: {key!r} must be a list of objects, as in COCO's annotation files")
+            findings.fail("not-coco", _NO_COCO, f"{key!r} must be a list of objects", _RULE)
         self.ids = np.array(self.column("id", _is_integer, "a whole number", fill=0), dtype=np.int64)
 
     def column(
@@ -94,32 +98,39 @@ class _Table:
         """Values of one key; wrong ones are replaced by ``fill``, for a fault will end the run."""
         values = [record.get(key, default) for record in self.records]
         wrong = [row for row, value in enumerate(values) if not is_right(value)]
-        places = (f"{self._name(row)} has {_show(values[row])}" for row in wrong)
-        self.findings.fault(f"{self.key} whose {key} is not {rule}", len(wrong), places, "correct or remove them")
+        places = (self._place(row, values[row]) for row in wrong)
+        what = f"{self.key} whose {key} is not {rule}"
+        self.findings.error(
+            f"{self.record}-{key.replace('_', '-')}-wrong", what, len(wrong), places, "correct or remove them"
+        )
         for row in wrong:
             values[row] = fill
         return values
 
-    def _name(self, row: int) -> str:
-        return f"{self.record} {self.ids[row]}" if len(self.ids) else f"{self.key}[{row}]"
+    def _place(self, row: int, value: Any) -> Place:
+        if not len(self.ids):
+            return Place(f"{self.key}[{row}] has {_show(value)}")
+        number = int(self.ids[row])
+        image_id, annotation_id = (number if self.record == record else None for record in ("image", "annotation"))
+        return Place(f"{self.record} {number} has {_show(value)}", image_id=image_id, annotation_id=annotation_id)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
+    kind = "json-invalid"
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        document = json.loads(text)
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        findings.fail("annotations-unreadable", "annotation files that cannot be read", str(error.strerror), _AGAIN)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a JSON file: byte {error.start} is no UTF-8") from error
+        findings.fail(kind, "not a JSON file", f"byte {error.start} is no UTF-8", _AGAIN)
     except json.JSONDecodeError as error:
-        raise DataError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise DataError(f"{file}: not a COCO annotation file: its JSON is nested too deeply") from error
+        findings.fail(kind, "not valid JSON", f"line {error.lineno}, column {error.colno}: {error.msg}", _AGAIN)
+    except RecursionError:
+        findings.fail("not-coco", _NO_COCO, "its JSON is nested too deeply", _RULE)
     if not isinstance(document, dict):
-        raise DataError(f"{file}: not a COCO annotation file: it is a {type(document).__name__}; {_RULE}")
+        findings.fail("not-coco", _NO_COCO, f"it is a {type(document).__name__}", _RULE)
     if missing := [key for key in ("images", "annotations", "categories") if key not in document]:
-        raise DataError(f"{file}: not a COCO annotation file: it lacks {', '.join(missing)}; {_RULE}")
+        findings.fail("not-coco", _NO_COCO, f"it lacks {', '.join(missing)}", _RULE)
     return document
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from detkit.data.coco import CocoIndex
-from detkit.data.findings import Findings, Report
+from detkit.data.findings import Findings, Place, Report
 from detkit.data.regions import RegionIndex, describe_counts
 from detkit.errors import DataError
 
@@ -33,18 +33,20 @@ def crop_regions(index: CocoIndex, annotations: Path, margin: float = 0.1, min_b
         )
     labels = index.labels[keep]
     findings = Findings(annotations)
-    findings.oddity("crowd boxes, of which no crop is made", index.crowd.sum(), ())
-    findings.oddity(
+    findings.notice("crop-crowd", "crowd boxes, of which no crop is made", index.crowd.sum(), ())
+    findings.notice(
+        "crop-too-small",
         f"boxes narrower or lower than {min_box_px:g} px, of which no crop is made",
         small.sum(),
         (
-            f"{index.path(image_rows[row]).name} {sides[row, 0]:.0f} x {sides[row, 1]:.0f}"
+            Place(f"{index.path(image_rows[row]).name} {sides[row, 0]:.0f} x {sides[row, 1]:.0f}")
             for row in np.flatnonzero(small)
         ),
     )
     counts = np.bincount(labels, minlength=len(index.class_names))
     lost = np.setdiff1d(index.labels, labels)
-    findings.oddity("classes whose boxes are all left out", len(lost), (index.class_names[label] for label in lost))
+    lost_names = (Place(index.class_names[label]) for label in lost)
+    findings.notice("crop-lost-class", "classes whose boxes are all left out", len(lost), lost_names)
     described = describe_counts(counts, index.class_names)
     return RegionIndex(
         folder=index.folder,
@@ -58,7 +60,7 @@ def crop_regions(index: CocoIndex, annotations: Path, margin: float = 0.1, min_b
         class_names=index.class_names,
         category_ids=index.category_ids,
         fingerprint=index.fingerprint,
-        report=Report(f"{len(labels):,} crops of {described}", tuple(findings.oddities)),
+        report=Report(f"{len(labels):,} crops of {described}", tuple(findings.found)),
     )
 
 

@@ -1,54 +1,82 @@
-"""What was found in a data set: faults, which end the run together, and oddities, which are told."""
+"""What was found in a data set: errors, which end a run; repairs, which are counted; notices, which are told.
 
-from collections.abc import Iterable
+Every check gathers into ``Findings``; the console, the JSON and the HTML report read the same ``Finding``.
+"""
+
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from detkit.errors import DataError
 
-FAULTS_NAMED = 10
-ODDITIES_NAMED = 5
+Level = Literal["error", "repaired", "notice"]
+
+PLACES_KEPT = 10_000  # of each finding; those beyond are counted
+_SHOWN = {"error": 10, "repaired": 5, "notice": 5}  # of them on the console
 
 
-class Fault(NamedTuple):
-    """One kind of fault: how many there are, the first of them by name, and what mends them."""
+class Place(NamedTuple):
+    """Where a finding is: in words, and by the file and the ids that the words speak of."""
 
-    what: str
-    number: int
-    places: tuple[str, ...]
-    remedy: str
-
-    def __str__(self) -> str:
-        more = (f"and {self.number - len(self.places):,} more",) if self.number > len(self.places) else ()
-        return "\n    ".join([f"{self.what}: {self.number:,}; {self.remedy}", *self.places, *more])
-
-
-class Oddity(NamedTuple):
-    """One kind of oddity, which is no fault: how many there are, and the first of them by name."""
-
-    what: str
-    number: int
-    places: tuple[str, ...]
+    text: str
+    file: str | None = None  # of an image: its name in the annotations
+    image_id: int | None = None
+    annotation_id: int | None = None
 
     def __str__(self) -> str:
-        more = f", and {self.number - len(self.places):,} more" if self.number > len(self.places) else ""
-        where = f" ({', '.join(self.places)}{more})" if self.places else ""
-        return f"{self.what}: {self.number:,}{where}"
+        return self.text
+
+
+class Finding(NamedTuple):
+    """One kind of finding: how many there are, where, and what mends them."""
+
+    kind: str  # a slug for programs, e.g. "box-outside-image"
+    level: Level
+    what: str
+    number: int
+    places: tuple[Place, ...]  # the first PLACES_KEPT
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        shown = [place.text for place in self.places[: _SHOWN[self.level]]]
+        more = [f"and {self.number - len(shown):,} more"] if shown and self.number > len(shown) else []
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        if self.level == "error":
+            return "\n    ".join([f"{self.what}: {self.number:,}{remedy}", *shown, *more])
+        where = f" ({', '.join(shown + more)})" if shown else ""
+        return f"{self.what}: {self.number:,}{where}{remedy}"
 
 
 class Report(NamedTuple):
-    """What a split holds and what is odd in it: ``print`` it once."""
+    """What a split holds and what was found in it: ``print`` it once."""
 
     summary: str
-    oddities: tuple[Oddity, ...]
+    findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
-        return "\n  ".join([self.summary, *map(str, self.oddities)])
+        return "\n  ".join([self.summary, *map(str, self.findings)])
+
+    def of_level(self, level: Level) -> list[Finding]:
+        """The findings of one level, in the order in which they were made."""
+        return [finding for finding in self.findings if finding.level == level]
+
+
+class UnusableDataError(DataError):
+    """Data with errors; ``findings`` holds these and all else that was found until then."""
+
+    def __init__(self, file: Path, findings: Sequence[Finding]) -> None:
+        super().__init__(file, findings)
+        self.file = file
+        self.findings = tuple(findings)
+
+    def __str__(self) -> str:
+        errors = [str(finding) for finding in self.findings if finding.level == "error"]
+        return "\n  ".join([f"{self.file} cannot be used:", *errors])
 
 
 class Findings:
-    """Gathers the findings of one annotation file.
+    """Gathers the findings of one annotation file, or of one folder of images.
 
     Args:
         file: named in the error.
@@ -56,24 +84,38 @@ class Findings:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.faults: list[Fault] = []
-        self.oddities: list[Oddity] = []
+        self.found: list[Finding] = []
 
-    def fault(self, what: str, number: int, places: Iterable[str], remedy: str) -> None:
-        """Note what must be mended; a number of 0 is no fault."""
-        if number:
-            self.faults.append(Fault(what, number, tuple(islice(places, FAULTS_NAMED)), remedy))
+    def error(self, kind: str, what: str, number: Any, places: Iterable[Place], remedy: str) -> None:
+        """Note what must be mended; a number of 0 is no error."""
+        self._add(Finding(kind, "error", what, int(number), (), remedy), places)
 
-    def oddity(self, what: str, number: int, places: Iterable[str]) -> None:
-        """Note what the user should know; a number of 0 is not odd."""
-        if number:
-            self.oddities.append(Oddity(what, number, tuple(islice(places, ODDITIES_NAMED))))
+    def repaired(self, kind: str, what: str, number: Any, places: Iterable[Place]) -> None:
+        """Note what was mended in memory; a number of 0 is none."""
+        self._add(Finding(kind, "repaired", what, int(number), ()), places)
 
-    def raise_faults(self) -> None:
-        """End here if there is any fault.
+    def notice(self, kind: str, what: str, number: Any, places: Iterable[Place], remedy: str = "") -> None:
+        """Note what the user should know; a number of 0 is nothing to know."""
+        self._add(Finding(kind, "notice", what, int(number), (), remedy), places)
+
+    def raise_errors(self) -> None:
+        """End here if there is any error.
 
         Raises:
-            DataError: one for all faults.
+            UnusableDataError: one for all errors.
         """
-        if self.faults:
-            raise DataError("\n  ".join([f"{self.file} cannot be used:", *map(str, self.faults)]))
+        if any(finding.level == "error" for finding in self.found):
+            raise UnusableDataError(self.file, self.found)
+
+    def fail(self, kind: str, what: str, place: str, remedy: str) -> NoReturn:
+        """Note an error after which nothing more can be read, and end here.
+
+        Raises:
+            UnusableDataError: one for all errors.
+        """
+        self.error(kind, what, 1, (Place(place),), remedy)
+        raise UnusableDataError(self.file, self.found)
+
+    def _add(self, finding: Finding, places: Iterable[Place]) -> None:
+        if finding.number:
+            self.found.append(finding._replace(places=tuple(islice(places, PLACES_KEPT))))

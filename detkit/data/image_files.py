@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.findings import Findings
+from detkit.data.findings import Findings, Place
 from detkit.data.image_header import ImageHeader, read_header
 from detkit.errors import DataError
 
 MAX_HEADERS = 20_000  # some seconds; of larger splits a sample is read
-_ODDITIES = {
-    "grayscale images, read as RGB": lambda header: header.mode in ("L", "LA", "1", "I;16"),
-    "CMYK images, converted without a profile": lambda header: header.mode == "CMYK",
-    "16-bit images, scaled to 8 bits": lambda header: header.bits == 16,
-    "images that EXIF turns, read upright": lambda header: header.orientation != 1,
-    "images with transparency, read over grey": lambda header: header.alpha,
-    "animated images, of which the first picture is read": lambda header: header.animated,
+_NOTICES = {  # kind: (what, whether it is)
+    "image-grayscale": ("grayscale images, read as RGB", lambda header: header.mode in ("L", "LA", "1", "I;16")),
+    "image-cmyk": ("CMYK images, converted without a profile", lambda header: header.mode == "CMYK"),
+    "image-16-bit": ("16-bit images, scaled to 8 bits", lambda header: header.bits == 16),
+    "image-turned": ("images that EXIF turns, read upright", lambda header: header.orientation != 1),
+    "image-transparent": ("images with transparency, read over grey", lambda header: header.alpha),
+    "image-animated": ("animated images, of which the first picture is read", lambda header: header.animated),
 }
 
 
@@ -30,25 +30,27 @@ def check_image_files(
     Args:
         folder: that the names are relative to.
         names: of the images.
-        image_ids: (images,) named in faults.
+        image_ids: (images,) named in findings.
         sizes_hw: (images, 2) what the annotation file says.
-        findings: takes the faults and oddities.
+        findings: takes what is wrong, and what is odd.
 
     Returns:
         How many headers were read, in words.
     """
     unsafe = {row for row, name in enumerate(names) if _leaves(name)}
-    findings.fault(
+    findings.error(
+        "image-name-unsafe",
         "images whose file_name is not a path inside of the image folder",
         len(unsafe),
-        (f"image {image_ids[row]}: {names[row]!r}" for row in sorted(unsafe)),
+        (_place(names[row], image_ids[row], repr(names[row])) for row in sorted(unsafe)),
         "use paths relative to the folder, without '..'",
     )
     absent = _find_absent(folder, {row: name for row, name in enumerate(names) if row not in unsafe})
-    findings.fault(
+    findings.error(
+        "image-missing",
         f"image files that are not in {folder}",
         len(absent),
-        (f"image {image_ids[row]}: {names[row]}" for row in sorted(absent)),
+        (_place(names[row], image_ids[row], names[row]) for row in sorted(absent)),
         "copy them there, or remove their images from the annotation file",
     )
     present = np.array([row for row in range(len(names)) if row not in absent and row not in unsafe], dtype=np.int64)
@@ -115,32 +117,39 @@ def _check_headers(
     findings: Findings,
 ) -> None:
     broken, other, unturned = [], [], []
-    odd: dict[str, list[str]] = {what: [] for what in _ODDITIES}
+    odd: dict[str, list[Place]] = {kind: [] for kind in _NOTICES}
     for row, header in headers.items():
-        name = f"image {image_ids[row]}"
+        name, image_id = names[row], image_ids[row]
         if isinstance(header, DataError):
-            broken.append(f"{name}: {header}")
+            broken.append(_place(name, image_id, str(header)))
             continue
         stated = (int(sizes_hw[row, 0]), int(sizes_hw[row, 1]))
         if stated != (header.height, header.width):
             turned = header.orientation >= 5 and stated == (header.width, header.height)
-            sizes = f"{names[row]} is {header.width} x {header.height}, not {stated[1]} x {stated[0]}"
-            (unturned if turned else other).append(f"{name}: {sizes}")
-        for what, is_odd in _ODDITIES.items():
+            sizes = f"{name} is {header.width} x {header.height}, not {stated[1]} x {stated[0]}"
+            (unturned if turned else other).append(_place(name, image_id, sizes))
+        for kind, (_, is_odd) in _NOTICES.items():
             if is_odd(header):
-                odd[what].append(names[row])
-    findings.fault("image files that cannot be read", len(broken), broken, "replace them, or remove their images")
-    findings.fault(
-        "images of another size than the annotations say",
-        len(other),
-        other,
-        "their boxes would not fit: correct width and height, or the files",
-    )
-    findings.fault(
-        "images whose width and height ignore that EXIF turns the picture",
-        len(unturned),
-        unturned,
-        "their boxes would not fit: annotate the upright picture, or remove the EXIF orientation from the files",
-    )
-    for what, odd_names in odd.items():
-        findings.oddity(what, len(odd_names), odd_names)
+                odd[kind].append(Place(name, name, int(image_id)))
+    for kind, what, places, remedy in (
+        ("image-unreadable", "image files that cannot be read", broken, "replace them, or remove their images"),
+        (
+            "image-size",
+            "images of another size than the annotations say",
+            other,
+            "their boxes would not fit: correct width and height, or the files",
+        ),
+        (
+            "image-exif-ignored",
+            "images whose width and height ignore that EXIF turns the picture",
+            unturned,
+            "their boxes would not fit: annotate the upright picture, or remove the EXIF orientation from the files",
+        ),
+    ):
+        findings.error(kind, what, len(places), places, remedy)
+    for kind, (what, _) in _NOTICES.items():
+        findings.notice(kind, what, len(odd[kind]), odd[kind])
+
+
+def _place(name: str, image_id: int, text: str) -> Place:
+    return Place(f"image {image_id}: {text}", name, int(image_id))

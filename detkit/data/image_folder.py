@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.findings import Findings, Report
+from detkit.data.findings import Findings, Place, Report
 from detkit.data.image_files import MAX_HEADERS, check_image_files
 from detkit.data.image_header import read_header
 from detkit.data.regions import RegionIndex, describe_counts
@@ -69,7 +69,7 @@ def read_folder(folder: Path) -> RegionIndex:
         raise DataError(f"{folder}: there are no class folders in it; an image folder holds {_EXPECTED}")
     findings = Findings(folder)
     beside = sorted(name for name, is_folder in _entries(folder) if not is_folder)
-    findings.oddity("files beside the class folders, not read", len(beside), beside)
+    findings.notice("file-beside-classes", "files beside the class folders, not read", len(beside), map(Place, beside))
     names, labels, deeper = [], [], []
     for label, class_name in enumerate(class_names):
         for name, is_folder in sorted(_entries(folder / class_name)):
@@ -79,15 +79,16 @@ def read_folder(folder: Path) -> RegionIndex:
                 names.append(f"{class_name}/{name}")
                 labels.append(label)
     remedy = "move their images up, into the folder of the class"
-    findings.fault("folders inside of a class folder", len(deeper), deeper, remedy)
+    findings.error("folder-in-class", "folders inside of a class folder", len(deeper), map(Place, deeper), remedy)
     counts = np.bincount(np.array(labels, np.int64), minlength=len(class_names))
     empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
+    kind, what, places = "class-without-images", "class folders without images", map(Place, empty)
     if names:
-        findings.oddity("class folders without images", len(empty), empty)
+        findings.notice(kind, what, len(empty), places)
     else:
-        findings.fault("class folders without images, which are all", len(empty), empty, "put images into them")
+        findings.error(kind, f"{what}, which are all", len(empty), places, "put images into them")
     sizes_hw, headers_read = _check_files(folder, names, findings)
-    findings.raise_faults()
+    findings.raise_errors()
     encoded = [os.fsencode(name) for name in names]
     described = describe_counts(counts, tuple(class_names))
     return RegionIndex(
@@ -102,7 +103,7 @@ def read_folder(folder: Path) -> RegionIndex:
         class_names=tuple(class_names),
         category_ids=np.arange(len(class_names)),
         fingerprint=hashlib.sha256(b"\0".join([*map(os.fsencode, class_names), b"", *encoded])).hexdigest(),
-        report=Report(f"{folder}: {len(names):,} images, {described}; {headers_read}", tuple(findings.oddities)),
+        report=Report(f"{folder}: {len(names):,} images, {described}; {headers_read}", tuple(findings.found)),
     )
 
 

@@ -127,7 +127,9 @@ def test_agrees_with_pycocotools(shared_data: Path, split: str) -> None:
         (
             "coco_mini/val",
             [
-                "crowd boxes, neither object nor background in training: 6",
+                "crowd boxes, neither object nor background in training: 6 (annotation 900100005001, "
+                "annotation 900100184324, annotation 900100520707, annotation 904600166918, annotation 908400255165, "
+                "and 1 more)",
                 "images without boxes, used as background: 2 (000000058636.jpg, 000000226111.jpg)",
                 "classes without boxes: 25 (parking meter, bench, sheep, bear, zebra, and 20 more)",
             ],
@@ -138,7 +140,7 @@ def test_reports_of_real_sets(shared_data: Path, split: str, oddities: list[str]
     """What their READMEs say is odd, and nothing else."""
     folder, name = split.split("/")
     report = load_index(shared_data / folder / f"annotations/instances_{name}.json", shared_data / split).report
-    assert [str(oddity) for oddity in report.oddities] == oddities
+    assert [str(finding) for finding in report.findings] == oddities
 
 
 def test_report_of_odd_images(shared_data: Path) -> None:
@@ -184,7 +186,7 @@ def test_repairs_leave_the_ground_truth_alone(make: Callable[[Document], CocoInd
     index = make(content)
     assert index.boxes.tolist() == [[0, 70, 15, 80], [1, 2, 4, 6]]
     assert index.ground_truth().boxes_xywh.tolist() == boxes
-    assert [str(oddity) for oddity in index.report.oddities[:3]] == [
+    assert [str(finding) for finding in index.report.findings[:3]] == [
         "boxes over the edge of the image, clipped to it: 1 (annotation 1)",
         "boxes without area, left out of training: 2 (annotation 2, annotation 3)",
         "boxes outside of their image, left out of training: 2 (annotation 4, annotation 5)",
@@ -328,10 +330,13 @@ def test_a_folder_that_cannot_be_listed(make: Callable[[Document], CocoIndex]) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [\n  1,, 2]}', r"a\.json:2:5: not valid JSON: Expecting value"),
-        ("", r"a\.json:1:1: not valid JSON"),
-        ("[]", "not a COCO annotation file: it is a list"),
-        ("3", "not a COCO annotation file: it is a int"),
+        (
+            '{"images": [\n  1,, 2]}',
+            r"a\.json cannot be used:\n  not valid JSON: 1; write .*\n    line 2, column 5: Expecting value",
+        ),
+        ("", r"not valid JSON: 1; .*\n    line 1, column 1: "),
+        ("[]", r"not a COCO annotation file: 1; make it .*\n    it is a list"),
+        ("3", r"not a COCO annotation file: 1; .*\n    it is a int"),
         ("{}", "it lacks images, annotations, categories"),
         ('{"images": [], "categories": []}', "it lacks annotations"),
         ('{"images": {}, "annotations": [], "categories": []}', "'images' must be a list of objects"),
@@ -341,7 +346,7 @@ def test_a_folder_that_cannot_be_listed(make: Callable[[Document], CocoIndex]) -
             '{"images": [{"id": 1, "file_name": "a", "width": 1, "height": 1}], "annotations": [], "categories": []}',
             "it lists no categories",
         ),
-        ("[" * 100_000, "not a COCO annotation file: its JSON is nested too deeply"),
+        ("[" * 100_000, r"not a COCO annotation file: 1; .*\n    its JSON is nested too deeply"),
     ],
 )
 def test_files_that_are_no_coco(tmp_path: Path, text: str, message: str) -> None:
@@ -352,7 +357,7 @@ def test_files_that_are_no_coco(tmp_path: Path, text: str, message: str) -> None
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"\xff"')
-    with pytest.raises(DataError, match=r"a\.json: not a JSON file: byte 2 is no UTF-8"):
+    with pytest.raises(DataError, match=r"not a JSON file: 1; .*\n    byte 2 is no UTF-8"):
         load_index(tmp_path / "a.json", tmp_path)
-    with pytest.raises(DataError, match=r"b\.json: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"b\.json cannot be used:\n  .* cannot be read: 1; .*\n    No such file"):
         load_index(tmp_path / "b.json", tmp_path)
