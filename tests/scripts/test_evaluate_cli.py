@@ -1,9 +1,6 @@
 """scripts/evaluate.py: its numbers are pycocotools' of the file on disk, whatever the classes are called or ordered."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import DataError, RecipeError
 from scripts.evaluate import main
 from tests.metrics.coco_files import NAMES, pycocotools_says
+from tests.warm_scripts import Done, run_script
 
-ROOT = Path(__file__).parents[2]
 SIZES_HW = ((64, 96), (96, 64), (80, 80), (64, 64), (50, 100))
 CATEGORIES = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
 ARGUMENTS = ("data.num_workers=0", "data.batch_size=2", "trainer.accelerator=cpu")
@@ -173,14 +170,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "checkpoint=runs/" in capsys.readouterr().out
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+def call(*arguments: str) -> Done:
+    return run_script(["scripts/evaluate.py", *arguments])
 
 
 @pytest.mark.slow

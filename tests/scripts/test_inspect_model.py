@@ -1,8 +1,5 @@
 """scripts/inspect_model.py: recipes and trained detectors, from the command line to what is printed."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ from detkit import recipe
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DetkitError
 from scripts.inspect_model import main
+from tests.warm_scripts import Done, run_script
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("recipe=yolo_csp_n", "model.backbone.width_multiple=0.125", "data.image_hw=[64,64]")
 
 
@@ -134,14 +131,8 @@ def test_a_model_that_is_not_that_of_the_checkpoint(run: Path) -> None:
         main([f"checkpoint={run}", "model.backbone.width_multiple=0.25"])
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "inspect_model.py"), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+def call(*arguments: str) -> Done:
+    return run_script(["scripts/inspect_model.py", *arguments])
 
 
 def test_no_argument_lists_the_recipes() -> None:
