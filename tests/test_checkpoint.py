@@ -1,5 +1,6 @@
 """Checkpoints and detector files: what is written comes back, and whatever is broken is found and named."""
 
+import errno
 import hashlib
 import json
 import os
@@ -20,12 +21,14 @@ from detkit.checkpoint import (
     read_checkpoint,
     read_detector,
     read_mark,
+    readable,
     remove_checkpoint,
     remove_leftovers,
     write_checkpoint,
     write_detector,
 )
-from detkit.errors import CheckpointError
+from detkit.checkpoint.training import mark_text
+from detkit.errors import CheckpointError, StorageError
 
 
 def state(step: int) -> dict[str, Any]:
@@ -187,7 +190,8 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     torch.save({"x": Payload()}, path)
     mark = json.loads(path.with_suffix(".json").read_text())
     mark |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    path.with_suffix(".json").write_text(json.dumps(mark))
+    del mark["mark_sha256"]
+    path.with_suffix(".json").write_text(mark_text(mark))
     with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: is not plain data: UnpicklingError"):
         read_checkpoint(path)
     assert not (tmp_path / "hacked").exists()
@@ -204,7 +208,7 @@ def test_newer_format(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     mark = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps({**mark, "format": 9}))
-    with pytest.raises(CheckpointError, match="has format 9; this detkit reads format 1"):
+    with pytest.raises(CheckpointError, match="has format 9; this detkit reads formats 1 and 2"):
         read_checkpoint(path)
 
 
@@ -218,27 +222,99 @@ def test_what_is_not_there(tmp_path: Path, read: Any) -> None:
 
 def test_unwritable_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"file/step-00000001.ckpt: cannot be written: File exists"):
+    with pytest.raises(StorageError, match=r"file/step-00000001.ckpt: cannot be written: File exists"):
         write(tmp_path / "file", 1)
-    with pytest.raises(CheckpointError, match=r"file/d.safetensors: cannot be written"):
+    with pytest.raises(StorageError, match=r"file/d.safetensors: cannot be written: File exists"):
         write_detector(tmp_path / "file" / "d.safetensors", {}, {})
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1000, 1500])
 def test_full_disk_is_said_and_the_checkpoint_before_stays(tmp_path: Path, limit: int) -> None:
-    """A limit on the size of files stands for the full disk."""
+    """A limit on the size of files stands for the full disk; the same step, too, stays as it was."""
     write(tmp_path, 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    said = r"cannot be written: File too large; about 0.2 kB needed, \d+.\d .B free; raise the limit"
     try:
-        with pytest.raises(CheckpointError, match=r"step-00000002.ckpt: cannot be written: File too large"):
-            write(tmp_path, 2)
+        for step in (2, 1):
+            with pytest.raises(StorageError, match=rf"step-0000000{step}.ckpt: {said}"):
+                write(tmp_path, step)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     latest = latest_checkpoint(tmp_path)
     assert latest is not None and same(latest.path, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"No space left on device; about 0.2 kB needed, .* free; make room there"),
+        (errno.EDQUOT, r"Disk quota exceeded; about 0.2 kB needed, .* free; the quota is used up"),
+        (errno.EROFS, r"Read-only file system; the file system is mounted for reading only"),
+        (errno.EACCES, r"Permission denied; make the folder writable"),
+        (errno.EIO, r"Input/output error; the disk reports a fault"),
+    ],
+)
+def test_each_reason_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write(tmp_path, 1)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=f"step-00000001.ckpt: cannot be written: {said}") as raised:
+        write(tmp_path, 1)
+    assert raised.value.exit_code == 74 and same(checkpoint_path(tmp_path, 1), 1)
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0.0 kB"), (999_000, "999.0 kB"), (2.5e6, "2.5 MB"), (3e10, "30.0 GB")])
+def test_sizes_are_readable(size: int, text: str) -> None:
+    assert readable(size) == text
+
+
+def test_a_mark_of_format_1_is_read(tmp_path: Path) -> None:
+    """It has no digest of itself; one of format 2 must have it."""
+    path = write(tmp_path, 1)
+    fields = json.loads(path.with_suffix(".json").read_text())
+    del fields["mark_sha256"]
+    path.with_suffix(".json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=r"its mark step-00000001.json is damaged: its content does not fit"):
+        read_checkpoint(path)
+    path.with_suffix(".json").write_text(json.dumps(fields | {"format": 1}))
+    assert same(path, 1)
+
+
+def test_every_flipped_bit_of_a_mark_is_found(tmp_path: Path) -> None:
+    """Spaces and facts too."""
+    path = write(tmp_path, 1, score=0.25)
+    mark = path.with_suffix(".json")
+    for bit in range(0, mark.stat().st_size * 8, 19):
+        flip_bit(mark, bit)
+        with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: (its mark|no complete|has format)"):
+            read_mark(path)
+        flip_bit(mark, bit)
+    assert same(path, 1)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, " " * 2**21, "[]", "{}", "1", ""])
+def test_what_is_no_mark(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, 1)
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"its mark step-00000001.json is damaged"):
+        read_mark(path)
+
+
+def test_an_error_of_torch_that_is_not_the_disk_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        write(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_detector_comes_back(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The one writer and the one reader of training checkpoints and detector files."""
 
 from detkit.checkpoint.detector import read_detector, write_detector
+from detkit.checkpoint.file import free_bytes, readable, storing
 from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
 from detkit.checkpoint.training import (
     Mark,
@@ -19,6 +20,7 @@ __all__ = [
     "DETECTOR_FILE",
     "Mark",
     "checkpoint_path",
+    "free_bytes",
     "is_own",
     "latest_checkpoint",
     "marks_in",
@@ -26,9 +28,11 @@ __all__ = [
     "read_detector",
     "read_mark",
     "read_trained",
+    "readable",
     "remove_checkpoint",
     "remove_leftovers",
     "remove_mark",
+    "storing",
     "write_checkpoint",
     "write_detector",
 ]

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, replace
+from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, make_folder, replace, storing
 from detkit.errors import CheckpointError
 
 
@@ -24,7 +24,8 @@ def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[
         metadata: plain JSON values.
 
     Raises:
-        CheckpointError: if a value is no plain JSON, or the file cannot be written.
+        CheckpointError: if a value is no plain JSON.
+        StorageError: if the file cannot be written; the one before stays.
     """
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
     try:
@@ -33,11 +34,9 @@ def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[
         raise CheckpointError(f"{path}: the metadata must be plain JSON values: {error}") from error
     texts[DIGEST] = _digest_of_detector(tensors, texts)
     content = safetensors.torch.save(tensors, texts)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storing(path, needed=len(content)):
+        make_folder(path.parent)
         replace(path, lambda file: file.write(content))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

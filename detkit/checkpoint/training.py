@@ -1,14 +1,15 @@
 """Training checkpoints: all that a run goes on from.
 
-Note [commit mark]: a training checkpoint is two files, ``step-N.ckpt`` and ``step-N.json``. Each is
-written to a temporary file in the same folder, synced, and moved over its name; the mark comes last
-and holds the SHA-256 of the first. A checkpoint without a mark that fits it does not exist, so
-there is no moment at which a kill or a full disk leaves half of one.
+Note [commit mark]: a training checkpoint is two files, ``step-N.ckpt`` and ``step-N.json``. Both are
+written to temporary files in the same folder and synced before either is moved over its name; the
+mark is moved last and holds the SHA-256 of the first, and of itself. A checkpoint without a mark
+that fits it does not exist, so there is no moment at which a kill or a full disk leaves half of one,
+and nothing that was there before is touched until all bytes of the new one are on disk.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -16,10 +17,23 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, replace, sync_folder
+from detkit.checkpoint.file import (
+    DIGEST,
+    UNREADABLE,
+    Hashing,
+    beside,
+    first_line,
+    local,
+    make_folder,
+    move,
+    storing,
+    sync_folder,
+)
 from detkit.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2  # 1: the mark has no digest of itself
+MARK_DIGEST = "mark_sha256"
+MAX_MARK_BYTES = 2**20
 PLAIN = (str, int, float, bool, type(None), Tensor)
 
 
@@ -54,20 +68,24 @@ def write_checkpoint(
         facts: plain JSON for the mark.
 
     Raises:
-        CheckpointError: if the state holds anything that could not be read back, or cannot be written.
+        CheckpointError: if the state holds anything that could not be read back.
+        StorageError: if it cannot be written; what was there before still is.
     """
     _refuse_what_is_not_plain(state, "")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_mark(path)  # of an older file with the same name
-        digest = hashlib.sha256()
-        size = replace(path, lambda file: torch.save(state, _Hashing(file, digest)))  # type: ignore[arg-type]
-        mark = {"format": FORMAT, "step": step, "epoch": epoch, "score": score, "size": size}
-        text = json.dumps({**mark, DIGEST: digest.hexdigest(), "facts": facts}, indent=1)
-        replace(mark_path(path), lambda file: file.write(text.encode()))
-    except (OSError, RuntimeError) as error:
-        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch says only that it failed
-        raise CheckpointError(f"{path}: cannot be written: {getattr(cause, 'strerror', None) or error}") from error
+    fields: dict[str, Any] = {"format": FORMAT, "step": step, "epoch": epoch, "score": score}
+
+    def write_data(file: BinaryIO) -> None:
+        fields.update(_save(state, file))
+
+    def write_mark(file: BinaryIO) -> None:
+        file.write(mark_text({**fields, "facts": facts}).encode())
+
+    with storing(path, needed=sum(tensor.nbytes for tensor in _tensors(state))):
+        make_folder(path.parent)
+        with beside(path, write_data) as data, beside(mark_path(path), write_mark) as mark:
+            remove_mark(path)  # of an older file with the same name
+            move(data, path)
+            move(mark, mark_path(path))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -101,7 +119,8 @@ def read_mark(path: Path) -> Mark:
     """
     try:
         size = path.stat().st_size
-        text = mark_path(path).read_text()
+        with mark_path(path).open("rb") as file:
+            text = file.read(MAX_MARK_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         name = path.name if not path.exists() else f"its mark {mark_path(path).name}"
         raise CheckpointError(f"{path}: no complete checkpoint: cannot read {name}") from error
@@ -110,10 +129,9 @@ def read_mark(path: Path) -> Mark:
         score = None if fields["score"] is None else float(fields["score"])
         numbers = int(fields["step"]), int(fields["epoch"]), score
         mark = Mark(path, *numbers, str(fields[DIGEST]), int(fields["size"]), dict(fields["facts"]))
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(f"{path}: its mark {mark_path(path).name} is damaged: {first_line(error)}") from error
-    if fields.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: has format {fields.get('format')}; this detkit reads format {FORMAT}")
+    _check_mark(path, fields, text)
     if size != mark.size:
         raise CheckpointError(f"{path}: has {size} bytes; {mark.size} were written")
     return mark
@@ -132,11 +150,7 @@ def marks_in(folder: Path) -> list[Mark]:
 
 def latest_checkpoint(folder: Path) -> Mark | None:
     """The checkpoint with the highest step whose every byte is as it was written."""
-    for mark in reversed(marks_in(folder)):
-        with mark.path.open("rb") as file:
-            if _digest(file) == mark.sha256:
-                return mark
-    return None
+    return next((mark for mark in reversed(marks_in(folder)) if _is_whole(mark)), None)
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -157,24 +171,48 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class _Hashing:
-    """A file that hashes what is written to it."""
-
-    def __init__(self, file: BinaryIO, digest: Any) -> None:
-        self.file = file
-        self.digest = digest
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def mark_path(path: Path) -> Path:
     """Where the mark of a checkpoint lies."""
     return path.with_suffix(".json")
+
+
+def mark_text(fields: dict[str, Any]) -> str:
+    """A mark as it lies on disk, with a digest of itself in it: one text for the same fields, to the last space."""
+    own = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+    return json.dumps({**fields, MARK_DIGEST: own}, indent=1)
+
+
+def _check_mark(path: Path, fields: dict[str, Any], text: str) -> None:
+    if fields.get("format") not in (1, FORMAT):
+        raise CheckpointError(f"{path}: has format {fields.get('format')}; this detkit reads formats 1 and {FORMAT}")
+    own = fields.pop(MARK_DIGEST, None)
+    if own is None and fields["format"] == 1:
+        return
+    if text != mark_text(fields):
+        raise CheckpointError(
+            f"{path}: its mark {mark_path(path).name} is damaged: its content does not fit the SHA-256 inside"
+        )
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
+    """Write the state; returns size and digest."""
+    hashing = Hashing(file)
+    try:
+        torch.save(state, hashing)  # type: ignore[arg-type]
+    except RuntimeError:
+        if hashing.failure is None:
+            raise
+    if hashing.failure is not None:
+        raise hashing.failure
+    return {"size": hashing.size, DIGEST: hashing.digest}
+
+
+def _is_whole(mark: Mark) -> bool:
+    try:
+        with mark.path.open("rb") as file:
+            return _digest(file) == mark.sha256
+    except OSError:
+        return False
 
 
 def _digest(file: BufferedReader) -> str:
@@ -193,3 +231,14 @@ def _refuse_what_is_not_plain(value: Any, place: str) -> None:
         raise CheckpointError(
             f"a checkpoint holds plain values and tensors only; state{place} is a {type(value).__qualname__}"
         )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
