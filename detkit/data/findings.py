@@ -3,7 +3,7 @@
 Every check gathers into ``Findings``; the console, the JSON and the HTML report read the same ``Finding``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -85,6 +85,7 @@ class Findings:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.found: list[Finding] = []
+        self.locate: Callable[[int], str] | None = None  # line or object of an annotation id that the reader gave
 
     def error(self, kind: str, what: str, number: Any, places: Iterable[Place], remedy: str) -> None:
         """Note what must be mended; a number of 0 is no error."""
@@ -118,4 +119,9 @@ class Findings:
 
     def _add(self, finding: Finding, places: Iterable[Place]) -> None:
         if finding.number:
-            self.found.append(finding._replace(places=tuple(islice(places, PLACES_KEPT))))
+            self.found.append(finding._replace(places=tuple(map(self._located, islice(places, PLACES_KEPT)))))
+
+    def _located(self, place: Place) -> Place:
+        if self.locate is None or place.annotation_id is None:
+            return place
+        return place._replace(text=f"{place.text} ({self.locate(place.annotation_id)})")

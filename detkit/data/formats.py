@@ -1,0 +1,39 @@
+"""Which format a split is in: COCO JSON, YOLO-txt or Pascal VOC. All become the same columns."""
+
+from pathlib import Path
+
+from detkit.data import coco_document
+from detkit.data.coco_document import CocoColumns
+from detkit.data.findings import Findings, UnusableDataError
+from detkit.data.label_files import list_files
+from detkit.data.voc import is_voc_list, read_voc
+from detkit.data.yolo_txt import is_yaml_split, read_yolo
+from detkit.errors import DataError
+
+
+def read_columns(annotations: Path, images: Path, findings: Findings) -> CocoColumns:
+    """The tables of a split, every value of the right type.
+
+    Args:
+        annotations: a COCO annotation file; for YOLO a folder of .txt or ``data.yaml/train``; for VOC a folder of
+            .xml or ``ImageSets/Main/train.txt``.
+        images: the folder that names of images are relative to.
+        findings: takes what is wrong or odd.
+
+    Raises:
+        DataError: one for all errors, or if it is in none of these formats.
+    """
+    try:
+        if is_yaml_split(annotations):
+            return read_yolo(annotations, images, findings)
+        if is_voc_list(annotations):
+            return read_voc(annotations, images, findings)
+        if annotations.is_dir():
+            read_folder = read_voc if list_files(annotations, (".xml",)) else read_yolo
+            return read_folder(annotations, images, findings)
+    except UnusableDataError:
+        raise
+    except DataError as error:
+        what = "labels or folders that cannot be read"
+        findings.fail("labels-unreadable", what, str(error), "mend what is named and start again")
+    return coco_document.read_columns(annotations, findings)
