@@ -5,17 +5,17 @@ arrays, because forked workers share them without a copy, however many images th
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detkit.data.coco_document import CocoColumns, read_columns
+from detkit.data.check_boxes import at, check_form, note_boxes, repeated
+from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Place, Report
-from detkit.data.image_files import check_image_files
+from detkit.data.formats import read_columns
+from detkit.data.image_files import bounds_of, check_image_files
 from detkit.types import GroundTruth
 
 _CLASSES_NAMED = 10
@@ -39,6 +39,7 @@ class CocoIndex:
     name_bytes: bytes  # all file names, one after the other
     name_offsets: np.ndarray  # (I + 1,) int64
     truth: GroundTruth
+    annotation_ids: np.ndarray  # (boxes of the truth,) int64 the file's own, for reports
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -57,31 +58,38 @@ class CocoIndex:
         return self.truth
 
 
-def load_index(annotations: Path, images: Path) -> CocoIndex:
+def load_index(
+    annotations: Path, images: Path, root: str | Path | None = None, *, follow_links: bool = False
+) -> CocoIndex:
     """Read, check and repair one split. The user's files are not changed.
 
     Boxes over the edge are clipped; boxes without area and boxes outside of the image are left out
     of training. Each repair is counted in the report, and none of them touches the ground truth.
 
     Args:
-        annotations: COCO annotation file.
+        annotations: of any format that ``read_columns`` knows, e.g. a COCO annotation file.
         images: folder that its file names are relative to.
+        root: of the data set, which no image may lie outside of; None: the folder of images.
+        follow_links: whether symbolic links may lead out of there.
 
     Raises:
         DataError: one for all faults of the file and the images, named and counted.
     """
     findings = Findings(annotations)
-    columns = read_columns(annotations, findings)
+    columns = read_columns(annotations, images, findings)
     for kind, ids in (("images", columns.image_ids), ("categories", columns.category_ids)):
         if not len(ids):
             remedy = "there is nothing to learn or to evaluate: add them"
             findings.fail(f"no-{kind}", f"files without {kind}", f"it lists no {kind}", remedy)
     _check_relations(columns, findings)
-    headers_read = check_image_files(images, columns.file_names, columns.image_ids, columns.sizes_hw, findings)
+    bounds = None if follow_links else bounds_of(images, root)
+    headers_read = check_image_files(images, columns.file_names, columns.image_ids, columns.sizes_hw, findings, bounds)
     findings.raise_errors()
     truth = _ground_truth(columns)
+    check_form(truth, columns.annotation_ids, findings)
+    findings.raise_errors()
     boxes, rows = _repair(truth, columns.annotation_ids, findings)
-    _note_oddities(truth, columns.annotation_ids, columns.file_names, findings)
+    note_boxes(truth, columns.annotation_ids, columns.file_names, findings)
     encoded = [name.encode() for name in columns.file_names]
     counts = np.bincount(truth.image_rows[rows], minlength=len(truth.image_ids))
     return CocoIndex(
@@ -99,6 +107,7 @@ def load_index(annotations: Path, images: Path) -> CocoIndex:
         name_bytes=b"".join(encoded),
         name_offsets=_frozen(_offsets(np.array([len(name) for name in encoded], dtype=np.int64))),
         truth=truth,
+        annotation_ids=_frozen(columns.annotation_ids),
     )
 
 
@@ -109,9 +118,9 @@ def _check_relations(columns: CocoColumns, findings: Findings) -> None:
         ("category-id-repeated", "ids that several categories have", columns.category_ids.tolist()),
         ("image-name-repeated", "file names that several images have", columns.file_names),
     ):
-        repeated = _repeated(values)
-        places = (_repeated_place(kind, value) for value in repeated)
-        findings.error(kind, what, len(repeated), places, "each must stand once: renumber, rename or merge them")
+        several = repeated(values)
+        places = (_repeated_place(kind, value) for value in several)
+        findings.error(kind, what, len(several), places, "each must stand once: renumber, rename or merge them")
     for record, ids, known in (
         ("image", columns.box_image_ids, columns.image_ids),
         ("category", columns.box_category_ids, columns.category_ids),
@@ -121,13 +130,9 @@ def _check_relations(columns: CocoColumns, findings: Findings) -> None:
             f"annotation-{record}-unknown",
             f"annotations whose {record}_id is not among the file's {'images' if record == 'image' else 'categories'}",
             len(lost),
-            (_at(columns.annotation_ids[row], f" has {ids[row]}") for row in lost),
+            (at(columns.annotation_ids[row], f" has {ids[row]}") for row in lost),
             f"correct the id, add the {record}, or remove them",
         )
-
-
-def _repeated(values: Iterable[Any]) -> list[Any]:
-    return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
 def _repeated_place(kind: str, value: Any) -> Place:
@@ -164,39 +169,10 @@ def _repair(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) 
         ("box-without-area", "boxes without area, left out of training", ~has_area),
         ("box-outside-image", "boxes outside of their image, left out of training", has_area & ~usable),
     ):
-        findings.repaired(kind, what, where.sum(), map(_at, annotation_ids[where]))
+        findings.repaired(kind, what, where.sum(), map(at, annotation_ids[where]))
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(truth.image_rows[rows], kind="stable")]
     return boxes[rows], rows
-
-
-def _note_oddities(truth: GroundTruth, annotation_ids: np.ndarray, file_names: list[str], findings: Findings) -> None:
-    copies = _copies(np.column_stack((truth.image_rows, truth.labels, truth.boxes_xywh)))
-    findings.notice("box-copy", "exact copies of a box", len(copies), map(_at, annotation_ids[copies]))
-    crowd = annotation_ids[truth.crowd]
-    findings.notice("box-crowd", "crowd boxes, neither object nor background in training", len(crowd), map(_at, crowd))
-    empty = np.flatnonzero(np.bincount(truth.image_rows, minlength=len(truth.image_ids)) == 0)
-    places = (Place(file_names[row], file_names[row], int(truth.image_ids[row])) for row in empty)
-    findings.notice("image-without-boxes", "images without boxes, used as background", len(empty), places)
-    unused = np.flatnonzero(np.bincount(truth.labels, minlength=len(truth.class_names)) == 0)
-    unused_names = (Place(truth.class_names[label]) for label in unused)
-    findings.notice("class-without-boxes", "classes without boxes", len(unused), unused_names)
-    names = _repeated(truth.class_names)
-    findings.notice("class-name-repeated", "class names that several categories have", len(names), map(Place, names))
-    zero = (annotation_ids == 0).sum()
-    what = "annotation id 0, whose match pycocotools would not count and detkit does"
-    findings.notice("annotation-id-0", what, zero, ())
-
-
-def _at(annotation_id: int, text: str = "") -> Place:
-    return Place(f"annotation {annotation_id}{text}", annotation_id=int(annotation_id))
-
-
-def _copies(rows: np.ndarray) -> np.ndarray:
-    """Rows that equal an earlier one."""
-    order = np.lexsort(rows.T)  # stable, so the earliest of equal rows comes first
-    ranked = rows[order]
-    return np.sort(order[1:][(ranked[1:] == ranked[:-1]).all(axis=1)])
 
 
 def _report(truth: GroundTruth, annotations: Path, headers_read: str, findings: Findings) -> Report:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from detkit.data.cache_folder import cache_folder
 from detkit.data.demo_files import DemoSet
 from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
 from detkit.errors import DataError
@@ -25,10 +26,10 @@ def default_demo_root() -> Path:
     if chosen := os.environ.get("DETKIT_DEMO"):
         return Path(chosen).expanduser()
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = cache_folder()
     except RuntimeError as error:
         raise DataError("there is no home folder for the demo set; set DETKIT_DEMO to a folder for it") from error
-    return cache / "detkit" / f"demo-v{VERSION}"
+    return cache / f"demo-v{VERSION}"
 
 
 def make_demo(folder: str | Path) -> Path:

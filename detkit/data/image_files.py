@@ -2,16 +2,16 @@
 
 import os
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from detkit.data.check_cache import read_headers
 from detkit.data.findings import Findings, Place
-from detkit.data.image_header import ImageHeader, read_header
+from detkit.data.image_header import ImageHeader
 from detkit.errors import DataError
 
-MAX_HEADERS = 20_000  # some seconds; of larger splits a sample is read
+MAX_HEADERS = 200_000  # some ten seconds, the first time; of larger splits a sample is read
 _NOTICES = {  # kind: (what, whether it is)
     "image-grayscale": ("grayscale images, read as RGB", lambda header: header.mode in ("L", "LA", "1", "I;16")),
     "image-cmyk": ("CMYK images, converted without a profile", lambda header: header.mode == "CMYK"),
@@ -23,7 +23,12 @@ _NOTICES = {  # kind: (what, whether it is)
 
 
 def check_image_files(
-    folder: Path, names: list[str], image_ids: np.ndarray, sizes_hw: np.ndarray, findings: Findings
+    folder: Path,
+    names: list[str],
+    image_ids: np.ndarray,
+    sizes_hw: np.ndarray,
+    findings: Findings,
+    bounds: Path | None,
 ) -> str:
     """Note what is wrong or odd with the files.
 
@@ -33,80 +38,107 @@ def check_image_files(
         image_ids: (images,) named in findings.
         sizes_hw: (images, 2) what the annotation file says.
         findings: takes what is wrong, and what is odd.
+        bounds: folder that no file may lie outside of, by a symbolic link; None: any file may.
 
     Returns:
         How many headers were read, in words.
     """
-    unsafe = {row for row, name in enumerate(names) if _leaves(name)}
+    unsafe = [row for row, name in enumerate(names) if _leaves(name)]
     findings.error(
         "image-name-unsafe",
         "images whose file_name is not a path inside of the image folder",
         len(unsafe),
-        (_place(names[row], image_ids[row], repr(names[row])) for row in sorted(unsafe)),
+        (_place(names[row], image_ids[row], repr(names[row])) for row in unsafe),
         "use paths relative to the folder, without '..'",
     )
-    absent = _find_absent(folder, {row: name for row, name in enumerate(names) if row not in unsafe})
+    rows = sorted(set(range(len(names))).difference(unsafe))
+    found = _find(folder, {row: names[row] for row in rows}, bounds, findings)
+    absent = [row for row in rows if row not in found]
     findings.error(
         "image-missing",
         f"image files that are not in {folder}",
         len(absent),
-        (_place(names[row], image_ids[row], names[row]) for row in sorted(absent)),
+        (_place(names[row], image_ids[row], names[row]) for row in absent),
         "copy them there, or remove their images from the annotation file",
     )
-    present = np.array([row for row in range(len(names)) if row not in absent and row not in unsafe], dtype=np.int64)
+    outside = [row for row in rows if found.get(row)]
+    findings.error(
+        "image-leaves-root",
+        f"image files that a symbolic link leads to, outside of {bounds}",
+        len(outside),
+        (_place(names[row], image_ids[row], f"{names[row]} is {found[row]}") for row in outside),
+        "copy them there, or set data.follow_links=true if you trust the links",
+    )
+    present = [row for row in rows if found.get(row) == ""]
     if len(present) > MAX_HEADERS:
-        present = present[np.linspace(0, len(present) - 1, MAX_HEADERS).astype(np.int64)]
-    headers = _read_headers(folder, names, present.tolist())
+        present = [present[place] for place in np.linspace(0, len(present) - 1, MAX_HEADERS).astype(np.int64)]
+    headers = dict(zip(present, read_headers(folder, [names[row] for row in present]), strict=True))
     _check_headers(headers, names, image_ids, sizes_hw, findings)
     return f"{len(headers):,} of {len(names):,} image headers read"
 
 
+def bounds_of(images: Path, root: str | Path | None) -> Path:
+    """The folder that the images of a folder may not leave: the root that it lies in, else itself; links resolved."""
+    folder = Path(os.path.normpath(images))
+    base = folder if root is None else Path(os.path.normpath(Path(root).expanduser()))
+    return Path(os.path.realpath(base if folder.is_relative_to(base) else folder))
+
+
+def list_folder(folder: Path) -> set[str]:
+    """Names of what lies in a folder; none where there is no folder.
+
+    Raises:
+        DataError: if it cannot be listed.
+    """
+    return set(_entries(folder))
+
+
 def _leaves(name: str) -> bool:
-    """Whether a file name points out of the folder that it is relative to; lexically, for links are the user's."""
+    """Whether a file name, as it is written, points out of the folder that it is relative to."""
     slashed = name.replace("\\", "/")
     return "\0" in name or slashed.startswith("/") or slashed[1:2] == ":" or ".." in slashed.split("/")
 
 
-def _find_absent(folder: Path, names: dict[int, str]) -> set[int]:
-    """Rows without a file: each folder is listed once, which is faster than asking for each file."""
+def _find(folder: Path, names: dict[int, str], bounds: Path | None, findings: Findings) -> dict[int, str]:
+    """For the row of each file that is there: where it lies if that is out of bounds, else nothing.
+
+    Each folder is listed once, which is faster than asking for each file.
+    """
     rows_of: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row, name in names.items():
         parent, _, base = name.rpartition("/")
         rows_of[parent].append((row, base))
-    absent = set()
+    found = {}
     for parent, rows in rows_of.items():
-        there = _list_folder(folder / parent)
-        absent |= {row for row, base in rows if base not in there}
-    return absent
+        try:
+            there = _entries(folder / parent)
+        except DataError as error:
+            findings.error("folder-unreadable", "folders that cannot be listed", 1, (Place(str(error)),), "mend them")
+            continue
+        real = Path(os.path.realpath(folder / parent))
+        inside = _is_inside(real, bounds)
+        for row, base in rows:
+            if there.get(base):  # a link
+                target = Path(os.path.realpath(real / base))
+                found[row] = "" if _is_inside(target, bounds) else str(target)
+            elif base in there:
+                found[row] = "" if inside else str(real / base)
+    return found
 
 
-def _list_folder(folder: Path) -> set[str]:
+def _is_inside(path: Path, bounds: Path | None) -> bool:
+    return bounds is None or path.is_relative_to(bounds)
+
+
+def _entries(folder: Path) -> dict[str, bool]:
+    """Names in a folder, and whether each is a symbolic link."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+            return {entry.name: entry.is_symlink() for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
-        return set()
+        return {}
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _read_headers(folder: Path, names: list[str], rows: list[int]) -> dict[int, ImageHeader | DataError]:
-    """By threads, because on a network disk the waiting is long."""
-
-    def read(batch: list[int]) -> list[ImageHeader | DataError]:
-        return [_try_header(folder / names[row]) for row in batch]
-
-    batches = [rows[start : start + 64] for start in range(0, len(rows), 64)]
-    with ThreadPoolExecutor(max_workers=8) as threads:
-        headers = [header for batch in threads.map(read, batches) for header in batch]
-    return dict(zip(rows, headers, strict=True))
-
-
-def _try_header(path: Path) -> ImageHeader | DataError:
-    try:
-        return read_header(path)
-    except DataError as error:
-        return error
 
 
 def _check_headers(

@@ -3,14 +3,13 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from detkit.data.check_cache import read_headers
 from detkit.data.findings import Findings, Place, Report
-from detkit.data.image_files import MAX_HEADERS, check_image_files
-from detkit.data.image_header import read_header
+from detkit.data.image_files import MAX_HEADERS, bounds_of, check_image_files
 from detkit.data.regions import RegionIndex, describe_counts
 from detkit.errors import DataError
 
@@ -55,11 +54,13 @@ def check_same_folders(train: RegionIndex, val: RegionIndex) -> None:
         )
 
 
-def read_folder(folder: Path) -> RegionIndex:
+def read_folder(folder: Path, root: str | Path | None = None, *, follow_links: bool = False) -> RegionIndex:
     """The images of a split, checked; those of a class in the order of their names. Hidden files are no images.
 
     Args:
         folder: it holds the class folders.
+        root: of the data set, which no image may lie outside of; None: the folder.
+        follow_links: whether symbolic links may lead out of there.
 
     Raises:
         DataError: one for all faults of the folder and its images, named and counted.
@@ -87,7 +88,8 @@ def read_folder(folder: Path) -> RegionIndex:
         findings.notice(kind, what, len(empty), places)
     else:
         findings.error(kind, f"{what}, which are all", len(empty), places, "put images into them")
-    sizes_hw, headers_read = _check_files(folder, names, findings)
+    bounds = None if follow_links else bounds_of(folder, root)
+    sizes_hw, headers_read = _check_files(folder, names, bounds, findings)
     findings.raise_errors()
     encoded = [os.fsencode(name) for name in names]
     described = describe_counts(counts, tuple(class_names))
@@ -118,7 +120,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
-def _check_files(folder: Path, names: list[str], findings: Findings) -> tuple[np.ndarray, str]:
+def _check_files(folder: Path, names: list[str], bounds: Path | None, findings: Findings) -> tuple[np.ndarray, str]:
     """Sizes (I, 2), 0 where no header was read, and how many were read, in words.
 
     No annotation states the sizes, so they are taken from the headers first; the check of the files
@@ -128,17 +130,9 @@ def _check_files(folder: Path, names: list[str], findings: Findings) -> tuple[np
     if len(rows) > MAX_HEADERS:
         rows = np.linspace(0, len(rows) - 1, MAX_HEADERS).astype(np.int64)
     read = [names[row] for row in rows]
-    with ThreadPoolExecutor(max_workers=8) as threads:
-        found = list(threads.map(_size_hw, [folder / name for name in read], chunksize=64))
+    headers = read_headers(folder, read)
+    found = [(0, 0) if isinstance(header, DataError) else (header.height, header.width) for header in headers]
     sizes_hw = np.zeros((len(names), 2), np.int32)
     sizes_hw[rows] = np.array(found, np.int32).reshape(-1, 2)
-    check_image_files(folder, read, rows, sizes_hw[rows], findings)
+    check_image_files(folder, read, rows, sizes_hw[rows], findings, bounds)
     return sizes_hw, f"{len(read):,} of {len(names):,} image headers read"
-
-
-def _size_hw(path: Path) -> tuple[int, int]:
-    try:
-        header = read_header(path)
-    except DataError:  # the check of the files reads it again, and says so
-        return 0, 0
-    return header.height, header.width

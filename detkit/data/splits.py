@@ -53,13 +53,15 @@ def find_splits_or_demo(root: str | None, explicit: Explicit) -> dict[str, Split
     return find_splits(root, explicit)
 
 
-def load_indices(splits: dict[str, Split]) -> dict[str, CocoIndex]:
+def load_indices(
+    splits: dict[str, Split], root: str | None = None, *, follow_links: bool = False
+) -> dict[str, CocoIndex]:
     """Read and check the splits, and report once what is odd in each.
 
     Raises:
         DataError: if a split cannot be used, or they have different classes.
     """
-    indices = {name: load_index(*split) for name, split in splits.items()}
+    indices = {name: load_index(*split, root, follow_links=follow_links) for name, split in splits.items()}
     for name, index in indices.items():
         rank_zero_info(f"{name}: {index.report}")
     if "train" in indices:

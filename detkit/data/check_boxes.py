@@ -1,0 +1,152 @@
+"""What the boxes of a split say against themselves: another form than COCO's, copies, slivers, rare classes.
+
+All of it is arithmetic on whole arrays, so a million boxes take seconds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from detkit.data.findings import Findings, Place
+from detkit.types import GroundTruth
+
+TINY_PX = 2  # narrower or lower boxes show nothing to learn from
+NEAR_COPY_IOU = 0.95
+RARE = 100  # a class is rare if the most frequent one has more than so many times its boxes
+
+_FEW = 10  # boxes, from which a suspicion becomes an error if it holds for nearly all
+_NEARLY_ALL = 0.95
+_NEIGHBOURS = 100  # with which each box is compared, so that a heap of boxes on one spot costs no quadratic time
+
+
+def check_form(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) -> None:
+    """Suspect boxes that are normalised, or corners instead of corner and size.
+
+    A few such boxes are told. Where nearly all look so, no label would be right and the data is refused:
+    shares of the image taken for pixels are one spot in its corner, and corners taken for sizes reach to its edge.
+    """
+    if not len(annotation_ids):
+        return
+    boxes, sizes_wh = truth.boxes_xywh, truth.sizes_hw[truth.image_rows][:, ::-1]
+    has_area = (boxes[:, 2:] > 0).all(axis=1)
+    shares = has_area & (np.abs(boxes) <= 1.05).all(axis=1) & (sizes_wh >= 32).all(axis=1)
+    _suspect(
+        "box-normalised",
+        f"boxes that look normalised, of {len(boxes):,}: all four numbers are at most 1.05, in images of 32 px or more",
+        np.flatnonzero(shares),
+        shares.mean(),
+        "COCO's are [x, y, width, height] in pixels from the upper left corner: multiply by the image's size",
+        (boxes, annotation_ids, findings),
+    )
+    corners = (boxes >= 0).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    corners &= (boxes[:, 2:] <= sizes_wh * 1.01 + 1).all(axis=1)
+    beyond = corners & (boxes[:, :2] + boxes[:, 2:] > sizes_wh * 1.1).any(axis=1)
+    _suspect(
+        "box-xyxy",
+        f"boxes that look like [x1, y1, x2, y2], of {len(boxes):,}: as [x, y, width, height] they reach over the edge "
+        f"by more than a tenth of the image, as corners they lie inside (as do {corners.sum():,} of all boxes)",
+        np.flatnonzero(beyond),
+        corners.mean() if beyond.mean() >= 0.1 else 0.0,
+        "COCO's are [x, y, width, height]: subtract x1 and y1 from the last two numbers",
+        (boxes, annotation_ids, findings),
+    )
+
+
+def note_boxes(truth: GroundTruth, annotation_ids: np.ndarray, file_names: list[str], findings: Findings) -> None:
+    """Note what is odd in the boxes and classes, and harms no training by itself."""
+    copies, near = _copies(truth)
+    findings.notice("box-copy", "exact copies of a box", len(copies), map(at, annotation_ids[copies]))
+    what = f"near copies of a box of the same class, IoU above {NEAR_COPY_IOU}"
+    findings.notice("box-near-copy", what, len(near), map(at, annotation_ids[near]))
+    sides = truth.boxes_xywh[:, 2:]
+    tiny = annotation_ids[np.flatnonzero((sides > 0).all(axis=1) & (sides < TINY_PX).any(axis=1))]
+    findings.notice("box-tiny", f"boxes narrower or lower than {TINY_PX} px", len(tiny), map(at, tiny))
+    crowd = annotation_ids[truth.crowd]
+    findings.notice("box-crowd", "crowd boxes, neither object nor background in training", len(crowd), map(at, crowd))
+    empty = np.flatnonzero(np.bincount(truth.image_rows, minlength=len(truth.image_ids)) == 0)
+    places = (Place(file_names[row], file_names[row], int(truth.image_ids[row])) for row in empty)
+    findings.notice("image-without-boxes", "images without boxes, used as background", len(empty), places)
+    _note_classes(truth, findings)
+    zero = (annotation_ids == 0).sum()
+    what = "annotation id 0, whose match pycocotools would not count and detkit does"
+    findings.notice("annotation-id-0", what, zero, ())
+
+
+def at(annotation_id: int, text: str = "") -> Place:
+    """The place of an annotation."""
+    return Place(f"annotation {annotation_id}{text}", annotation_id=int(annotation_id))
+
+
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """Values that stand several times, sorted."""
+    return sorted(value for value, count in Counter(values).items() if count > 1)
+
+
+def _suspect(
+    kind: str,
+    what: str,
+    rows: np.ndarray,
+    share: float,
+    remedy: str,
+    of: tuple[np.ndarray, np.ndarray, Findings],
+) -> None:
+    boxes, annotation_ids, findings = of
+    places = (at(annotation_ids[row], f" has {boxes[row].tolist()}") for row in rows)
+    note = findings.error if share >= _NEARLY_ALL and len(boxes) >= _FEW else findings.notice
+    note(kind, what, len(rows), places, remedy)
+
+
+def _note_classes(truth: GroundTruth, findings: Findings) -> None:
+    names, counts = truth.class_names, np.bincount(truth.labels, minlength=len(truth.class_names))
+    unused = [Place(names[label]) for label in np.flatnonzero(counts == 0)]
+    findings.notice("class-without-boxes", "classes without boxes", len(unused), unused)
+    most = int(counts.argmax())
+    rare = [label for label in np.argsort(counts, kind="stable") if 0 < counts[label] * RARE < counts[most]]
+    what = f"classes with less than 1/{RARE} of the boxes of the most frequent one ({names[most]} {counts[most]:,})"
+    findings.notice("class-rare", what, len(rare), (Place(f"{names[label]} {counts[label]:,}") for label in rare))
+    same = repeated(names)
+    findings.notice("class-name-repeated", "class names that several categories have", len(same), map(Place, same))
+
+
+def _copies(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that equal an earlier one, and rows that are no such copy but nearly cover another one."""
+    keys = np.column_stack((truth.image_rows, truth.labels, truth.boxes_xywh))
+    order = np.lexsort(keys.T[[5, 4, 3, 2, 1, 0]])  # by image, class and left edge; of equal rows the first stays first
+    ranked = keys[order]
+    equal = (ranked[1:] == ranked[:-1]).all(axis=1)
+    copies = np.sort(order[1:][equal])
+    kept = order[~np.concatenate(([False], equal))] if len(order) else order
+    kept = kept[(truth.boxes_xywh[kept, 2:] > 0).all(axis=1) & ~truth.crowd[kept]]
+    return copies, _near_copies(kept, keys)
+
+
+def _near_copies(order: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Of rows sorted by group and left edge, those that nearly cover another one of their group: the later in the file.
+
+    Boxes of such an IoU differ in their left edges by less than a twentieth of the first one's width, so only
+    the next ones in that order can be meant.
+    """
+    groups, x, y, width, height = keys[order, :2], *keys[order, 2:].T
+    near = np.zeros(0, dtype=np.int64)
+    first = np.arange(len(order))
+    for step in range(1, _NEIGHBOURS + 1):
+        first = first[first + step < len(order)]
+        second = first + step
+        candidates = (groups[first] == groups[second]).all(axis=1)
+        candidates &= x[second] - x[first] <= (1 - NEAR_COPY_IOU) * width[first]
+        first, second = first[candidates], second[candidates]
+        if not len(first):
+            break
+        overlap = _overlap(x, width, first, second) * _overlap(y, height, first, second)
+        union = width[first] * height[first] + width[second] * height[second] - overlap
+        covering = overlap > NEAR_COPY_IOU * union
+        near = np.union1d(near, np.maximum(order[first], order[second])[covering])
+    return near
+
+
+def _overlap(start: np.ndarray, length: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Shared length of the intervals of two rows."""
+    ends = np.minimum(start[first] + length[first], start[second] + length[second])
+    return np.maximum(ends - np.maximum(start[first], start[second]), 0)
