@@ -11,15 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.overrides import apply, pairs_of
-from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join, setting_faults
+from detkit.recipe.plan import PARTS, SPELT, Plan, Settings, default_settings, is_node, join, setting_faults
 from detkit.recipe.read import read_file
 from detkit.recipe.signature import argument_faults
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 # What a stored recipe may build: detkit's classes, and those of others that its recipes name.
 TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
 INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
-TOP = (*Settings._fields, *PARTS)
+TOP = (*default_settings(), *PARTS)
 
 
 def recipe_files() -> dict[str, Path]:
@@ -31,14 +32,18 @@ def load(argv: Sequence[str]) -> Plan:
     """Arguments ``recipe=NAME key.path=value ...`` in any order to a plan.
 
     Args:
-        argv: NAME is a file in recipes/, or a path to a .yaml file; of a repeated key the last wins.
+        argv: NAME is a file in recipes/, or a path to a .yaml file; with resume=PATH alone it is the run's own
+            recipe. Of a repeated key the last wins.
 
     Raises:
         RecipeError: with every fault that the file and the arguments alone show.
     """
     faults = Faults()
     pairs = pairs_of(argv, faults)
-    path = _find([str(value or "") for key, value in pairs if key == "recipe"], faults)
+    given = dict(pairs)
+    of_run = "recipe" not in given and isinstance(given.get("resume"), str)
+    path = _recipe_of_run(given["resume"], faults) if of_run else _find(given, faults)
+    name = path.absolute().parent.parent.name if of_run else path.stem
     text = read_file(path)
     for line, message in text.faults:
         faults.add(f"{path}, line {line}", message)
@@ -47,7 +52,7 @@ def load(argv: Sequence[str]) -> Plan:
         faults.add("demo", f"must map keys to values; got {demo!r} ({path}, line {text.lines['demo']})")
         demo = {}
     overrides = [pair for pair in pairs if pair[0] != "recipe"]
-    plan = Plan(path.stem, path, text.values, text.values, overrides, text.lines, demo, trusted=None)
+    plan = Plan(name, path, text.values, text.values, overrides, text.lines, demo, trusted=None)
     _check_keys(plan, faults)
     if text.faults:
         raise faults.error(f"recipe {plan.name}")
@@ -73,15 +78,28 @@ def from_dict(
     return _settled(plan, faults)
 
 
-def _find(names: list[str], faults: Faults) -> Path:
+def _recipe_of_run(resume: str, faults: Faults) -> Path:
+    """Beside the checkpoints of a run lies the recipe that made them."""
+    path = Path(resume).expanduser()
+    folder = path.parent.parent if path.suffix == ".ckpt" else path
+    if (folder / RUN_RECIPE).is_file():
+        return folder / RUN_RECIPE
+    faults.add(
+        "resume", f"no {RUN_RECIPE} in {str(folder)!r}; give the folder of a run, or name its recipe: recipe=NAME"
+    )
+    raise faults.error("the arguments")
+
+
+def _find(given: dict[str, Any], faults: Faults) -> Path:
     known = recipe_files()
-    if not names:
-        faults.add("recipe", "is missing; name one, e.g. recipe=yolo_csp")
-    elif names[-1] in known:
-        return known[names[-1]]
-    elif "/" not in names[-1] and not names[-1].endswith((".yaml", ".yml")):
-        faults.add("recipe", f"no recipe {names[-1]!r} in {RECIPES}{nearest(names[-1], known)}")
-    elif (path := Path(names[-1]).expanduser()).is_file():
+    name = str(given.get("recipe") or "")
+    if "recipe" not in given:
+        faults.add("recipe", "is missing; name one, e.g. recipe=yolo_csp, or a run to go on with, resume=FOLDER")
+    elif name in known:
+        return known[name]
+    elif "/" not in name and not name.endswith((".yaml", ".yml")):
+        faults.add("recipe", f"no recipe {name!r} in {RECIPES}{nearest(name, known)}")
+    elif (path := Path(name).expanduser()).is_file():
         return path
     else:
         faults.add("recipe", f"no file {str(path)!r}")
@@ -107,18 +125,19 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
         plan = plan._replace(demo={})
     faults.source = plan.source
     config = apply(apply(plan.base, plan.demo.items(), faults), plan.overrides, faults)
-    config = _interpolated(Settings()._asdict() | config, faults)
+    config = _interpolated(default_settings() | config, faults)
     for part in PARTS:
         if not is_node(config.get(part)):
             faults.add(part, f"must name its constructor in _target_; got {config.get(part)!r}")
-    for place, message in argument_faults(Settings, {key: config[key] for key in Settings._fields}, ""):
-        faults.add(place, message)
+    settings = {field: config[SPELT.get(field, field)] for field in Settings._fields}
+    for field, message in argument_faults(Settings, settings, ""):
+        faults.add(SPELT.get(field, field), message)
     for place, message in setting_faults(config):
         faults.add(place, message)
     faults.raise_if_any(f"recipe {plan.name}")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own class is importable from where the user stands
-    base = _interpolated(Settings()._asdict() | plan.base, Faults())
+    base = _interpolated(default_settings() | plan.base, Faults())
     return plan._replace(config=config, base=base)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from detkit.recipe.faults import Faults
-from detkit.recipe.plan import is_node
+from detkit.recipe.plan import ALLOW_CHANGES, is_node
 from detkit.recipe.read import read_value
 
 KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*"
@@ -40,7 +40,7 @@ def pairs_of(argv: Iterable[str], faults: Faults) -> list[tuple[str, Any]]:
 
 def apply(config: dict[str, Any], pairs: Iterable[tuple[str, Any]], faults: Faults) -> dict[str, Any]:
     """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
-    paths = [(key.split("."), value) for key, value in pairs]
+    paths = [([key] if key == ALLOW_CHANGES else key.split("."), value) for key, value in pairs]
     for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] == "_target_")):
         try:
             config = _assigned(config, path, value)

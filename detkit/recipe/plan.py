@@ -16,7 +16,9 @@ class Settings(NamedTuple):
     Args:
         seed: of weights, order and augmentation; 0 to 2**32 - 1.
         wandb: auto: online where a key is found, else offline.
-        resume: true: the latest run of this recipe; or a run's folder or checkpoint.
+        resume: true: the latest run of this recipe; or a run's folder or checkpoint, whose own recipe.yaml is
+            taken where no recipe is named. What would change its result is refused.
+        resume_allow_changes: resume although recipe or data have changed; the result is that of neither.
         weights: what to start from: a run's folder or detector file, a .pth, .pt, .ckpt or .safetensors file
             of the model or its backbone, or the name of weights that torchvision or timm publish (DEFAULT).
         weights_except: names with wildcards that are not loaded, such as head.* or a classifier's fc.*.
@@ -32,6 +34,7 @@ class Settings(NamedTuple):
     seed: int = 0
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     resume: bool | str | None = None
+    resume_allow_changes: bool = False
     weights: str | None = None
     weights_except: str | list[str] = []  # noqa: RUF012, never changed
     freeze: int | str | list[str] | None = None
@@ -42,10 +45,21 @@ class Settings(NamedTuple):
     runs_dir: str = "runs"
 
 
+ALLOW_CHANGES = "resume.allow_changes"  # one key: beside resume=true there can be no map
+SPELT = {"resume_allow_changes": ALLOW_CHANGES}  # fields of Settings that are no key as they stand
+
+
+def default_settings() -> dict[str, Any]:
+    """The keys that concern the whole run, as they are spelt in a recipe, with their defaults."""
+    return {SPELT.get(field, field): value for field, value in Settings()._asdict().items()}
+
+
 def setting_faults(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(key, message) of values that fit their types and still say nothing that can be done."""
     seed, epoch, freeze = settings["seed"], settings["unfreeze_epoch"], settings["freeze"]
     factor, decay = settings["backbone_lr_factor"], settings["layer_decay"]
+    if settings[ALLOW_CHANGES] and settings["resume"] is None:
+        yield ALLOW_CHANGES, "nothing is resumed; add resume=true, or the folder of a run"
     if isinstance(seed, int) and not 0 <= seed < 2**32:
         yield "seed", f"must be 0 to 2**32 - 1; got {seed}"
     if isinstance(epoch, int) and epoch < 0:
@@ -106,9 +120,18 @@ class Plan(NamedTuple):
         found = _diff("", self.base, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
+    def changes_since(self, then: dict[str, Any]) -> list[Change]:
+        """Where this run differs from a stored config; settings that did not exist then had their defaults."""
+        found = _diff("", default_settings() | then, self.config)
+        return [Change(place, before, after, self.source(place)) for place, before, after in found]
+
+    def to_store(self) -> dict[str, Any]:
+        """The config as it is kept with a run, which is the same whether it was resumed or not."""
+        return {**self.config, "resume": None, ALLOW_CHANGES: False}
+
     def to_yaml(self) -> str:
         """The whole recipe of this run; reading it gives the same run again."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.config))
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_store()))
 
     def _file(self) -> str:
         if self.path is None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from detkit.recipe.checking import locate
 from detkit.recipe.loading import recipe_files
-from detkit.recipe.plan import PARTS, Plan, Settings, is_node, join
+from detkit.recipe.plan import PARTS, SPELT, Plan, Settings, is_node, join
 from detkit.recipe.signature import SPECIAL, parameters_of
 
 WIDTH = 100  # where the output is no terminal
@@ -40,7 +40,8 @@ def list_keys(plan: Plan) -> Table:
     """Every key that a recipe has or its constructors accept, with value and meaning."""
     table = _table("key", "value", "meaning")
     table.caption = "(in parentheses: not in the recipe, the constructor's own value)"
-    for key, meaning in _meanings(Settings).items():
+    for field, meaning in _meanings(Settings).items():
+        key = SPELT.get(field, field)
         table.add_row(Text(key), Text(_spell(plan.config[key]), style="bold"), Text(meaning))
     for part in PARTS:
         table.add_section()

@@ -1,16 +1,25 @@
 """Where a run keeps its files, and where an earlier run left off."""
 
+import contextlib
 import datetime as dt
+import errno
+import fcntl
+import json
+import logging
 import os
+import socket
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from detkit.checkpoint import DETECTOR_FILE, Mark, latest_checkpoint, read_mark
+from detkit.checkpoint import DETECTOR_FILE, Mark, latest_checkpoint, read_mark, storing
+from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 VARIABLE = "DETKIT_RUN_FOLDER"  # tells processes that rank 0 starts
+LOG = logging.getLogger(__name__)
 
 
 class RunFolder(NamedTuple):
@@ -21,6 +30,15 @@ class RunFolder(NamedTuple):
     @property
     def recipe(self) -> Path:
         return self.path / "recipe.yaml"
+
+    def write_recipe(self, text: str) -> None:
+        """At every start, whole or not at all: with it the folder alone can be resumed."""
+        with storing(self.recipe):
+            replace(self.recipe, lambda file: file.write(text.encode()))
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
 
     @property
     def metrics(self) -> Path:
@@ -51,9 +69,39 @@ def begin_folder(runs: Path, rank: int) -> RunFolder:
     """
     if rank != 0:
         return RunFolder(Path(os.environ.get(VARIABLE, runs / "of rank 0")))
-    folder = _new_folder(runs)
+    with storing(runs):
+        folder = _new_folder(runs)
     os.environ[VARIABLE] = str(folder.path)
     return folder
+
+
+def started_by_rank_0(rank: int) -> bool:
+    """Whether Lightning started this process, and not torchrun or SLURM."""
+    return rank != 0 and VARIABLE in os.environ
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Have the folder to oneself for as long as this process lives; for rank 0.
+
+    Note [record lock]: the kernel lets go of a record lock when its process ends, however it ends. A lock
+    by flock would be shared with data loader workers, which outlive a killed run by seconds. It is
+    let go of as well when any descriptor of the file is closed, so nothing else may open it here.
+
+    Raises:
+        CheckpointError: if another process has it.
+        StorageError: if the lock's file cannot be written.
+    """
+    with storing(folder.lock):
+        handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(handle, folder)
+        with storing(folder.lock):
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(_who()).encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def find_checkpoint(runs: Path, resume: bool | str) -> Mark:
@@ -78,6 +126,32 @@ def find_checkpoint(runs: Path, resume: bool | str) -> Mark:
     if mark is None:
         raise CheckpointError(f"resume={path}: no complete checkpoint in {RunFolder(path).checkpoints}")
     return mark
+
+
+def _take(handle: int, folder: RunFolder) -> None:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            LOG.warning("warning: %s: cannot be locked (%s): a second run here would go unnoticed", folder.lock, error)
+            return
+        raise CheckpointError(
+            f"{folder.path}: is in use by {_of_whom(os.read(handle, 1000))}; wait for it to end, stop it, "
+            "or begin a run of its own without resume"
+        ) from error
+
+
+def _who() -> dict[str, Any]:
+    now = dt.datetime.now().astimezone().isoformat(" ", "seconds")
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+
+
+def _of_whom(text: bytes) -> str:
+    try:
+        who = json.loads(text)
+        return f"process {who['process']} on {who['host']} since {who['since']}"
+    except (ValueError, TypeError, LookupError):
+        return "another process"
 
 
 def _new_folder(runs: Path) -> RunFolder:

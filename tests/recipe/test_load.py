@@ -291,3 +291,65 @@ def test_nothing_heavy_is_imported(toy: Path) -> None:
         [sys.executable, "-c", code, f"recipe={toy}", "data.root=/a"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_changes_are_allowed_beside_what_is_resumed(load: Load, first: int) -> None:
+    """One key, not a map: resume itself holds true or a path; both orders give the same."""
+    arguments = ["resume=true", "resume.allow_changes=true"]
+    config = load(arguments[first], arguments[1 - first]).config
+    assert config["resume"] is True and config["resume.allow_changes"] is True
+    plain = load("resume=runs/a=b").config
+    assert plain["resume"] == "runs/a=b" and plain["resume.allow_changes"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resume.allow_changes=true"], r"resume.allow_changes: nothing is resumed; add resume=true"),
+        (["resume=true", "resume.allow_changes=5"], r"resume.allow_changes: must be bool; got 5"),
+        (["resume=true", "resume_allow_changes=true"], r"no key .* did you mean 'resume.allow_changes'"),
+        (["resume=true", "resume.allow=true"], r"resume.allow: cannot set 'allow' inside True"),
+        (["resume.allow=true"], r"resume: must be bool \| str \| None; got \{'allow': True\}"),
+    ],
+)
+def test_what_else_is_said_below_resume(load: Load, arguments: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(*arguments)
+
+
+@pytest.mark.parametrize("resume", ["runs/toy/time", "runs/toy/time/checkpoints/step-00000001.ckpt"])
+def test_a_run_is_resumed_by_its_own_recipe(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/toy/time")
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(load("seed=8", "resume=true", "resume.allow_changes=true").to_yaml())
+    plan = recipe.load([f"resume={resume}", "data.batch_size=2"])
+    assert plan.name == "toy" and plan.config["seed"] == 8 and plan.config["resume"] == resume
+    assert plan.config["resume.allow_changes"] is False
+    then = load("seed=8").to_store()
+    assert [(change.place, change.after) for change in plan.changes_since(then)] == [
+        ("resume", resume),
+        ("data.batch_size", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("resume=runs/x", r"resume: no recipe.yaml in 'runs/x'; give the folder of a run, or name its recipe"),
+        ("resume=true", r"recipe: is missing; name one, e.g. recipe=yolo_csp, or a run to go on with, resume=FOLDER"),
+    ],
+)
+def test_a_recipe_or_a_run_must_be_named(argument: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.load([argument])
+
+
+def test_settings_that_are_new_had_their_defaults(load: Load) -> None:
+    """A checkpoint of an earlier release does not know them."""
+    plan = load("resume=true")
+    then = {key: value for key, value in plan.to_store().items() if key not in ("layer_decay", "resume")}
+    assert [change.place for change in plan.changes_since(then)] == ["resume"]

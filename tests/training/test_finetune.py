@@ -215,7 +215,7 @@ def test_resumed_equals_whole_at_every_step(whole: Path, tmp_path: Path, step: i
 def test_resumed_otherwise(whole: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     copy_of_step(whole, tmp_path, 8)
     with pytest.raises(RecipeError, match=message):
-        train(with_backbone(toy_parts(tmp_path, resume=True, **settings)))
+        train(with_backbone(toy_parts(tmp_path, resume=True, **{"resume.allow_changes": True}, **settings)))
 
 
 def test_muon_and_accumulation_resume(tmp_path: Path) -> None:

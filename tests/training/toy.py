@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detkit.metrics import CocoMetric
-from detkit.recipe.plan import Settings
+from detkit.recipe.plan import Plan, default_settings
 from detkit.training import EMA, CheckpointSettings, WarmupCosine
 from detkit.types import Batch, Detections, GroundTruth, Target
 
@@ -139,19 +139,8 @@ def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
     return Batch(torch.stack([image for image, _ in samples]), [target for _, target in samples])
 
 
-class ToyPlan(NamedTuple):
-    """What training asks of a plan."""
-
-    name: str
-    config: dict[str, Any]
-    overrides: list[tuple[str, Any]]
-
-    def to_yaml(self) -> str:
-        return f"name: {self.name}\n"
-
-
 class ToyParts(NamedTuple):
-    plan: ToyPlan
+    plan: Plan
     data: ToyData
     model: nn.Module
     loss: Any
@@ -173,15 +162,21 @@ def toy_parts(runs: Path, *, data: ToyData | None = None, epochs: int = 3, **giv
         given: keys of the recipe's top, ``checkpoint`` and ``trainer`` settings.
     """
     L.seed_everything(0, verbose=False)
-    settings = Settings(wandb="disabled", runs_dir=str(runs))._asdict()
+    settings = default_settings() | {"wandb": "disabled", "runs_dir": str(runs)}
     settings |= {key: given.pop(key) for key in list(given) if key in settings}
     checkpoint = CheckpointSettings(**given.pop("checkpoint", {}))
-    config = {**settings, "data": {"root": None, "image_hw": [SIZE, SIZE]}, "model": {"_target_": "toy"}}
+    config = {
+        **settings,
+        "data": {"root": None, "image_hw": [SIZE, SIZE]},
+        "model": {"_target_": "toy"},
+        "checkpoint": {},
+        "trainer": {},
+    }
     ema = EMA(decay=0.9, ramp_steps=5)
     trainer = {"callbacks": [ema], "accelerator": "cpu", "gradient_clip_val": 1.0} | given.pop("trainer", {})
     assert not given, f"unknown settings {given}"
     return ToyParts(
-        plan=ToyPlan("toy", config, [("trainer.max_epochs", epochs)]),
+        plan=Plan("toy", None, config, config, [("trainer.max_epochs", epochs)], {}, {}, None),
         data=data or ToyData(),
         model=ToyDetector(),
         loss=toy_loss,

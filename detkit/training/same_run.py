@@ -1,0 +1,144 @@
+"""Whether a run that is to go on is still the run that it was: its recipe, its data, its machine."""
+
+import hashlib
+import json
+import platform
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from detkit.checkpoint import Mark, read_checkpoint
+from detkit.errors import CheckpointError, DataError, RecipeError
+
+# Keys that cannot change what a run ends with, and why. All others can: max_epochs is in every schedule,
+# val_batch_size in the rounding of validation.
+FREE = (
+    *("name", "runs_dir", "wandb", "resume", "resume.allow_changes"),  # where a run lies and is shown
+    *("data.num_workers", "data.cache_mb"),  # samples are functions of (seed, epoch, index)
+    # where the data lies; what it says is compared by its fingerprint
+    *("data.root", "data.train_annotations", "data.train_images", "data.val_annotations", "data.val_images"),
+    "data.follow_links",
+    *("data.max_unreadable", "non_finite", "max_non_finite"),  # when a run gives up, which this one has not
+    *("checkpoint.every_n_steps", "checkpoint.every_minutes", "checkpoint.keep", "checkpoint.on_failure"),
+    *("trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
+    # the machine, of which `other_machine` speaks
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+)
+BEGINNING = ("weights", "weights_except")  # a resumed run has its own weights, and need not name others again
+SHOWN = 10
+
+
+def facts(metadata: dict[str, Any], world_size: int) -> dict[str, Any]:
+    """What a later resume compares itself with, for the mark of a checkpoint."""
+    recipe = json.dumps(metadata["recipe"], sort_keys=True)
+    return {
+        "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+        "data_fingerprint": metadata["data_fingerprint"],
+        "versions": {
+            "detkit": metadata["detkit_version"],
+            "lightning": L.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+    }
+
+
+def require_same_run(mark: Mark, plan: Any, metadata: dict[str, Any]) -> list[str]:
+    """Refuse to go on with another recipe or other data, unless the plan allows changes.
+
+    Args:
+        mark: of the checkpoint to go on from.
+        plan: of this run.
+        metadata: of this run, as a checkpoint holds it.
+
+    Returns:
+        What to say of the changes that were allowed.
+
+    Raises:
+        RecipeError: if a key has changed that can change the result; data that changed are told with it.
+        DataError: if only the data have changed.
+        CheckpointError: if the checkpoint cannot be read.
+    """
+    now = facts(metadata, world_size=1)
+    changes = [] if _same("recipe_sha256", mark.facts, now) else _changes(mark.path, plan)
+    data = [] if _same("data_fingerprint", mark.facts, now) else [_data_line(mark.facts, now)]
+    if not changes and not data:
+        return []
+    lines = [*_table(changes), *data]
+    if plan.config["resume.allow_changes"]:
+        return ["resumed with changes; the result is neither that of the run before nor that of this recipe:", *lines]
+    error = RecipeError if changes else DataError
+    remedy = _remedy(mark, plan) if changes else "bring back the data of then"
+    accept = "or accept what has changed: resume.allow_changes=true"
+    raise error("\n".join([f"resume: this is not the run of {mark.path}:", *lines, f"{remedy}, {accept}"]))
+
+
+def other_machine(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line if the run goes on where its result is not promised bit for bit; none if it is.
+
+    Args:
+        then: facts of the checkpoint's mark.
+        now: facts of this run.
+    """
+    pairs = [(name, then.get("versions", {}).get(name), version) for name, version in now["versions"].items()]
+    pairs += [(name.replace("_", " "), then.get(name), now[name]) for name in ("threads", "world_size")]
+    differ = [f"{name} {old} then, {new} now" for name, old, new in pairs if old != new]
+    return [f"resumed, but not bit for bit the run that was never stopped: {'; '.join(differ)}"] if differ else []
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run: its folder holds its recipe, so nothing else is needed."""
+    return shlex.join(["python", "scripts/train.py", f"resume={folder}"])
+
+
+def _same(name: str, then: dict[str, Any], now: dict[str, Any]) -> bool:
+    return then.get(name) == now[name]
+
+
+def _changes(path: Path, plan: Any) -> list[Any]:
+    detkit = read_checkpoint(path).get("detkit")
+    then = detkit.get("recipe") if isinstance(detkit, dict) else None
+    if not isinstance(then, dict):
+        raise CheckpointError(f"{path}: holds no recipe, so it is no checkpoint of detkit's training")
+    free = FREE if plan.config["weights"] else (*FREE, *BEGINNING)
+    return [
+        change
+        for change in plan.changes_since(then)
+        if not any(change.place == key or change.place.startswith(f"{key}.") for key in free)
+    ]
+
+
+def _table(changes: Sequence[Any]) -> Iterator[str]:
+    if not changes:
+        return
+    cells = [("key", "then", "now", "set by")]
+    cells += [(change.place, _spell(change.before), _spell(change.after), change.source) for change in changes[:SHOWN]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if len(changes) > SHOWN:
+        yield f"  ... and {len(changes) - SHOWN} more"
+
+
+def _data_line(then: dict[str, Any], now: dict[str, Any]) -> str:
+    old, new = (str(facts.get("data_fingerprint"))[:12] for facts in (then, now))
+    return f"  the data have other images, boxes or classes: fingerprint {old} then, {new} now"
+
+
+def _remedy(mark: Mark, plan: Any) -> str:
+    folder = mark.path.parent.parent
+    if plan.path is not None and plan.path.absolute().parent == folder.absolute():
+        return "undo the changes"  # the run's own recipe was taken, and edited or overridden
+    older = str(plan.config["resume"]).endswith(".ckpt")
+    return f"go on as it was: {resume_command(mark.path if older else folder)}"
+
+
+def _spell(value: Any) -> str:
+    """A value as the command line reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
