@@ -5,10 +5,8 @@ python scripts/train.py recipe=yolo_csp --help    lists the keys of one
 python scripts/train.py recipe=yolo_csp data.root=/data/coco trainer.max_epochs=100 seed=1
 """
 
-import sys
-
 from detkit import recipe  # torch and lightning are imported by check, after the arguments were found right
-from detkit.errors import DetkitError
+from detkit.errors import run_script
 
 
 def main(argv: list[str]) -> None:
@@ -33,8 +31,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except DetkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)
