@@ -1,7 +1,8 @@
 """The one writer and the one reader of training checkpoints and detector files."""
 
 from detkit.checkpoint.detector import read_detector, write_detector
-from detkit.checkpoint.file import free_bytes, readable, storing
+from detkit.checkpoint.file import UNREADABLE, first_line, free_bytes, local, readable, storing
+from detkit.checkpoint.plain import load_plain, open_regular
 from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
 from detkit.checkpoint.training import (
     Mark,
@@ -18,12 +19,17 @@ from detkit.checkpoint.training import (
 
 __all__ = [
     "DETECTOR_FILE",
+    "UNREADABLE",
     "Mark",
     "checkpoint_path",
+    "first_line",
     "free_bytes",
     "is_own",
     "latest_checkpoint",
+    "load_plain",
+    "local",
     "marks_in",
+    "open_regular",
     "read_checkpoint",
     "read_detector",
     "read_mark",

@@ -52,14 +52,17 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (safetensors.SafetensorError, OSError, *UNREADABLE) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: is no readable safetensors file: {first_line(error)}") from error
     digest = texts.pop(DIGEST, None)
     if digest is None:
         raise CheckpointError(f"{path}: was not written by detkit: it has no {DIGEST}, recipe and class names inside")
-    if digest != _digest_of_detector(tensors, texts):
-        raise CheckpointError(f"{path}: is damaged: its content does not fit the SHA-256 inside")
-    return tensors, {key: json.loads(text) for key, text in texts.items()}
+    try:
+        if digest != _digest_of_detector(tensors, texts):
+            raise CheckpointError(f"{path}: is damaged: its content does not fit the SHA-256 inside")
+        return tensors, {key: json.loads(text) for key, text in texts.items()}
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path}: its metadata cannot be read: {first_line(error)}") from error
 
 
 def _digest_of_detector(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

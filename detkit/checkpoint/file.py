@@ -6,14 +6,21 @@ import hashlib
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors
+
 from detkit.errors import CheckpointError, StorageError
 
 DIGEST = "sha256"
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
+# What torch, safetensors and json raise of a file that is cut, damaged, of another kind or made to harm.
+UNREADABLE = (
+    *(pickle.UnpicklingError, safetensors.SafetensorError, struct.error, AssertionError, AttributeError),
+    *(EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, ArithmeticError),
+)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
     errno.ENOSPC: "make room there",

@@ -9,6 +9,7 @@ from torch import Tensor
 from detkit.checkpoint.detector import read_detector
 from detkit.checkpoint.file import DIGEST, UNREADABLE, local
 from detkit.checkpoint.training import mark_path, read_checkpoint
+from detkit.errors import CheckpointError
 
 DETECTOR_FILE = "detector.safetensors"
 
@@ -27,8 +28,10 @@ def read_trained(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.suffix != ".ckpt":
         return read_detector(path / DETECTOR_FILE if path.is_dir() else path)
     state, prefix = read_checkpoint(path), "model."
-    weights = state.get("state_dict", {}).items()
-    return {name.removeprefix(prefix): t for name, t in weights if name.startswith(prefix)}, state.get("detkit", {})
+    weights, metadata = state.get("state_dict", {}), state.get("detkit", {})
+    if not (isinstance(weights, dict) and isinstance(metadata, dict) and {type(name) for name in weights} <= {str}):
+        raise CheckpointError(f"{path}: is no training checkpoint: its state_dict or what it notes has no names")
+    return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}, metadata
 
 
 def is_own(path: Path) -> bool:
@@ -37,6 +40,6 @@ def is_own(path: Path) -> bool:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 return DIGEST in (file.metadata() or {})
-        except (safetensors.SafetensorError, OSError, *UNREADABLE):
+        except (OSError, *UNREADABLE):
             return False
     return path.is_dir() or (path.suffix == ".ckpt" and mark_path(path).exists())

@@ -29,6 +29,7 @@ from detkit.checkpoint.file import (
     storing,
     sync_folder,
 )
+from detkit.checkpoint.plain import load_plain, open_regular
 from detkit.errors import CheckpointError
 
 FORMAT = 2  # 1: the mark has no digest of itself
@@ -97,11 +98,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = local(path)
     mark = read_mark(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if _digest(file) != mark.sha256:
                 raise CheckpointError(f"{path}: is damaged: its SHA-256 is not that in {mark_path(path).name}")
             file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = load_plain(file)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UNREADABLE as error:
@@ -119,7 +120,7 @@ def read_mark(path: Path) -> Mark:
     """
     try:
         size = path.stat().st_size
-        with mark_path(path).open("rb") as file:
+        with open_regular(mark_path(path)) as file:
             text = file.read(MAX_MARK_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         name = path.name if not path.exists() else f"its mark {mark_path(path).name}"
@@ -129,7 +130,7 @@ def read_mark(path: Path) -> Mark:
         score = None if fields["score"] is None else float(fields["score"])
         numbers = int(fields["step"]), int(fields["epoch"]), score
         mark = Mark(path, *numbers, str(fields[DIGEST]), int(fields["size"]), dict(fields["facts"]))
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: its mark {mark_path(path).name} is damaged: {first_line(error)}") from error
     _check_mark(path, fields, text)
     if size != mark.size:
@@ -209,9 +210,9 @@ def _save(state: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
 
 def _is_whole(mark: Mark) -> bool:
     try:
-        with mark.path.open("rb") as file:
+        with open_regular(mark.path) as file:
             return _digest(file) == mark.sha256
-    except OSError:
+    except (OSError, CheckpointError):
         return False
 
 
