@@ -1,8 +1,15 @@
-"""Where the images and annotations of a data set lie: the layouts in use, found by their names."""
+"""Where the images and annotations of a data set lie: the layouts in use, found by their names.
 
+COCO comes first, then YOLO (a data.yaml, or folders of labels beside those of images), then Pascal VOC.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from detkit.data.image_files import list_folder
+from detkit.data.yolo_txt import CLASSES_FILE
+from detkit.data.yolo_yaml import SPLITS, find_yaml, read_yaml
 from detkit.errors import DataError
 
 # split: (annotation file, image folder) of COCO 2017, of plain folders, of Roboflow; the first that is there counts
@@ -27,10 +34,12 @@ LAYOUTS = {
         ("test/_annotations.coco.json", "test"),
     ),
 }
+_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}  # of YOLO and VOC without a list
+_LISTS = {"train": ("train", "trainval"), "val": ("val",), "test": ("test",)}  # ImageSets/Main of VOC
 
 
 class Split(NamedTuple):
-    """One part of a data set."""
+    """One part of a data set; what ``annotations`` may be is said at ``formats.read_columns``."""
 
     annotations: Path
     images: Path
@@ -45,14 +54,71 @@ def find_layout(root: str | Path) -> dict[str, Split]:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+    finders: tuple[Callable[[Path], dict[str, Split]], ...] = (_coco, _yolo_yaml, _yolo_folders, _voc)
+    for find in finders:
+        if found := find(folder):
+            return {name: found[name] for name in SPLITS if name in found}
+    raise DataError(_explain(folder))
+
+
+def _coco(folder: Path) -> dict[str, Split]:
     found: dict[str, Split] = {}
     for name, places in LAYOUTS.items():
         for annotations, images in places:
             if (folder / annotations).is_file() and (folder / images).is_dir():
                 found[name] = Split(folder / annotations, folder / images)
                 break
+    return found
+
+
+def _yolo_yaml(folder: Path) -> dict[str, Split]:
+    """What data.yaml names; of a split of one folder the names of images are relative to it, else to the root."""
+    file = find_yaml(folder)
+    if file is None:
+        return {}
+    content = read_yaml(file)
+    members = {split: content.members(split) for split in content.splits}
+    found = {
+        split: Split(file / split, here[0] if len(here) == 1 and here[0].is_dir() else folder)
+        for split, here in members.items()
+        if here
+    }
     if not found:
-        raise DataError(_explain(folder))
+        named = [f"{split}: {', '.join(names)}" for split, names in content.splits.items()]
+        raise DataError(
+            f"{file}: nothing that it names is in {folder} ({'; '.join(named) or 'neither train: nor val:'}); "
+            "correct path: and the names, which are relative to it"
+        )
+    return found
+
+
+def _yolo_folders(folder: Path) -> dict[str, Split]:
+    """Without a data.yaml: images/train with labels/train, train/images with train/labels, or all in train/."""
+    found: dict[str, Split] = {}
+    for split, names in _FOLDERS.items():
+        for name in names:
+            for labels, images in ((f"labels/{name}", f"images/{name}"), (f"{name}/labels", f"{name}/images")):
+                if (folder / labels).is_dir() and (folder / images).is_dir():
+                    found.setdefault(split, Split(folder / labels, folder / images))
+            if (folder / name / CLASSES_FILE).is_file():
+                found.setdefault(split, Split(folder / name, folder / name))
+    return found
+
+
+def _voc(folder: Path) -> dict[str, Split]:
+    """Annotations/ and JPEGImages/ with the lists of ImageSets/Main/, or train/ with XML files beside the images."""
+    annotations, images, lists = folder / "Annotations", folder / "JPEGImages", folder / "ImageSets" / "Main"
+    found: dict[str, Split] = {}
+    if annotations.is_dir() and images.is_dir():
+        for split, names in _LISTS.items():
+            here = [lists / f"{name}.txt" for name in names if (lists / f"{name}.txt").is_file()]
+            if here:
+                found[split] = Split(here[0], images)
+        return found or {"train": Split(annotations, images)}
+    for split, names in _FOLDERS.items():
+        for name in names:
+            if any(entry.endswith(".xml") for entry in list_folder(folder / name)):
+                found.setdefault(split, Split(folder / name, folder / name))
     return found
 
 
@@ -62,5 +128,7 @@ def _explain(folder: Path) -> str:
     more = f", and {len(there) - 12} more" if len(there) > 12 else ""
     return (
         f"{folder}: no data set in a known layout. For training one of these is looked for:\n  {wanted}\n"
+        "  or of YOLO: data.yaml, or labels/train/ with images/train/, or train/labels/ with train/images/\n"
+        "  or of Pascal VOC: Annotations/ with JPEGImages/ and ImageSets/Main/train.txt, or train/*.xml\n"
         f"The folder holds: {', '.join(there[:12]) or 'nothing'}{more}"
     )
