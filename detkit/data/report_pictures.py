@@ -1,0 +1,137 @@
+"""Pictures for a data report: the images that a finding names, small, with the boxes that it names on them."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from detkit.data.check import CheckedSplit
+from detkit.data.coco import CocoIndex
+from detkit.data.decode_image import BACKGROUND, decode_image
+from detkit.data.findings import Finding, Place
+from detkit.data.report_figures import jpeg_uri
+from detkit.errors import DataError
+from detkit.ops.drawing import draw_detections
+
+PER_FINDING = 4
+_LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # of a picture; a smaller image is enlarged to the second
+_REDUCTIONS = (8, 4, 2, 1)
+_MARGIN_FRAC = 0.25  # of the picture's side, at most, around it where boxes leave it
+_OTHER_BOXES = (200, 200, 200)
+
+
+class Picture(NamedTuple):
+    """One image of a finding."""
+
+    text: str
+    uri: str  # data:, empty if there is no picture
+    why_not: str = ""
+
+
+class _Named(NamedTuple):
+    """An image that a finding names."""
+
+    places: list[Place]
+    boxes: list[int]  # rows of the ground truth; empty: the finding is of the image
+
+
+class PictureMaker:
+    """Makes pictures up to a number of bytes, so that a report stays a file that a browser opens at once.
+
+    Args:
+        max_bytes: of all data URIs together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes_left = max_bytes
+
+    def pictures_of(self, finding: Finding, split: CheckedSplit) -> list[Picture]:
+        """Of the first images that it names; none if no picture can be made of any."""
+        if self.bytes_left <= 0:
+            return []
+        named = _by_file(finding) if split.index is None else _by_row(finding, split.index)
+        pictures = [self._picture(key, image, split) for key, image in named.items()]
+        return pictures if any(picture.uri for picture in pictures) else []
+
+    def _picture(self, key: str | int, named: _Named, split: CheckedSplit) -> Picture:
+        name = key if split.index is None else split.index.path(int(key)).relative_to(split.index.folder)
+        texts = [place.text for place in named.places[:3] if place.text != str(name)]
+        more = [f"and {len(named.places) - 3} more"] if len(named.places) > 3 else []
+        text = "; ".join([str(name), *texts, *more])
+        try:
+            image = _draw_file(str(key), split) if split.index is None else _draw_row(int(key), named, split.index)
+        except DataError as error:
+            return Picture(text, "", str(error))
+        uri = jpeg_uri(image)
+        self.bytes_left -= len(uri)
+        return Picture(text, uri)
+
+
+def _by_file(finding: Finding) -> dict[str, _Named]:
+    images: dict[str, _Named] = {}
+    for place in finding.places:
+        if place.file is not None and (place.file in images or len(images) < PER_FINDING):
+            images.setdefault(place.file, _Named([], [])).places.append(place)
+    return images
+
+
+def _by_row(finding: Finding, index: CocoIndex) -> dict[int, _Named]:
+    images: dict[int, _Named] = {}
+    for place in finding.places[: 50 * PER_FINDING]:
+        row, box = _find(place, index)
+        if row is not None and (row in images or len(images) < PER_FINDING):
+            named = images.setdefault(row, _Named([], []))
+            named.places.append(place)
+            named.boxes.extend([] if box is None else [box])
+    return images
+
+
+def _find(place: Place, index: CocoIndex) -> tuple[int | None, int | None]:
+    """Rows of the image and of the box in the ground truth."""
+    if place.annotation_id is not None and len(boxes := np.flatnonzero(index.annotation_ids == place.annotation_id)):
+        return int(index.ground_truth().image_rows[boxes[0]]), int(boxes[0])
+    rows = [] if place.image_id is None else np.flatnonzero(index.image_ids == place.image_id).tolist()
+    return (rows[0] if rows else None), None
+
+
+def _draw_file(name: str, split: CheckedSplit) -> np.ndarray:
+    """An image of a split that cannot be used: its boxes are not known."""
+    path = split.images / name.replace("\0", "")
+    if not path.resolve().is_relative_to(split.images.resolve()):
+        raise DataError(f"{name!r} is not in the image folder")
+    return _fit(decode_image(path))
+
+
+def _draw_row(row: int, named: _Named, index: CocoIndex) -> np.ndarray:
+    """The image, the named boxes with their classes, and all others thin; all of them if none is named."""
+    long_side = int(index.sizes_hw[row].max())
+    reduce = next(factor for factor in _REDUCTIONS if factor == 1 or long_side >= factor * _LONG_SIDE_PX)
+    image = _fit(decode_image(index.path(row), reduce))
+    truth = index.ground_truth()
+    here = np.flatnonzero(truth.image_rows == row)
+    marked = np.isin(here, named.boxes) if named.boxes else np.ones(len(here), dtype=bool)
+    boxes = truth.boxes_xywh[here]
+    boxes[:, 2:] += boxes[:, :2]
+    boxes *= max(image.shape[:2]) / long_side
+    image, boxes = _add_margin(image, boxes, marked)
+    for x1, y1, x2, y2 in np.clip(np.rint(boxes[~marked]), -1, 2 * _LONG_SIDE_PX).astype(int).tolist():
+        cv2.rectangle(image, (x1, y1), (x2, y2), _OTHER_BOXES, 1)
+    return draw_detections(image, boxes[marked], truth.labels[here[marked]], None, truth.class_names, _SHORT_SIDE_PX)
+
+
+def _fit(image: np.ndarray) -> np.ndarray:
+    """A copy, at most so large on its longer side."""
+    factor = min(1.0, _LONG_SIDE_PX / max(image.shape[:2]))
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _add_margin(image: np.ndarray, boxes: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Room around the picture where a marked box leaves it, and the boxes moved with it."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = (boxes[marked].T if marked.any() else np.zeros((4, 1))).astype(float)
+    beyond = np.array([-y1.min(), y2.max() - height, -x1.min(), x2.max() - width]) + 2
+    most = _MARGIN_FRAC * np.array([height, height, width, width])
+    top, bottom, left, right = np.where(beyond > 3, np.clip(beyond, 0, most), 0).astype(int).tolist()
+    wider = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(BACKGROUND,) * 3)
+    return wider, boxes + np.array([left, top, left, top])
