@@ -9,6 +9,7 @@ from typing_extensions import override
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
 from detkit.training.ema import averaged_module
+from detkit.training.failed_writes import FailedWrites
 from detkit.training.module import DetectionModule, Metric
 from detkit.training.run_folder import RunFolder
 
@@ -20,6 +21,7 @@ class BestDetector(L.Callback):
         monitor: the number that decides, higher is better.
         folder: of the run.
         metadata: what the detector file holds beside its weights.
+        failures: where it is noted that the file could not be written; the one before stays.
 
     Attributes:
         score: of the best so far; None before the first validation.
@@ -29,10 +31,11 @@ class BestDetector(L.Callback):
         metric: whose numbers these are; there from the beginning of the fit.
     """
 
-    def __init__(self, monitor: str, folder: RunFolder, metadata: dict[str, Any]) -> None:
+    def __init__(self, monitor: str, folder: RunFolder, metadata: dict[str, Any], failures: FailedWrites) -> None:
         self.monitor = monitor
         self.folder = folder
         self.metadata = metadata
+        self.failures = failures
         self.score: float | None = None
         self.epoch = 0
         self.numbers: dict[str, float] = {}
@@ -78,7 +81,8 @@ class BestDetector(L.Callback):
         best = {"monitor": self.monitor, "score": self.score, "epoch": self.epoch, "step": trainer.global_step}
         if self.metric is not None and "AP" in self.metric.meanings:
             best["ap"] = self.numbers.get("val/AP")
-        write_detector(self.folder.detector, module.model.state_dict(), {**self.metadata, **best})
+        with self.failures.noting(self.folder.detector):
+            write_detector(self.folder.detector, module.model.state_dict(), {**self.metadata, **best})
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -1,58 +1,111 @@
-"""Ctrl-C: finish the step, save, stop."""
+"""SIGTERM and Ctrl-C: finish the step, save, stop."""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 import lightning as L
+import torch
 
-EXIT_CODE = 130
-NOTE = b"\nstopping after this step; Ctrl-C again stops at once, without saving\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_REQUEST_S = 1.0  # a launcher passes on what it gets, beside a terminal or a cluster that tells all processes
+NOTE = b"\nstopping after this step; the same again stops at once, without saving\n"
 
 
 class TrainingStopped(BaseException):
-    """Training was asked to stop. Like KeyboardInterrupt, nothing on the way may swallow it."""
+    """Training was asked to stop. Like KeyboardInterrupt, nothing on the way may swallow it.
 
-    def __init__(self, at_border: bool) -> None:
+    Args:
+        at_border: whether the weights are those of a whole step.
+        number: of the signal.
+    """
+
+    def __init__(self, at_border: bool, number: int = signal.SIGINT) -> None:
         super().__init__("training was stopped by the user")
-        self.at_border = at_border  # the weights are those of a whole step
+        self.at_border = at_border
+        self.exit_code = 128 + number  # as a shell counts
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed; pressed again, it stops at once."""
+    """Whether a signal asked to stop; a second one stops at once.
+
+    # Note [our handler alone]
+    Lightning would put its own handler for SIGTERM before this one: it talks to other ranks from
+    within the handler, which can block for ever, and ends the run between two batches with exit
+    code 0 and nothing saved. On SLURM another one saves and requeues by itself. `own_signals`
+    keeps both away.
+
+    Attributes:
+        number: of the first signal that came; 0: none.
+    """
 
     def __init__(self) -> None:
-        self._requested = False
+        self.number = 0
+        self._since = 0.0
         self._process = os.getpid()
+
+    def own_signals(self, trainer: L.Trainer) -> None:
+        """Keep Lightning's handlers away from this trainer; before it is run."""
+        trainer._signal_connector.register_signal_handlers = lambda: None  # noqa: SLF001 (no public way)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C over, where that is possible: signals belong to the main thread."""
+        """Take the signals over, where that is possible: they belong to the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._handle)
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def stop_if_requested(self, trainer: L.Trainer) -> None:
         """To be called at the border of a step, by all ranks; they stop together.
 
         Raises:
-            TrainingStopped: if Ctrl-C was pressed on any rank.
+            TrainingStopped: if a signal came to any rank.
         """
-        if trainer.strategy.reduce_boolean_decision(self._requested, all=False):
-            raise TrainingStopped(at_border=True)
+        stop(*agreed(trainer, self.number))
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a data loader's worker: it has to deliver until the end
-        if self._requested:
-            raise TrainingStopped(at_border=False)
-        self._requested = True
-        os.write(2, NOTE)  # print is not for signal handlers
+            _as_a_child(number)
+        elif not self.number:
+            self.number, self._since = number, time.monotonic()
+            os.write(2, NOTE)  # print is not for signal handlers
+        elif time.monotonic() - self._since >= SAME_REQUEST_S:
+            raise TrainingStopped(at_border=False, number=number)
+
+
+def stop(number: int) -> None:
+    """Stop at the border of a step.
+
+    Args:
+        number: of the signal that all ranks agreed on; 0: go on.
+
+    Raises:
+        TrainingStopped: if there was one.
+    """
+    if number:
+        raise TrainingStopped(at_border=True, number=number)
+
+
+def agreed(trainer: L.Trainer, *values: int) -> list[int]:
+    """The highest of all ranks for each value: one message, so that all of them decide alike."""
+    if trainer.world_size == 1:
+        return [int(value) for value in values]
+    own = torch.tensor(values, dtype=torch.int64, device=trainer.strategy.root_device)
+    return trainer.strategy.reduce(own, reduce_op="max").tolist()
+
+
+def _as_a_child(number: int) -> None:
+    """In a process that was forked from ours: Ctrl-C is for its parent, SIGTERM is its end."""
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

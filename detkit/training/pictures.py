@@ -14,6 +14,7 @@ from typing_extensions import override
 from detkit.ops.drawing import grid
 from detkit.training.best import BestDetector
 from detkit.training.drawings import drawing_of
+from detkit.training.failed_writes import FailedWrites
 from detkit.types import Batch
 
 TRAIN_BATCHES, TRAIN_IMAGES = 3, 16
@@ -26,12 +27,14 @@ class Pictures(L.Callback):
         folder: where to.
         class_names: of the labels.
         best: the best epoch; it must see a validation before this does.
+        failures: where it is noted that a picture could not be written.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str], best: BestDetector) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str], best: BestDetector, failures: FailedWrites) -> None:
         self.folder = folder
         self.class_names = class_names
         self.best = best
+        self.failures = failures
         self._seen: list[tuple[Tensor, Any, Any]] = []
 
     @override
@@ -74,9 +77,13 @@ class Pictures(L.Callback):
         self._seen = []
 
     def _write(self, trainer: L.Trainer, name: str, sheet: np.ndarray) -> None:
-        self.folder.mkdir(exist_ok=True)
         path = self.folder / f"{name}.jpg"
-        cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+        _, content = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+        with self.failures.noting(path):
+            self.folder.mkdir(exist_ok=True)
+            path.write_bytes(content.tobytes())
+        if not path.exists():
+            return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"pictures/{name}", [str(path)])

@@ -1,58 +1,73 @@
 """When a training checkpoint is saved, and which ones are kept."""
 
-import hashlib
-import json
-import platform
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from typing_extensions import override
 
 from detkit.checkpoint import (
     checkpoint_path,
+    free_bytes,
     marks_in,
     read_checkpoint,
+    readable,
     remove_checkpoint,
     remove_leftovers,
+    storing,
     write_checkpoint,
 )
+from detkit.errors import StorageError
 from detkit.training.best import BestDetector
+from detkit.training.failed_writes import FailedWrites, OnFailure
 from detkit.training.finite import check_finite
-from detkit.training.interrupt import Interrupt, TrainingStopped
+from detkit.training.interrupt import Interrupt, TrainingStopped, agreed, stop
 from detkit.training.run_folder import RunFolder
+from detkit.training.same_run import facts
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When to save.
+    """When to save, and what to do if that fails.
 
     Args:
         every_n_steps: optimizer steps between saves within an epoch; null: at the end of epochs only.
+        every_minutes: as well, at the first step after so much time without a save; null: never.
         keep: the latest so many are kept, and the best one.
         monitor: the number that decides on the best, higher is better.
+        on_failure: of a file that cannot be written: stop, with exit code 74; or continue, with a warning,
+            and try again at the next save. What was saved before stays.
 
     Raises:
-        ValueError: if fewer than two are to be kept, or every_n_steps is less than 1.
+        ValueError: if fewer than two are to be kept, or a value says nothing that can be done.
     """
 
     every_n_steps: int | None = None
+    every_minutes: float | None = None
     keep: int = 2
     monitor: str = "val/AP"
+    on_failure: OnFailure = "stop"
 
     def __post_init__(self) -> None:
         if self.keep < 2:
             raise ValueError(f"keep must be at least 2, so that one is whole while another is written; got {self.keep}")
         if self.every_n_steps is not None and self.every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, or null; got {self.every_n_steps}")
+        if self.every_minutes is not None and not self.every_minutes > 0:
+            raise ValueError(f"every_minutes must be above 0, or null; got {self.every_minutes}")
+        if self.on_failure not in get_args(OnFailure):
+            raise ValueError(f"on_failure must be one of {', '.join(get_args(OnFailure))}; got {self.on_failure}")
 
 
 class Saver(Checkpoint):
-    """Save at the end of every epoch, every N steps between, and when the user stops the run.
+    """Save at the end of every epoch, every N steps or minutes between, and when the user stops the run.
 
     All of them lie on borders of optimizer steps, after every other callback has seen the step.
 
@@ -61,25 +76,44 @@ class Saver(Checkpoint):
         folder: of the run.
         best: knows the score of a step, and what a detector is rebuilt from.
         interrupt: knows whether to stop.
+        failures: knows what could not be written.
     """
 
     def __init__(
-        self, settings: CheckpointSettings, folder: RunFolder, best: BestDetector, interrupt: Interrupt
+        self,
+        settings: CheckpointSettings,
+        folder: RunFolder,
+        best: BestDetector,
+        interrupt: Interrupt,
+        failures: FailedWrites,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.best = best
         self.interrupt = interrupt
+        self.failures = failures
         self._step = 0
+        self._saved_step = 0
+        self._saved_at = 0.0  # seconds, by this rank's clock
+        self._unsaved = ""  # why the last save failed, on all ranks
+
+    @override
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.interrupt.stop_if_requested(trainer)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._step = trainer.global_step
+        self._step = self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
         if trainer.is_global_zero:
-            remove_leftovers(self.folder.checkpoints)
-            for mark in marks_in(self.folder.checkpoints):
-                if mark.step > trainer.global_step:  # of the branch that this resume leaves
-                    remove_checkpoint(mark.path)
+            with storing(self.folder.checkpoints):
+                for folder in (self.folder.path, self.folder.checkpoints):
+                    remove_leftovers(folder)
+                for mark in marks_in(self.folder.checkpoints):
+                    if mark.step > trainer.global_step:  # of the branch that this resume leaves
+                        remove_checkpoint(mark.path)
+            self._warn_if_short_of_room(pl_module)
+        self.interrupt.stop_if_requested(trainer)
 
     @override
     def on_train_batch_end(
@@ -90,8 +124,9 @@ class Saver(Checkpoint):
         self._step = trainer.global_step
         if trainer.is_last_batch:
             return  # the end of the epoch comes first, with its validation
-        self.interrupt.stop_if_requested(trainer)
-        if self.settings.every_n_steps and trainer.global_step % self.settings.every_n_steps == 0:
+        signal, fails, is_due = agreed(trainer, self.interrupt.number, self.failures.end_the_run, self._is_due(trainer))
+        self._end_if(trainer, signal, fails)
+        if is_due or (self.settings.every_n_steps and trainer.global_step % self.settings.every_n_steps == 0):
             self._save(trainer, trainer.current_epoch)
 
     @override
@@ -108,13 +143,22 @@ class Saver(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end_if(trainer, 0, *agreed(trainer, self.failures.end_the_run))  # no checkpoint beyond a lost row
         self._save(trainer, trainer.current_epoch + 1)
-        self.interrupt.stop_if_requested(trainer)
+        self._end_if(trainer, *agreed(trainer, self.interrupt.number, self.failures.end_the_run))
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end_if(trainer, 0, *agreed(trainer, self.failures.end_the_run))
+        self._require_saved()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, TrainingStopped) and exception.at_border and trainer.global_step > 0:
+        if not isinstance(exception, TrainingStopped) or not exception.at_border or trainer.global_step == 0:
+            return
+        if trainer.global_step != self._saved_step or trainer.validating:
             self._save(trainer, trainer.current_epoch)
+        self._require_saved()
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -122,6 +166,16 @@ class Saver(Checkpoint):
         checkpoint["detkit"] = self.best.metadata
         if trainer.validating:
             _begin_validation_again(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"])
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        """By the clock of rank 0, so that all ranks save at the same step."""
+        minutes = self.settings.every_minutes
+        return trainer.is_global_zero and minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+
+    def _end_if(self, trainer: L.Trainer, signal: int, fails: int) -> None:
+        if fails:
+            self.failures.raise_together(trainer)
+        stop(signal)
 
     def _save(self, trainer: L.Trainer, epoch: int) -> None:
         path = checkpoint_path(self.folder.checkpoints, trainer.global_step)
@@ -131,11 +185,27 @@ class Saver(Checkpoint):
             "score": self.best.score_of(trainer.global_step),
             "facts": facts(self.best.metadata, trainer.world_size),
         }
+        failed_before = self.failures.count
         trainer.save_checkpoint(path, storage_options=known)
+        unsaved = self.failures.last if self.failures.count > failed_before else ""
+        self._unsaved = trainer.strategy.broadcast(unsaved)
+        self._saved_at = time.monotonic()
+        if self._unsaved:
+            if self.settings.on_failure == "stop":
+                self._require_saved()
+            return
+        self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            self._prune()
+            with self.failures.noting(self.folder.checkpoints):
+                self._prune()
+
+    def _require_saved(self) -> None:
+        """For all ranks, which know alike; at the end of a run there is no next save."""
+        if self._unsaved:
+            raise StorageError(self._unsaved)
 
     def _prune(self) -> None:
+        """The newest is whole by now: only what has its size and its mark counts."""
         marks = marks_in(self.folder.checkpoints)
         scored = [mark for mark in marks if mark.score is not None]
         kept = [*marks[-self.settings.keep :], *sorted(scored, key=lambda mark: mark.score or 0.0)[-1:]]
@@ -143,13 +213,39 @@ class Saver(Checkpoint):
             if mark not in kept:
                 remove_checkpoint(mark.path)
 
+    def _warn_if_short_of_room(self, pl_module: L.LightningModule) -> None:
+        """Before hours of training, not after them."""
+        marks = marks_in(self.folder.checkpoints)
+        # weights, their average, and two numbers of the optimizer for each
+        size = marks[-1].size if marks else 4 * sum(tensor.nbytes for tensor in pl_module.state_dict().values())
+        most = self.settings.keep + 2  # the best, and the one that is being written
+        free = free_bytes(self.folder.checkpoints)
+        if free is not None and free < size * (most - len(marks)):
+            LOG.warning(
+                "warning: a checkpoint takes about %s, and %d lie in %s at a time; %s are free there",
+                *(readable(size), most, self.folder.checkpoints, readable(free)),
+            )
+
 
 class DetkitCheckpointIO(CheckpointIO):
-    """Lightning's way to detkit's one writer and one reader."""
+    """Lightning's way to detkit's one writer and one reader.
+
+    Args:
+        failures: where it is noted that a checkpoint could not be written.
+    """
+
+    def __init__(self, failures: FailedWrites) -> None:
+        self.failures = failures
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(Path(path), checkpoint, **storage_options)
+        path = Path(path)
+        try:
+            write_checkpoint(path, checkpoint, **storage_options)
+        except StorageError as error:
+            marks = marks_in(path.parent)
+            left = f"the last good checkpoint is {marks[-1].path}" if marks else "there is no checkpoint yet"
+            self.failures.note(f"{error}; {left}")
 
     @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -158,23 +254,6 @@ class DetkitCheckpointIO(CheckpointIO):
     @override
     def remove_checkpoint(self, path: Any) -> None:
         remove_checkpoint(Path(path))
-
-
-def facts(metadata: dict[str, Any], world_size: int) -> dict[str, Any]:
-    """What a later resume can compare itself with."""
-    recipe = json.dumps(metadata["recipe"], sort_keys=True)
-    return {
-        "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
-        "data_fingerprint": metadata["data_fingerprint"],
-        "versions": {
-            "detkit": metadata["detkit_version"],
-            "lightning": L.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-        "threads": torch.get_num_threads(),
-        "world_size": world_size,
-    }
 
 
 def _begin_validation_again(progress: dict[str, Any]) -> None:

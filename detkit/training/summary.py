@@ -1,6 +1,5 @@
 """The last words of a run."""
 
-import json
 import shlex
 from typing import Any
 
@@ -26,18 +25,6 @@ def print_summary(console: Console, best: BestDetector, folder: RunFolder, data_
     lines += [f"detector: {folder.detector}", f"evaluate: python scripts/evaluate.py {shlex.join(arguments)}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def resume_command(name: str, overrides: list[tuple[str, Any]], folder: RunFolder) -> str:
-    """What to type to go on with a run that was stopped."""
-    kept = [(key, value) for key, value in overrides if key not in {"resume", "weights"}]
-    arguments = [f"recipe={name}", *(f"{key}={_yaml(value)}" for key, value in kept), f"resume={folder.path}"]
-    return f"python scripts/train.py {shlex.join(arguments)}"
-
-
-def _yaml(value: Any) -> str:
-    """A value as the command line reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _score(value: float) -> str:

@@ -1,5 +1,6 @@
 """From the parts of a recipe to a trained detector in a run's folder."""
 
+import contextlib
 import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -14,12 +15,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
 
-from detkit.errors import CheckpointError
+from detkit.checkpoint import Mark
+from detkit.errors import CheckpointError, StorageError
 from detkit.training.best import BestDetector
+from detkit.training.failed_writes import FailedWrites
 from detkit.training.finetune import KEYS, FineTuning
 from detkit.training.finite import StopOnNonFiniteLoss
 from detkit.training.image_size import require_fitting_images
-from detkit.training.interrupt import EXIT_CODE, Interrupt, TrainingStopped
+from detkit.training.interrupt import Interrupt, TrainingStopped
 from detkit.training.loggers import MetricsTable, finish_wandb, wandb_logger
 from detkit.training.meter import TrainMeter
 from detkit.training.module import DetectionModule
@@ -28,9 +31,10 @@ from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport
 from detkit.training.quiet import quiet
 from detkit.training.reseed import ReseedEachBatch
-from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint
+from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, locked, started_by_rank_0
+from detkit.training.same_run import facts, other_machine, require_same_run, resume_command
 from detkit.training.saver import DetkitCheckpointIO, Saver
-from detkit.training.summary import print_summary, resume_command
+from detkit.training.summary import print_summary
 from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
 
 LOG_EVERY_N_STEPS = 10
@@ -55,31 +59,48 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
         console: where rank 0 speaks; None: standard output.
 
     Raises:
-        RecipeError: if what is to be frozen, or to learn at its own rate, does not fit the model.
+        RecipeError: if what is to be frozen, or to learn at its own rate, does not fit the model; or if the
+            run that is resumed had another recipe.
+        DataError: if it had other data.
         TrainingError: if a loss is not finite.
-        CheckpointError: if there is nothing to resume, or a file cannot be read or written.
-        SystemExit: with code 130, when the user stopped the run.
+        CheckpointError: if there is nothing to resume, a file cannot be read, or another run has the folder.
+        StorageError: if a file cannot be written and ``checkpoint.on_failure`` is stop.
+        SystemExit: with 128 + the signal, when one stopped the run: 130 for Ctrl-C, 143 for SIGTERM.
     """
-    config, rank = parts.plan.config, getattr(rank_zero_only, "rank", 0)
+    config, rank, metadata = parts.plan.config, getattr(rank_zero_only, "rank", 0), metadata_of(parts)
     console = Console(quiet=True) if rank else console or Console()
     require_fitting_images(parts.data, parts.model)
     fine_tuning = FineTuning(parts.model, **{key: config[key] for key in KEYS}, say=functools.partial(_say, console))
-    runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
-    resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None
-    if config["weights"] and not resumed:
+    if config["weights"] and not config["resume"]:
         _say(console, _start_from(parts, load_weights))
-    folder = RunFolder(resumed.path.parent.parent) if resumed else begin_folder(runs, rank)
-    _say(console, f"resumed: {folder.path} from step {resumed.step}" if resumed else f"run: {folder.path}")
-    if rank == 0 and not resumed:
-        folder.recipe.write_text(parts.plan.to_yaml())
+    resumed, folder = _run_folder(parts, metadata, rank, console)
+    with locked(folder) if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            folder.write_recipe(parts.plan.to_yaml())
+        return _fit(parts, metadata, resumed, folder, fine_tuning, console)
+
+
+def _fit(
+    parts: Any,
+    metadata: dict[str, Any],
+    resumed: Mark | None,
+    folder: RunFolder,
+    fine_tuning: FineTuning,
+    console: Console,
+) -> Trained:
+    config, rank = parts.plan.config, getattr(rank_zero_only, "rank", 0)
     interrupt = Interrupt()
-    best = BestDetector(parts.checkpoint.monitor, folder, metadata_of(parts))
-    saver = Saver(parts.checkpoint, folder, best, interrupt)
+    failures = FailedWrites(parts.checkpoint.on_failure)
+    best = BestDetector(parts.checkpoint.monitor, folder, metadata, failures)
+    saver = Saver(parts.checkpoint, folder, best, interrupt, failures)
     wandb = wandb_logger(config["wandb"], parts.plan.name, folder, config) if rank == 0 else None
     failed = True
     try:
         with interrupt.listening(), quiet():
             trainer = _trainer(parts, folder, console, fine_tuning, best, saver, wandb)
+            interrupt.own_signals(trainer)
+            if resumed:
+                _say(console, *other_machine(resumed.facts, facts(metadata, trainer.world_size)))
             metric = parts.metrics(ground_truth=parts.data.ground_truth())
             module = DetectionModule(
                 parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler, fine_tuning.groups
@@ -90,18 +111,34 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
         path = Path(trainer.strategy.broadcast(str(folder.path)))
         return Trained(path, best.numbers, best.per_class, best.epoch)
     except TrainingStopped as stop:
-        _say(console, *_how_to_go_on(stop, parts.plan, folder))
-        raise SystemExit(EXIT_CODE) from None
+        _leave_it_to_rank_0(rank)
+        _say(console, *_how_to_go_on(stop, folder))
+        raise SystemExit(stop.exit_code) from None
+    except StorageError:
+        _leave_it_to_rank_0(rank)
+        raise
     finally:
         if wandb:
             finish_wandb(wandb, folder, failed)
+
+
+def _run_folder(parts: Any, metadata: dict[str, Any], rank: int, console: Console) -> tuple[Mark | None, RunFolder]:
+    """The checkpoint to go on from, if that is asked for and the run is the same; and the folder."""
+    config = parts.plan.config
+    runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
+    resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None
+    if resumed:
+        _say(console, *require_same_run(resumed, parts.plan, metadata))
+    folder = RunFolder(resumed.path.parent.parent) if resumed else begin_folder(runs, rank)
+    _say(console, f"resumed: {folder.path} from step {resumed.step}" if resumed else f"run: {folder.path}")
+    return resumed, folder
 
 
 def metadata_of(parts: Any) -> dict[str, Any]:
     """What a detector file holds beside its weights: enough to rebuild the detector and name its classes."""
     config = parts.plan.config
     return {
-        "recipe": {**config, "resume": None},
+        "recipe": parts.plan.to_store(),
         "class_names": list(parts.data.class_names),
         "category_ids": parts.data.ground_truth().category_ids.tolist(),
         "image_hw": list(config["data"]["image_hw"]),
@@ -144,8 +181,8 @@ def _trainer(
         bar = given.get("enable_progress_bar", True)
         callbacks.append(MetricsTable(folder.metrics, meter))
         callbacks.append(ProgressReport(console, meter, best, bar))
-        callbacks.append(Pictures(folder.pictures, parts.data.class_names, best))
-    plugins = [*_as_list(given.get("plugins")), DetkitCheckpointIO()]
+        callbacks.append(Pictures(folder.pictures, parts.data.class_names, best, saver.failures))
+    plugins = [*_as_list(given.get("plugins")), DetkitCheckpointIO(saver.failures)]
     if given.get("sync_batchnorm"):
         plugins.append(SyncBatchNormOnAnyDevice(given.get("accelerator") != "cpu" and torch.cuda.is_available()))
     return parts.trainer(
@@ -161,9 +198,15 @@ def _trainer(
     )
 
 
-def _how_to_go_on(stop: TrainingStopped, plan: Any, folder: RunFolder) -> list[str]:
+def _leave_it_to_rank_0(rank: int) -> None:
+    """All ranks end alike, and Lightning kills rank 0 as soon as one that it started ends with another code than 0."""
+    if started_by_rank_0(rank):
+        raise SystemExit(0) from None
+
+
+def _how_to_go_on(stop: TrainingStopped, folder: RunFolder) -> list[str]:
     saved = "stopped and saved" if stop.at_border else "stopped at once; the last checkpoint is as it was"
-    return [saved, f"go on: {resume_command(plan.name, plan.overrides, folder)}"]
+    return [saved, f"go on: {resume_command(folder.path)}"]
 
 
 def _as_list(value: Any) -> list[Any]:
