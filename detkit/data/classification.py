@@ -9,6 +9,7 @@ from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region
 from detkit.data.regions import RegionIndex
 from detkit.data.sampler import InOrderSampler, KeySampler
 from detkit.data.split_datamodule import SplitDataModule
+from detkit.data.unreadable import UnreadableImages
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ClassTruth
 
@@ -40,6 +41,9 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         brightness: largest change of the brightness, as a fraction.
         cache_mb: decoded images kept in memory, over all workers of a device; for training, and as much
             again for validation.
+        max_unreadable: training images that cannot be read after the start and are replaced, in a run, before
+            it stops.
+        follow_links: whether an image may lie outside of ``root``, where a symbolic link leads to it.
 
     Raises:
         ValueError: if a value is out of its range; all of them at once.
@@ -62,6 +66,8 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         saturation: float = 0.7,
         brightness: float = 0.4,
         cache_mb: int = 1024,
+        max_unreadable: int = 10,
+        follow_links: bool = False,
     ) -> None:
         super().__init__()
         self.root = root
@@ -71,6 +77,8 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         self.num_workers = num_workers
         self.seed = seed
         self.cache_mb = cache_mb
+        self.unreadable = UnreadableImages(max_unreadable)
+        self.follow_links = follow_links
         self.augmentation = RegionAugmentation(
             scale=scale,
             stretch=stretch,
@@ -91,10 +99,12 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
     @override
     def train_dataloader(self) -> TrainLoader:
         """Batches from where the trainer stands, or from the first on without one."""
-        dataset = RegionDataset(self.index("train"), self.augmentation, self.seed, self._cache_bytes())
+        dataset = RegionDataset(
+            self.index("train"), self.augmentation, self.seed, self._cache_bytes(), self.unreadable.limit
+        )
         sampler = KeySampler(len(dataset), self.batch_size, (self.image_hw,), self.seed, *self.rank_and_world_size())
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
-        loader = TrainLoader(dataset, sampler, self.num_workers, position, ClassBatch)
+        loader = TrainLoader(dataset, sampler, self.num_workers, position, ClassBatch, self.unreadable)
         self.loaders.append(loader)
         return loader
 
@@ -119,6 +129,7 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
             "num_workers": (self.num_workers, 0),
             "seed": (self.seed, 0),
             "cache_mb": (self.cache_mb, 0),
+            "max_unreadable": (self.unreadable.limit, 0),
         }
         faults = [
             f"{name} must be at least {least}; got {value}"

@@ -21,13 +21,15 @@ class CropDataModule(ClassificationDataModule):
 
     Args:
         root: folder of the data set, in a layout that ``find_layout`` knows; None: the demo set.
-        image_hw: as the following ones up to ``cache_mb``, see ``ClassificationDataModule``; "image" there is the crop.
+        image_hw: as the following ones up to ``max_unreadable``, see ``ClassificationDataModule``; "image" there is
+            the crop.
         train_annotations: annotation file, relative to ``root``, where the layout is another.
         train_images: folder of its images.
         val_annotations: the same for validation.
         val_images: the same for validation.
         margin: context on every side of a box, as a fraction of its width or height; cut at the image's edge.
         min_box_px: a box that is narrower or lower than this, in pixels of the file, is left out.
+        follow_links: whether an image may lie outside of ``root``, where a symbolic link leads to it.
 
     Raises:
         ValueError: if a value is out of its range; all of them at once.
@@ -50,12 +52,14 @@ class CropDataModule(ClassificationDataModule):
         saturation: float = 0.7,
         brightness: float = 0.4,
         cache_mb: int = 1024,
+        max_unreadable: int = 10,
         train_annotations: str | None = None,
         train_images: str | None = None,
         val_annotations: str | None = None,
         val_images: str | None = None,
         margin: float = 0.1,
         min_box_px: float = 8.0,
+        follow_links: bool = False,
     ) -> None:
         self.explicit: Explicit = {"train": (train_annotations, train_images), "val": (val_annotations, val_images)}
         self.margin = margin
@@ -75,6 +79,8 @@ class CropDataModule(ClassificationDataModule):
             saturation=saturation,
             brightness=brightness,
             cache_mb=cache_mb,
+            max_unreadable=max_unreadable,
+            follow_links=follow_links,
         )
 
     @override
@@ -82,7 +88,7 @@ class CropDataModule(ClassificationDataModule):
         splits = find_splits_or_demo(self.root, self.explicit)
         crops = {
             name: crop_regions(index, splits[name].annotations, self.margin, self.min_box_px)
-            for name, index in load_indices(splits).items()
+            for name, index in load_indices(splits, self.root, follow_links=self.follow_links).items()
         }
         for name, regions in crops.items():
             rank_zero_info(f"{name}: {regions.report}")

@@ -15,6 +15,7 @@ from detkit.data.resize import RESIZES, Resize
 from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.split_datamodule import SplitDataModule
 from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
+from detkit.data.unreadable import UnreadableImages
 from detkit.errors import DataError
 from detkit.types import GroundTruth
 
@@ -67,6 +68,10 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         min_box_px: a training box that is narrower or lower than this after clipping is dropped,
         min_visible_frac: and one of whose area less than this fraction is inside of the image.
         cache_mb: decoded training images kept in memory, over all workers of a device.
+        max_unreadable: training images that cannot be read after the start, or changed their size: the next image of
+            the set stands in for each. So many in a run, then it stops. Validation always stops, because its AP would
+            be of other images.
+        follow_links: whether an image may lie outside of ``root``, where a symbolic link leads to it.
 
     Raises:
         ValueError: if a value is out of its range, or leaves nothing to do for another; all of them at once.
@@ -107,6 +112,8 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         min_box_px: float = 2.0,
         min_visible_frac: float = 0.1,
         cache_mb: int = 1024,
+        max_unreadable: int = 10,
+        follow_links: bool = False,
     ) -> None:
         super().__init__()
         self.root = root
@@ -120,6 +127,8 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
         self.close_mosaic_epochs = close_mosaic_epochs
         self.multi_scale = multi_scale
         self.cache_mb = cache_mb
+        self.unreadable = UnreadableImages(max_unreadable)
+        self.follow_links = follow_links
         self.augmentation = Augmentation(
             mosaic_probability=mosaic_probability,
             mixup_probability=mixup_probability,
@@ -146,7 +155,8 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
 
     @override
     def read_splits(self) -> dict[str, CocoIndex]:
-        return load_indices(find_splits_or_demo(self.root, self.explicit))
+        splits = find_splits_or_demo(self.root, self.explicit)
+        return load_indices(splits, self.root, follow_links=self.follow_links)
 
     @override
     def no_split(self, name: str) -> DataError:
@@ -169,9 +179,9 @@ class CocoDataModule(SplitDataModule[CocoIndex]):
             self.seed,
             *self.rank_and_world_size(),
         )
-        dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes, self.resize)
+        dataset = DetectionDataset(index, augmentation, self.seed, cache_bytes, self.resize, self.unreadable.limit)
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
-        loader = TrainLoader(dataset, sampler, self.num_workers, position)
+        loader = TrainLoader(dataset, sampler, self.num_workers, position, unreadable=self.unreadable)
         self.loaders.append(loader)
         return loader
 
@@ -200,6 +210,7 @@ def _size_faults(data: CocoDataModule) -> list[str]:
         "seed": (data.seed, 0),
         "close_mosaic_epochs": (data.close_mosaic_epochs, 0),
         "cache_mb": (data.cache_mb, 0),
+        "max_unreadable": (data.unreadable.limit, 0),
     }
     faults = [
         f"{name} must be at least {least}; got {value}" for name, (value, least) in at_least.items() if value < least

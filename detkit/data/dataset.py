@@ -1,15 +1,15 @@
 """One sample from one key: the same image and boxes, whichever process makes it and whenever."""
 
-import math
-from collections import OrderedDict
+from collections.abc import Container
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from typing_extensions import override
 
 from detkit.data.augmentation import Augmentation
 from detkit.data.coco import CocoIndex
-from detkit.data.decode_image import decode_image
+from detkit.data.image_reader import ImageReader
+from detkit.data.keyed_dataset import KeyedDataset
 from detkit.data.mosaic import mixup, place_mosaic, place_single
 from detkit.data.photometric import distort, draw_distortion
 from detkit.data.resize import Resize, blank, fitted_hw, to_input
@@ -27,40 +27,13 @@ from detkit.data.transforms import (
     paste,
     reduction_for,
 )
+from detkit.data.unreadable import stand_in
 from detkit.data.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
-from detkit.errors import DataError
 from detkit.types import Target
 
 
-class ImageCache:
-    """Decoded images of this process, the latest used ones up to a number of bytes; 0: none."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-
-    def get(self, row: int, reduce: int) -> np.ndarray | None:
-        """The image of a row at 1 / reduce of its size, if it is here."""
-        image = self._images.get((row, reduce))
-        if image is not None:
-            self._images.move_to_end((row, reduce))
-        return image
-
-    def put(self, row: int, reduce: int, image: np.ndarray) -> None:
-        """Keep an image; nobody may write to it from here on."""
-        if image.nbytes > self.max_bytes:
-            return
-        image.flags.writeable = False
-        self._images[row, reduce] = image
-        self.num_bytes += image.nbytes
-        while self.num_bytes > self.max_bytes:
-            _, oldest = self._images.popitem(last=False)
-            self.num_bytes -= oldest.nbytes
-
-
-class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
-    """Samples of a split as a pure function of (seed, epoch, row, image_hw).
+class DetectionDataset(KeyedDataset[Target]):
+    """Samples of a split as a pure function of (seed, epoch, row, image_hw) and of which images can be read.
 
     Args:
         index: of the split.
@@ -68,6 +41,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
         seed: of the augmentation.
         cache_bytes: how much of the decoded images each process keeps. It changes the time only.
         resize: how an image comes to the size of the input.
+        max_unreadable: images that others may stand in for, see Note [stand-ins] in ``unreadable``; 0: none.
     """
 
     def __init__(
@@ -77,43 +51,35 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
         seed: int = 0,
         cache_bytes: int = 0,
         resize: Resize = "letterbox",
+        max_unreadable: int = 0,
     ) -> None:
+        super().__init__(ImageReader(index, cache_bytes), max_unreadable)
         self.index = index
         self.augmentation = augmentation
         self.seed = seed
         self.resize: Resize = resize
-        self.cache = ImageCache(cache_bytes)
         self._transforms = UserTransforms(augmentation.transforms) if augmentation and augmentation.transforms else None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: SampleKey) -> tuple[np.ndarray, Target]:
-        """(H, W, 3) uint8 RGB image and its target.
-
-        Raises:
-            DataError: if an image cannot be decoded, or has another size than the index says.
-        """
+    @override
+    def make(self, key: SampleKey, lost: Container[int]) -> tuple[np.ndarray, Target]:
+        drawn = key
+        key = drawn._replace(row=self._present(drawn.row, lost))
         if self.augmentation is None:
-            return self._resized(Sample(self._read(key.row), *self.index.boxes_of(key.row)), key)
-        rng = stream(self.seed, 1, key.epoch, key.row)
+            return self._resized(Sample(self.images.read(key.row), *self.index.boxes_of(key.row)), key)
+        rng = stream(self.seed, 1, drawn.epoch, drawn.row)
         if key.epoch >= self.augmentation.plain_from_epoch:
             return self._plain(rng, self.augmentation, key)
-        return self._augmented(rng, self.augmentation, key)
+        return self._augmented(rng, self.augmentation, key, lost)
 
-    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[np.ndarray, Target]] | DataError:
-        """The samples of a batch, or what is wrong with one of them.
-
-        As a value, because an exception that leaves a worker arrives as the text of its traceback.
-        """
-        try:
-            return [self[key] for key in keys]
-        except DataError as error:
-            return error
+    def _present(self, row: int, lost: Container[int]) -> int:
+        return stand_in(row, len(self), lost.__contains__)
 
     def _plain(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> tuple[np.ndarray, Target]:
         """Flip and colour, then the resize of validation: what the last epochs train on."""
-        image = _jitter(rng, augmentation, self._read(key.row))
+        image = _jitter(rng, augmentation, self.images.read(key.row))
         sample = _draw_flip(rng, augmentation, Sample(image, *self.index.boxes_of(key.row)))
         return self._resized(sample, key)
 
@@ -123,14 +89,14 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
         return image, self._target(sample._replace(boxes=sample.boxes * factors), key.row, scale_xy)
 
     def _augmented(
-        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey
+        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, lost: Container[int]
     ) -> tuple[np.ndarray, Target]:
         if rng.random() < augmentation.mosaic_probability:
-            sample = self._mosaic(rng, augmentation, key)
+            sample = self._mosaic(rng, augmentation, key, lost)
         else:
             sample = self._single(rng, augmentation, key.row, key.image_hw)
         if rng.random() < augmentation.mixup_probability:
-            partner = int(rng.integers(len(self)))
+            partner = self._present(int(rng.integers(len(self))), lost)
             sample = mixup(sample, self._single(rng, augmentation, partner, key.image_hw))
         sample = sample._replace(image=_jitter(rng, augmentation, sample.image))
         sample = _draw_flip(rng, augmentation, sample)
@@ -139,12 +105,15 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
             sample = keep_visible(self._transforms(sample, rng), augmentation.min_box_px, 0)
         return sample.image, self._target(sample, key.row, (1.0, 1.0))
 
-    def _mosaic(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> Sample:
-        rows = [key.row, *rng.integers(len(self), size=3).tolist()]
+    def _mosaic(
+        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, lost: Container[int]
+    ) -> Sample:
+        partners = rng.integers(len(self), size=3).tolist()
+        rows = [key.row, *(self._present(partner, lost) for partner in partners)]
         height, width = key.image_hw
         meeting_x, meeting_y = rng.uniform(-0.5, 0.5, 2)
         placements = place_mosaic(
-            [self._size_hw(row) for row in rows],
+            [self.images.size_hw(row) for row in rows],
             key.image_hw,
             (meeting_x * width, meeting_y * height),
             self.resize,
@@ -158,7 +127,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
     ) -> Sample:
         if augmentation.zooms:
             return self._zoomed(rng, augmentation, row, image_hw)
-        placement = place_single(self._size_hw(row), image_hw, self.resize)
+        placement = place_single(self.images.size_hw(row), image_hw, self.resize)
         matrix = compose(_draw_affine(rng, augmentation, image_hw), placement)
         return self._draw(rng, augmentation, [row], [matrix], blank(image_hw))
 
@@ -167,7 +136,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
     ) -> Sample:
         """A window of the image's plane, as large as the canvas or fitting it; black where no image is."""
         zooms, crops = rng.random(2) < (augmentation.zoom_out_probability, augmentation.iou_crop_probability)
-        height, width = self._size_hw(row)
+        height, width = self.images.size_hw(row)
         window = zoom_out(rng, (height, width)) if zooms else np.array([0, 0, width, height])
         if crops:
             boxes, _, crowd = self.index.boxes_of(row)
@@ -191,11 +160,11 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
         """Each image pasted into its part of the canvas, and its boxes moved with it."""
         boxes, labels, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool)]
         for row, matrix in zip(rows, matrices, strict=True):
-            if not is_visible(matrix, self._size_hw(row), canvas.shape[:2]):
+            if not is_visible(matrix, self.images.size_hw(row), canvas.shape[:2]):
                 continue
             reduce = reduction_for(matrix)
             to_reduced = np.array([reduce, reduce, 1])
-            image = _distort(rng, augmentation, self._read(row, reduce))
+            image = _distort(rng, augmentation, self.images.read(row, reduce))
             drawn = paste(canvas, image, matrix * to_reduced, antialias=self.resize == "squash") / to_reduced
             row_boxes, row_labels, row_crowd = self.index.boxes_of(row)
             boxes.append(move_boxes(row_boxes, drawn))
@@ -203,34 +172,13 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Target]]):
             crowd.append(row_crowd)
         return Sample(canvas, np.concatenate(boxes), np.concatenate(labels), np.concatenate(crowd))
 
-    def _size_hw(self, row: int) -> tuple[int, int]:
-        height, width = self.index.sizes_hw[row].tolist()
-        return height, width
-
-    def _read(self, row: int, reduce: int = 1) -> np.ndarray:
-        image = self.cache.get(row, reduce)
-        if image is not None:
-            return image
-        try:
-            image = decode_image(self.index.path(row), reduce)
-        except DataError as error:
-            raise DataError(f"image {self.index.image_ids[row]}: {error}") from error
-        height, width = self._size_hw(row)
-        if image.shape[:2] != (math.ceil(height / reduce), math.ceil(width / reduce)):
-            raise DataError(
-                f"image {self.index.image_ids[row]}: {self.index.path(row)} has another size than the annotations' "
-                f"{width} x {height}: it was changed after the start"
-            )
-        self.cache.put(row, reduce, image)
-        return image
-
     def _target(self, sample: Sample, row: int, scale_xy: tuple[float, float]) -> Target:
         return Target(
             boxes=torch.from_numpy(sample.boxes[~sample.crowd]),
             labels=torch.from_numpy(sample.labels[~sample.crowd]),
             ignored_boxes=torch.from_numpy(sample.boxes[sample.crowd]),
             image_id=int(self.index.image_ids[row]),
-            original_hw=self._size_hw(row),
+            original_hw=self.images.size_hw(row),
             scale_xy=scale_xy,
         )
 

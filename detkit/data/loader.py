@@ -1,5 +1,6 @@
 """Batches of samples, made by worker processes or by this one; the stream is the same."""
 
+import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,9 +10,11 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from detkit.data.sampler import InOrderSampler, KeySampler
+from detkit.data.unreadable import LostImage, UnreadableImages
+from detkit.data.workers import IDLE, WorkerEnd, Workers
 from detkit.errors import DataError
 from detkit.types import Batch, ClassBatch, ImageLabel, Target
 
@@ -29,6 +32,7 @@ class Loader:
         sampler: decides which.
         num_workers: processes, which stay alive between epochs until ``close``; 0: this one.
         batch_type: what images and targets are handed out as.
+        unreadable: counts the images that others stood in for; None: none may be.
     """
 
     def __init__(
@@ -37,12 +41,15 @@ class Loader:
         sampler: KeySampler | InOrderSampler,
         num_workers: int = 0,
         batch_type: type[Batch] | type[ClassBatch] = Batch,
+        unreadable: UnreadableImages | None = None,
     ) -> None:
-        self.dataset: Any = dataset  # beyond torch's Dataset it makes a batch's samples at once, and has an index
+        self.dataset: Any = dataset  # beyond torch's Dataset it makes a batch's samples at once, and reads images
         self.batch_type: Any = batch_type
         self.num_workers = num_workers
+        self.unreadable = UnreadableImages(0) if unreadable is None else unreadable
         self._sampler = sampler
         self._loader: DataLoader[Any] | None = None
+        self._workers = Workers(0)
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -51,19 +58,47 @@ class Loader:
         """The batches.
 
         Raises:
-            DataError: if an image cannot be decoded.
+            DataError: if an image cannot be read and no other may stand in for it, or if a worker was killed.
         """
-        if self._loader is None:
-            self._loader = self._make_loader()
-        for packed in self._loader:
+        batches = self._naming_the_dead(self._begin)
+        while (packed := self._naming_the_dead(next, batches, None)) is not None:
             if isinstance(packed, DataError):
                 raise packed
-            images, targets = packed
+            images, targets, lost = packed
+            self.unreadable.note(lost)
             yield self.batch_type(images, [_change_arrays(target, torch.from_numpy) for target in targets])
 
     def close(self) -> None:
         """End the workers. Left to the garbage collector, torch waits five seconds for each of them."""
         self._loader = None
+
+    def _begin(self) -> Iterator[Any]:
+        if self._loader is not None:
+            return iter(self._loader)
+        self._workers = Workers(self.num_workers)
+        self._loader = self._make_loader()
+        with self._workers.starting():
+            return iter(self._loader)
+
+    def _naming_the_dead(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call gives that may wait for workers."""
+        try:
+            with self._workers.waiting():
+                return call(*arguments)
+        except RuntimeError as error:
+            end = self._workers.ended()
+            if end is None:
+                raise
+            self._workers.end_all()
+            raise self._fault(end) from error
+
+    def _fault(self, end: WorkerEnd) -> DataError:
+        epoch, sample, row = end.at_work
+        images = self.dataset.images.index
+        doing = "between two batches"
+        if row != IDLE:
+            doing = f"at image {images.image_ids[row]}: {images.path(row)} (epoch {epoch + 1}, sample {sample})"
+        return DataError(f"{end.how()} {doing}. {end.remedy()} The last checkpoint is whole: go on with resume=true")
 
     def _make_loader(self) -> DataLoader[Any]:
         return DataLoader(
@@ -73,7 +108,7 @@ class Loader:
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_start_worker,
+            worker_init_fn=functools.partial(_start_worker, self._workers),
         )
 
 
@@ -91,6 +126,7 @@ class TrainLoader(Loader):
         num_workers: processes, which stay alive between epochs; 0: this one.
         position: where training stands; without it or where it gives None, the sampler knows.
         batch_type: what images and targets are handed out as.
+        unreadable: counts the images that others stood in for; None: none may be.
     """
 
     def __init__(
@@ -100,8 +136,9 @@ class TrainLoader(Loader):
         num_workers: int = 0,
         position: Position | None = None,
         batch_type: type[Batch] | type[ClassBatch] = Batch,
+        unreadable: UnreadableImages | None = None,
     ) -> None:
-        super().__init__(dataset, sampler, num_workers, batch_type)
+        super().__init__(dataset, sampler, num_workers, batch_type, unreadable)
         self.key_sampler = sampler
         self._position = position
 
@@ -130,21 +167,28 @@ def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
     return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
-def collate(samples: list[tuple[np.ndarray, Any]] | DataError) -> tuple[Tensor, list[Any]] | DataError:
+def collate(made: Any) -> tuple[Tensor, list[Any], list[LostImage]] | DataError:
     """Images stacked, targets with numpy arrays; a fault is handed on.
 
     Numpy, because every tensor that leaves a worker costs a file descriptor and a system call or two.
+
+    Args:
+        made: what a data set's ``__getitems__`` gives.
     """
-    if isinstance(samples, DataError):
-        return samples
+    if isinstance(made, DataError):
+        return made
+    samples, lost = made
     images = default_collate([torch.from_numpy(image) for image, _ in samples])  # in shared memory in a worker
-    return images.permute(0, 3, 1, 2), [_change_arrays(target, torch.Tensor.numpy) for _, target in samples]
+    return images.permute(0, 3, 1, 2), [_change_arrays(target, torch.Tensor.numpy) for _, target in samples], lost
 
 
 def _change_arrays(target: Target | ImageLabel, change: Callable[[Any], Any]) -> Any:
     return target._make(change(value) if type(value) in _ARRAYS else value for value in target)
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(workers: Workers, worker: int) -> None:
     cv2.setNumThreads(0)  # else every worker would use all cores
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
+    info = get_worker_info()
+    assert info is not None, "torch calls this in a worker"
+    info.dataset.images.at_work = workers.begin(worker)  # type: ignore[attr-defined]

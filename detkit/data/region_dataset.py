@@ -1,21 +1,21 @@
 """One sample for a classifier from one key: the same pixels, whichever process makes it and whenever."""
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from typing_extensions import override
 
-from detkit.data.dataset import ImageCache
-from detkit.data.decode_image import decode_image
-from detkit.data.image_header import read_header
+from detkit.data.image_reader import ImageReader
+from detkit.data.keyed_dataset import KeyedDataset
 from detkit.data.regions import RegionIndex
 from detkit.data.resize import blank, fitted_hw, fitting_scale_xy
 from detkit.data.sampler import SampleKey, stream
 from detkit.data.transforms import affine_matrix, change_colour, compose, paste, reduction_for
-from detkit.errors import DataError
+from detkit.data.unreadable import stand_in
 from detkit.types import ImageLabel
 
 
@@ -53,8 +53,8 @@ def region_augmentation_faults(augmentation: RegionAugmentation) -> list[str]:
     return faults
 
 
-class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
-    """Samples of a split as a pure function of (seed, epoch, row, image_hw).
+class RegionDataset(KeyedDataset[ImageLabel]):
+    """Samples of a split as a pure function of (seed, epoch, row, image_hw) and of which images can be read.
 
     Args:
         index: of the split.
@@ -62,37 +62,34 @@ class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
         seed: of the augmentation.
         cache_bytes: how much of the decoded images each process keeps, for all regions of an image. It changes
             the time only.
+        max_unreadable: images whose regions others may stand in for, see Note [stand-ins] in ``unreadable``; 0: none.
     """
 
     def __init__(
-        self, index: RegionIndex, augmentation: RegionAugmentation | None = None, seed: int = 0, cache_bytes: int = 0
+        self,
+        index: RegionIndex,
+        augmentation: RegionAugmentation | None = None,
+        seed: int = 0,
+        cache_bytes: int = 0,
+        max_unreadable: int = 0,
     ) -> None:
+        super().__init__(ImageReader(index, cache_bytes), max_unreadable)
         self.index = index
         self.augmentation = augmentation
         self.seed = seed
-        self.cache = ImageCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: SampleKey) -> tuple[np.ndarray, ImageLabel]:
-        """(H, W, 3) uint8 RGB image and its label, whose image_id is the row.
-
-        Raises:
-            DataError: if an image cannot be decoded, or has another size than at the start.
-        """
+    @override
+    def make(self, key: SampleKey, lost: Container[int]) -> tuple[np.ndarray, ImageLabel]:
+        drawn, image_rows = key, self.index.image_rows
+        key = drawn._replace(row=stand_in(drawn.row, len(self), lambda row: int(image_rows[row]) in lost))
         if self.augmentation is None:
             image = self._letterboxed(key)
         else:
-            image = self._augmented(stream(self.seed, 1, key.epoch, key.row), self.augmentation, key)
+            image = self._augmented(stream(self.seed, 1, drawn.epoch, drawn.row), self.augmentation, key)
         return image, ImageLabel(torch.tensor(int(self.index.labels[key.row])), key.row)
-
-    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[np.ndarray, ImageLabel]] | DataError:
-        """The samples of a batch, or what is wrong with one of them, as a value like ``DetectionDataset``."""
-        try:
-            return [self[key] for key in keys]
-        except DataError as error:
-            return error
 
     def _letterboxed(self, key: SampleKey) -> np.ndarray:
         """``letterbox`` of the region, of the same pixels; of a much larger one from a reduced decoding."""
@@ -133,48 +130,18 @@ class RegionDataset(Dataset[tuple[np.ndarray, ImageLabel]]):
     def _region(self, row: int) -> tuple[int, int, int, int]:
         """Corners xyxy, whole pixels of the original image."""
         if self.index.regions is None:
-            height, width = self._size_hw(int(self.index.image_rows[row]))
+            height, width = self.images.size_hw(int(self.index.image_rows[row]))
             return 0, 0, width, height
         x1, y1, x2, y2 = self.index.regions[row].tolist()
         return x1, y1, x2, y2
 
     def _cut(self, row: int, region: tuple[int, int, int, int], reduce: int) -> tuple[np.ndarray, np.ndarray]:
         """The region at 1 / reduce of its size, outwards to whole pixels, and the matrix from its pixels back."""
-        image = self._read(int(self.index.image_rows[row]), reduce)
+        image = self.images.read(int(self.index.image_rows[row]), reduce)
         x1, y1, x2, y2 = region
         left, top = x1 // reduce, y1 // reduce
         part = image[top : -(-y2 // reduce), left : -(-x2 // reduce)]
         return part, affine_matrix((reduce, reduce), (left * reduce - x1, top * reduce - y1))
-
-    def _size_hw(self, image_row: int) -> tuple[int, int]:
-        height, width = self.index.sizes_hw[image_row].tolist()
-        if height:
-            return height, width
-        try:
-            header = read_header(self.index.path(image_row))
-        except DataError as error:
-            raise self._named(image_row, error) from error
-        return header.height, header.width
-
-    def _read(self, image_row: int, reduce: int) -> np.ndarray:
-        image = self.cache.get(image_row, reduce)
-        if image is not None:
-            return image
-        try:
-            image = decode_image(self.index.path(image_row), reduce)
-        except DataError as error:
-            raise self._named(image_row, error) from error
-        height, width = self._size_hw(image_row)
-        if image.shape[:2] != (math.ceil(height / reduce), math.ceil(width / reduce)):
-            raise DataError(
-                f"image {self.index.image_ids[image_row]}: {self.index.path(image_row)} has another size than "
-                f"{width} x {height}: it was changed after the start"
-            )
-        self.cache.put(image_row, reduce, image)
-        return image
-
-    def _named(self, image_row: int, error: DataError) -> DataError:
-        return DataError(f"image {self.index.image_ids[image_row]}: {error}")
 
 
 def _place(drawn: float, side: int, shift: float, translate: float) -> float:

@@ -1,7 +1,9 @@
 """A sample depends on its key alone, and its boxes lie on what they name."""
 
 import json
+import pickle
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import torch
 
 from detkit.data.augmentation import Augmentation
 from detkit.data.coco import CocoIndex, load_index
-from detkit.data.dataset import DetectionDataset, ImageCache
+from detkit.data.dataset import DetectionDataset
 from detkit.data.decode_image import decode_image
+from detkit.data.image_reader import ImageCache
 from detkit.data.resize import RESIZES, Resize, letterbox, squash, to_input
 from detkit.data.sampler import SampleKey, stream
 from detkit.errors import DataError
@@ -311,9 +314,7 @@ def test_partners_come_from_the_whole_set(index: CocoIndex) -> None:
     dataset = DetectionDataset(index, Augmentation(), cache_bytes=10**9)
     for epoch in range(60):
         dataset[SampleKey(epoch, 0, HW)]
-    seen = {
-        row for row in range(len(index)) if any(dataset.cache.get(row, reduce) is not None for reduce in (1, 2, 4, 8))
-    }
+    seen = {row for row in range(len(index)) if any((row, reduce) in dataset.images.cache for reduce in (1, 2, 4, 8))}
     assert seen == set(range(len(index)))
 
 
@@ -356,30 +357,117 @@ def test_an_image_that_cannot_be_decoded(tmp_path: Path) -> None:
     write_split(tmp_path, "train", 3)
     dataset = DetectionDataset(read_split(tmp_path, "train"), Augmentation())
     (tmp_path / "train" / "1.png").write_bytes(b"not a picture any more")
-    with pytest.raises(DataError, match=r"image 11: .*1\.png"):
+    with pytest.raises(DataError, match=r"image 11: .*1\.png: .*; no other may stand in for it \(.*max_unreadable=0\)"):
         dataset[SampleKey(0, 1, HW)]
     error = dataset.__getitems__([SampleKey(0, 1, HW)])
     assert isinstance(error, DataError) and "image 11" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_an_image_that_changed_its_size(tmp_path: Path) -> None:
     write_split(tmp_path, "train", 1)
     dataset = DetectionDataset(read_split(tmp_path, "train"))
     cv2.imwrite(str(tmp_path / "train" / "0.png"), np.zeros((96, 127, 3), np.uint8))
-    with pytest.raises(DataError, match=r"image 10: .*0\.png has another size than the annotations' 128 x 96"):
+    with pytest.raises(DataError, match=r"image 10: .*0\.png: not 128 x 96 as at the start: it was changed since"):
         dataset[SampleKey(0, 0, HW)]
+
+
+def test_the_next_image_stands_in(tmp_path: Path) -> None:
+    """Rows 3, 4 and 8, the last, are lost: 5 stands in for two of them and 0 for the last."""
+    write_split(tmp_path, "train", 9)
+    index = read_split(tmp_path, "train")
+    settings = replace(GEOMETRY_ONLY, mosaic_probability=0)
+    whole = DetectionDataset(index, replace(settings, flip_probability=0, scale=(1, 1), translate=0))
+    drawn = DetectionDataset(index, settings, seed=4)
+    lost = DetectionDataset(index, settings, seed=4, max_unreadable=3)
+    before = {row: drawn[SampleKey(2, row, HW)] for row in range(9)}
+    (tmp_path / "train" / "3.png").unlink()
+    (tmp_path / "train" / "4.png").write_bytes((tmp_path / "train" / "5.png").read_bytes()[:60])
+    cv2.imwrite(str(tmp_path / "train" / "8.png"), np.zeros((96, 127, 3), np.uint8))
+    for row, other in ((3, 5), (4, 5), (8, 0)):
+        _, target = lost[SampleKey(2, row, HW)]
+        assert target.image_id == 10 + other
+        own = whole[SampleKey(2, other, HW)][1]
+        assert len(target.boxes) <= len(own.boxes)
+    for row in (0, 1, 2, 5, 6, 7):
+        assert_same(lost[SampleKey(2, row, HW)], before[row])
+    made = lost.__getitems__([SampleKey(2, row, HW) for row in (3, 0, 8)])
+    assert not isinstance(made, DataError)
+    assert [(image.image_id, Path(image.file).name) for image in made[1]] == [
+        (13, "3.png"),
+        (14, "4.png"),
+        (18, "8.png"),
+    ]
+    assert [image.reason for image in made[1]][::2] == [
+        "cannot be read: No such file or directory",
+        "not 128 x 96 as at the start: it was changed since",
+    ]
+
+
+@pytest.mark.parametrize("settings", [GEOMETRY_ONLY, STRONG])
+def test_stand_ins_are_the_images_of_a_set_that_has_them_twice(tmp_path: Path, settings: Augmentation) -> None:
+    """A partner of a mosaic or a mixup too: as if the file and labels of the lost row were those of the next one."""
+    write_split(tmp_path, "train", 7)
+    index = read_split(tmp_path, "train")
+    document = json.loads((tmp_path / "annotations" / "instances_train.json").read_text())
+    document["images"][2]["file_name"] = "2b.png"
+    shutil.copy(tmp_path / "train" / "3.png", tmp_path / "train" / "2b.png")
+    kept = [note for note in document["annotations"] if note["image_id"] != 12]
+    next_ones = [{**note, "image_id": 12, "id": 100 + note["id"]} for note in kept if note["image_id"] == 13]
+    (tmp_path / "annotations" / "twice.json").write_text(json.dumps({**document, "annotations": kept + next_ones}))
+    twice = DetectionDataset(load_index(tmp_path / "annotations" / "twice.json", tmp_path / "train"), settings)
+    (tmp_path / "train" / "2.png").unlink()
+    dataset = DetectionDataset(index, settings, max_unreadable=1)
+    for key in [SampleKey(epoch, row, HW) for epoch in range(4) for row in range(7)]:
+        image, target = dataset[key]
+        expected, expected_target = twice[key]
+        np.testing.assert_array_equal(image, expected)
+        torch.testing.assert_close(target.boxes, expected_target.boxes, rtol=0, atol=0)
+        assert target.image_id == expected_target.image_id or (key.row, target.image_id) == (2, 13)
+
+
+def test_more_unreadable_images_than_allowed(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", 5)
+    settings = replace(GEOMETRY_ONLY, mosaic_probability=0)
+    dataset = DetectionDataset(read_split(tmp_path, "train"), settings, max_unreadable=2)
+    for row in (0, 1, 2):
+        (tmp_path / "train" / f"{row}.png").unlink()
+    with pytest.raises(DataError, match=r"^3 images cannot be read .*\.max_unreadable=2; .*\n    image 10: .*0\.png"):
+        dataset[SampleKey(0, 0, HW)]
+    for row in (3, 4):
+        (tmp_path / "train" / f"{row}.png").unlink()
+    dataset.max_unreadable = 9
+    with pytest.raises(
+        DataError, match=r"^none of 5 training samples can be read any more; .*\n    image 10: .*0\.png"
+    ):
+        dataset[SampleKey(0, 0, HW)]
+
+
+@pytest.mark.parametrize("fault", ["deleted", "written again"])
+def test_a_cached_image_is_used_only_while_its_file_is_the_same(tmp_path: Path, fault: str) -> None:
+    """Else the worker that has it would show it, and another one would not."""
+    write_split(tmp_path, "train", 3)
+    dataset = DetectionDataset(read_split(tmp_path, "train"), GEOMETRY_ONLY, cache_bytes=2**20, max_unreadable=1)
+    for epoch in range(4):
+        dataset[SampleKey(epoch, 1, HW)]
+    path = tmp_path / "train" / "1.png"
+    path.unlink()
+    if fault == "written again":
+        cv2.imwrite(str(path), np.zeros((90, 90, 3), np.uint8))
+    assert dataset[SampleKey(3, 1, HW)][1].image_id == 12
 
 
 def test_cache_keeps_what_was_used_last() -> None:
     cache = ImageCache(250)
     images = {row: np.full((10, 10), row, np.uint8) for row in range(3)}
-    cache.put(0, 1, images[0])
-    cache.put(1, 1, images[1])
-    assert cache.get(0, 1) is images[0] and cache.get(0, 2) is None
-    cache.put(2, 1, images[2])
-    assert cache.get(1, 1) is None and cache.get(0, 1) is images[0] and cache.get(2, 1) is images[2]
+    cache.put(0, 1, (5, 5), images[0])
+    cache.put(1, 1, (5, 5), images[1])
+    assert cache.get(0, 1, (5, 5)) is images[0] and cache.get(0, 2, (5, 5)) is None
+    cache.put(2, 1, (5, 5), images[2])
+    assert (1, 1) not in cache and cache.get(0, 1, (5, 5)) is images[0] and cache.get(2, 1, (5, 5)) is images[2]
     assert cache.num_bytes == 200
-    cache.put(3, 1, np.zeros(251, np.uint8))
-    assert cache.get(3, 1) is None and cache.num_bytes == 200
+    cache.put(3, 1, (5, 5), np.zeros(251, np.uint8))
+    assert (3, 1) not in cache and cache.num_bytes == 200
+    assert cache.get(0, 1, (5, 6)) is None and (0, 1) not in cache and cache.num_bytes == 100
     with pytest.raises(ValueError, match="read-only"):
         images[0][0] = 1

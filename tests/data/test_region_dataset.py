@@ -1,5 +1,6 @@
 """Samples of a classifier: pure functions of their key, and the geometry that the settings promise."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_a_crop_of_a_reduced_image_lies_where_it_should(
     dataset.index = replace(dataset.index, regions=np.array([[37, 51, 301, 259]], np.int32))
     image = image_of(dataset, 0, (52, 66)).astype(int)
     expected = cv2.resize(picture[51:259, 37:301], (66, 52), interpolation=cv2.INTER_AREA).astype(int)
-    assert dataset.cache.get(0, 4) is not None and dataset.cache.get(0, 1) is None
+    assert (0, 4) in dataset.images.cache and (0, 1) not in dataset.images.cache
     error = np.abs(image - expected)[2:-2, 2:-2].mean()
     for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         assert error < 0.6 * np.abs(image - np.roll(expected, (y, x), (0, 1)))[2:-2, 2:-2].mean()
@@ -153,21 +154,26 @@ def test_crops_share_a_decoded_image(tmp_path: Path) -> None:
     regions = np.array([[0, 0, 20, 20], [30, 30, 60, 60]], np.int32)
     rows, labels = np.zeros(2, np.int64), np.zeros(2, np.int64)
     dataset.index = replace(dataset.index, regions=regions, image_rows=rows, labels=labels)
+    path = tmp_path / "train/only/image.png"
+    before = path.stat()
     dataset[SampleKey(0, 0, (16, 16))]
-    (tmp_path / "train/only/image.png").unlink()
-    dataset[SampleKey(0, 1, (16, 16))]  # from the cache: the file is gone
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    dataset[SampleKey(0, 1, (16, 16))]  # from the cache: the file only looks as if it were the same
 
 
 def test_faults_of_files(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, noise(20, 20), None)
     path = tmp_path / "train/only/image.png"
     write_image(path, noise(20, 21))
-    with pytest.raises(DataError, match=r"image 0: .*image\.png has another size than 20 x 20: it was changed"):
+    with pytest.raises(DataError, match=r"image 0: .*image\.png: not 20 x 20 as at the start: it was changed"):
         image_of(dataset, 0)
     path.write_bytes(b"nothing")
     found = dataset.__getitems__([SampleKey(0, 0, (32, 32))])
     assert isinstance(found, DataError) and "image 0: " in str(found) and "not an image" in str(found)
-    dataset.index = replace(dataset.index, sizes_hw=np.zeros((1, 2), np.int32))  # of a file that was not looked into
+    dataset.images.index = replace(
+        dataset.index, sizes_hw=np.zeros((1, 2), np.int32)
+    )  # of a file that was not looked into
     with pytest.raises(DataError, match=r"image 0: .*not an image"):
         image_of(dataset, 0)
 
@@ -175,7 +181,7 @@ def test_faults_of_files(tmp_path: Path) -> None:
 def test_a_file_that_was_not_looked_into(tmp_path: Path) -> None:
     picture = noise(20, 30)
     dataset = dataset_of(tmp_path, picture, None)
-    dataset.index = replace(dataset.index, sizes_hw=np.zeros((1, 2), np.int32))
+    dataset.images.index = replace(dataset.index, sizes_hw=np.zeros((1, 2), np.int32))
     np.testing.assert_array_equal(image_of(dataset, 0, (40, 40)), letterbox(picture, (40, 40))[0])
 
 
