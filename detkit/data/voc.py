@@ -215,9 +215,9 @@ def _places_at_0(files: list[LabelFile], names: list[str]) -> Iterator[Place]:
 
 
 def _by_attribute(places: list[Place]) -> list[Place]:
-    """One place for each attribute, with the number of its objects."""
+    """One place for each attribute, and how often it stands there."""
     counts = Counter(place.text.rpartition(": ")[2] for place in places)
-    return [Place(f"{attribute} of {count:,} objects") for attribute, count in sorted(counts.items())]
+    return [Place(f"{attribute} {count:,} times") for attribute, count in sorted(counts.items())]
 
 
 def _find(annotations: Path, images: Path) -> VocSet:

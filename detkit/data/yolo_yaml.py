@@ -134,7 +134,7 @@ def _names(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[int, st
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        faults.append(f"names: must list the classes, or number them; got {names!r:.80}")
+        faults.append(f"names: must list the classes, or number them; got {content['names']!r:.80}")
         return
     for number, name in names.items():
         if type(number) is not int or not 0 <= number < 2**31:

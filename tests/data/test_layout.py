@@ -54,6 +54,61 @@ def test_layouts(tmp_path: Path, files: list[str], expected: dict[str, tuple[str
     }
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            ["labels/train/", "images/train/", "labels/val/", "images/val/", "images/test/"],
+            {"train": ("labels/train", "images/train"), "val": ("labels/val", "images/val")},
+        ),
+        (
+            ["train/labels/", "train/images/", "valid/labels/", "valid/images/"],
+            {"train": ("train/labels", "train/images"), "val": ("valid/labels", "valid/images")},
+        ),
+        (["train/classes.txt", "val/classes.txt"], {"train": ("train", "train"), "val": ("val", "val")}),
+        (
+            [f"ImageSets/Main/{name}.txt" for name in ("train", "trainval", "val", "test")]
+            + ["Annotations/", "JPEGImages/"],
+            {split: (f"ImageSets/Main/{split}.txt", "JPEGImages") for split in ("train", "val", "test")},
+        ),
+        (
+            ["ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt", "Annotations/", "JPEGImages/"],
+            {
+                "train": ("ImageSets/Main/trainval.txt", "JPEGImages"),
+                "test": ("ImageSets/Main/test.txt", "JPEGImages"),
+            },
+        ),
+        (["Annotations/", "JPEGImages/"], {"train": ("Annotations", "JPEGImages")}),
+        (["train/a.xml", "valid/a.xml"], {"train": ("train", "train"), "val": ("valid", "valid")}),
+        (  # COCO first
+            ["train/_annotations.coco.json", "train/a.xml", "valid/a.xml", "labels/train/", "images/train/"],
+            {"train": ("train/_annotations.coco.json", "train")},
+        ),
+    ],
+)
+def test_layouts_of_yolo_and_voc(tmp_path: Path, files: list[str], expected: dict[str, tuple[str, str]]) -> None:
+    build(tmp_path, *files)
+    assert find_layout(tmp_path) == {
+        name: Split(tmp_path / annotations, tmp_path / images) for name, (annotations, images) in expected.items()
+    }
+
+
+def test_data_yaml(tmp_path: Path) -> None:
+    """Names are relative to the folder of a split, or to the root where there are several; absent ones are left out."""
+    build(tmp_path, "a/images/", "b/", "c/")
+    (tmp_path / "pets.yaml").write_text("train: [b, c]\nval: a/images\ntest: d\nnames: [cat]\n")
+    (tmp_path / "compose.yaml").write_text("services: {web: {names: [a]}}\n")  # another program's
+    assert find_layout(tmp_path) == {
+        "train": Split(tmp_path / "pets.yaml/train", tmp_path),
+        "val": Split(tmp_path / "pets.yaml/val", tmp_path / "a/images"),
+    }
+    (tmp_path / "data.yaml").write_text("train: c\nnames: [cat]\n")  # the usual name counts more
+    assert find_layout(tmp_path) == {"train": Split(tmp_path / "data.yaml/train", tmp_path / "c")}
+    (tmp_path / "data.yaml").write_text("train: d\nval: ../e\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"nothing that it names is in .* \(train: d; val: \.\./e\); correct path"):
+        find_layout(tmp_path)
+
+
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     build(tmp_path / "my data", "train/_annotations.coco.json")
@@ -65,6 +120,7 @@ def test_no_layout_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_layout(tmp_path)
     assert "annotations/instances_train.json with train/" in str(caught.value)
+    assert "YOLO: data.yaml" in str(caught.value) and "Annotations/ with JPEGImages/" in str(caught.value)
     assert "The folder holds: annotations/, notes.txt" in str(caught.value)
 
 
