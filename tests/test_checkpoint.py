@@ -122,6 +122,7 @@ def crashing(call: Any, left: list[int]) -> Any:
 def test_leftovers_are_removed(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     (tmp_path / "step-00000002.ckpt.tmp.77").write_bytes(b"half")
+    (tmp_path / "step-00000003.ckpt").write_bytes(b"killed before its mark")
     remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2 and same(path, 1)
 

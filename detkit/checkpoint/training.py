@@ -167,9 +167,12 @@ def remove_mark(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of saves that were killed."""
+    """Remove what saves that were killed left: temporary files, and checkpoints that have no mark."""
     for path in folder.glob("*.tmp.*"):
         path.unlink(missing_ok=True)
+    for path in folder.glob("step-*.ckpt"):
+        if not mark_path(path).exists():
+            path.unlink()
 
 
 def mark_path(path: Path) -> Path:

@@ -1,0 +1,39 @@
+"""Killed inside a save: a few points here, all of them by the program."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.failpoints import kill_at_every_point, names_of_points
+
+
+def test_points_are_where_a_save_touches_the_disk(tmp_path: Path) -> None:
+    names = names_of_points(tmp_path)
+    assert len(names) >= 50 and {
+        "before open detector.safetensors.tmp",
+        "amid write detector.safetensors.tmp",
+        "after replace detector.safetensors.tmp",
+        "before open step-00000003.ckpt.tmp",
+        "amid write step-00000003.ckpt.tmp",
+        "before fsync step-00000003.ckpt.tmp",
+        "after fsync step-00000003.ckpt.tmp",
+        "before replace step-00000003.ckpt.tmp",
+        "after replace step-00000003.ckpt.tmp",
+        "before fsync folder",
+        "amid write step-00000003.json.tmp",
+        "before replace step-00000003.json.tmp",
+        "after replace step-00000003.json.tmp",
+        "after unlink step-00000001.json",
+        "before unlink step-00000001.ckpt",
+    } <= set(names)
+    assert max(names.index(f"after fsync step-00000003.{kind}.tmp") for kind in ("ckpt", "json")) < names.index(
+        "before replace step-00000003.ckpt.tmp"
+    ), "both files are on disk before either takes its place"
+
+
+@pytest.mark.parametrize("most", [5, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_kill_leaves_the_save_before_or_this_one(tmp_path: Path, most: int) -> None:
+    points = kill_at_every_point(tmp_path, most)
+    assert [point for point in points if point.fault] == []
+    assert {point.place for point in points} >= {"same"} and len(points) >= most
+    assert {point.checkpoint for point in points} == {2, 3}, "kills before and after the commit were tried"
