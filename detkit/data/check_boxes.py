@@ -4,8 +4,9 @@ All of it is arithmetic on whole arrays, so a million boxes take seconds.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,57 +22,78 @@ _NEARLY_ALL = 0.95
 _NEIGHBOURS = 100  # with which each box is compared, so that a heap of boxes on one spot costs no quadratic time
 
 
-def check_form(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) -> None:
+class Boxes(NamedTuple):
+    """The boxes of a split as its file has them, and by what names a finding calls them."""
+
+    truth: GroundTruth
+    annotation_ids: np.ndarray  # (boxes,)
+    file_names: list[str]  # of the images
+
+    def places(self, rows: np.ndarray, texts: Iterable[str] = repeat("")) -> Iterator[Place]:
+        """Where these boxes are, each with something to say of it."""
+        for row, text in zip(rows, texts, strict=False):
+            image_row = self.truth.image_rows[row]
+            file, image_id = self.file_names[image_row], int(self.truth.image_ids[image_row])
+            yield at(int(self.annotation_ids[row]), text)._replace(file=file, image_id=image_id)
+
+
+def check_form(boxes: Boxes, findings: Findings) -> None:
     """Suspect boxes that are normalised, or corners instead of corner and size.
 
     A few such boxes are told. Where nearly all look so, no label would be right and the data is refused:
     shares of the image taken for pixels are one spot in its corner, and corners taken for sizes reach to its edge.
     """
-    if not len(annotation_ids):
+    if not len(boxes.annotation_ids):
         return
-    boxes, sizes_wh = truth.boxes_xywh, truth.sizes_hw[truth.image_rows][:, ::-1]
-    has_area = (boxes[:, 2:] > 0).all(axis=1)
-    shares = has_area & (np.abs(boxes) <= 1.05).all(axis=1) & (sizes_wh >= 32).all(axis=1)
-    _suspect(
-        "box-normalised",
-        f"boxes that look normalised, of {len(boxes):,}: all four numbers are at most 1.05, in images of 32 px or more",
-        np.flatnonzero(shares),
-        shares.mean(),
-        "COCO's are [x, y, width, height] in pixels from the upper left corner: multiply by the image's size",
-        (boxes, annotation_ids, findings),
-    )
-    corners = (boxes >= 0).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    corners &= (boxes[:, 2:] <= sizes_wh * 1.01 + 1).all(axis=1)
-    beyond = corners & (boxes[:, :2] + boxes[:, 2:] > sizes_wh * 1.1).any(axis=1)
-    _suspect(
-        "box-xyxy",
-        f"boxes that look like [x1, y1, x2, y2], of {len(boxes):,}: as [x, y, width, height] they reach over the edge "
-        f"by more than a tenth of the image, as corners they lie inside (as do {corners.sum():,} of all boxes)",
-        np.flatnonzero(beyond),
-        corners.mean() if beyond.mean() >= 0.1 else 0.0,
-        "COCO's are [x, y, width, height]: subtract x1 and y1 from the last two numbers",
-        (boxes, annotation_ids, findings),
-    )
+    xywh, sizes_wh = boxes.truth.boxes_xywh, boxes.truth.sizes_hw[boxes.truth.image_rows][:, ::-1]
+    has_area = (xywh[:, 2:] > 0).all(axis=1)
+    shares = np.flatnonzero(has_area & (np.abs(xywh) <= 1.05).all(axis=1) & (sizes_wh >= 32).all(axis=1))
+    corners = (xywh >= 0).all(axis=1) & (xywh[:, 2:] > xywh[:, :2]).all(axis=1)
+    corners &= (xywh[:, 2:] <= sizes_wh * 1.01 + 1).all(axis=1)
+    beyond = np.flatnonzero(corners & (xywh[:, :2] + xywh[:, 2:] > sizes_wh * 1.1).any(axis=1))
+    is_corners = len(beyond) >= 0.1 * len(xywh) and corners.mean() >= _NEARLY_ALL
+    for kind, rows, is_sure, what, remedy in (
+        (
+            "box-normalised",
+            shares,
+            len(shares) >= _NEARLY_ALL * len(xywh),
+            f"boxes that look normalised, of {len(xywh):,}: no number is above 1.05, in images of 32 px or more",
+            "COCO's are [x, y, width, height] in pixels from the upper left corner: multiply by the image's size",
+        ),
+        (
+            "box-xyxy",
+            beyond,
+            is_corners,
+            (
+                f"boxes that look like [x1, y1, x2, y2], of {len(xywh):,}: as [x, y, width, height] they reach over the "
+                f"edge by more than a tenth of the image, as corners they lie inside, as do {corners.sum():,} of all"
+            ),
+            "COCO's are [x, y, width, height]: subtract x1 and y1 from the last two numbers",
+        ),
+    ):
+        note = findings.error if is_sure and len(xywh) >= _FEW else findings.notice
+        note(kind, what, len(rows), boxes.places(rows, (f" has {xywh[row].tolist()}" for row in rows)), remedy)
 
 
-def note_boxes(truth: GroundTruth, annotation_ids: np.ndarray, file_names: list[str], findings: Findings) -> None:
+def note_boxes(boxes: Boxes, findings: Findings) -> None:
     """Note what is odd in the boxes and classes, and harms no training by itself."""
+    truth, sides = boxes.truth, boxes.truth.boxes_xywh[:, 2:]
     copies, near = _copies(truth)
-    findings.notice("box-copy", "exact copies of a box", len(copies), map(at, annotation_ids[copies]))
-    what = f"near copies of a box of the same class, IoU above {NEAR_COPY_IOU}"
-    findings.notice("box-near-copy", what, len(near), map(at, annotation_ids[near]))
-    sides = truth.boxes_xywh[:, 2:]
-    tiny = annotation_ids[np.flatnonzero((sides > 0).all(axis=1) & (sides < TINY_PX).any(axis=1))]
-    findings.notice("box-tiny", f"boxes narrower or lower than {TINY_PX} px", len(tiny), map(at, tiny))
-    crowd = annotation_ids[truth.crowd]
-    findings.notice("box-crowd", "crowd boxes, neither object nor background in training", len(crowd), map(at, crowd))
+    tiny = np.flatnonzero((sides > 0).all(axis=1) & (sides < TINY_PX).any(axis=1))
+    for kind, what, rows in (
+        ("box-copy", "exact copies of a box", copies),
+        ("box-near-copy", f"near copies of a box of the same class, IoU above {NEAR_COPY_IOU}", near),
+        ("box-tiny", f"boxes narrower or lower than {TINY_PX} px", tiny),
+        ("box-crowd", "crowd boxes, neither object nor background in training", np.flatnonzero(truth.crowd)),
+    ):
+        findings.notice(kind, what, len(rows), boxes.places(rows))
     empty = np.flatnonzero(np.bincount(truth.image_rows, minlength=len(truth.image_ids)) == 0)
-    places = (Place(file_names[row], file_names[row], int(truth.image_ids[row])) for row in empty)
+    places = (Place(boxes.file_names[row], boxes.file_names[row], int(truth.image_ids[row])) for row in empty)
     findings.notice("image-without-boxes", "images without boxes, used as background", len(empty), places)
     _note_classes(truth, findings)
-    zero = (annotation_ids == 0).sum()
+    zero = np.flatnonzero(boxes.annotation_ids == 0)
     what = "annotation id 0, whose match pycocotools would not count and detkit does"
-    findings.notice("annotation-id-0", what, zero, ())
+    findings.notice("annotation-id-0", what, len(zero), boxes.places(zero))
 
 
 def at(annotation_id: int, text: str = "") -> Place:
@@ -82,20 +104,6 @@ def at(annotation_id: int, text: str = "") -> Place:
 def repeated(values: Iterable[Any]) -> list[Any]:
     """Values that stand several times, sorted."""
     return sorted(value for value, count in Counter(values).items() if count > 1)
-
-
-def _suspect(
-    kind: str,
-    what: str,
-    rows: np.ndarray,
-    share: float,
-    remedy: str,
-    of: tuple[np.ndarray, np.ndarray, Findings],
-) -> None:
-    boxes, annotation_ids, findings = of
-    places = (at(annotation_ids[row], f" has {boxes[row].tolist()}") for row in rows)
-    note = findings.error if share >= _NEARLY_ALL and len(boxes) >= _FEW else findings.notice
-    note(kind, what, len(rows), places, remedy)
 
 
 def _note_classes(truth: GroundTruth, findings: Findings) -> None:

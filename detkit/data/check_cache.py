@@ -18,8 +18,10 @@ from detkit.data.image_header import ImageHeader, read_header
 from detkit.data.threads import in_threads
 from detkit.errors import DataError
 
-WORTH_KEEPING = 500  # files; fewer are read again in no time
+WORTH_KEEPING = 500  # files; fewer are read again in no time,
+WORTH_KEEPING_BYTES = 10**8  # unless they are large
 
+_END_BYTES = 4096
 _VERSION = 1  # a change of what is read or kept is another file
 _Value = TypeVar("_Value")
 
@@ -37,9 +39,19 @@ def read_stamps(folder: Path, names: list[str]) -> list[Stamp | DataError]:
     return in_threads(lambda name: _stamp(folder / name), names)
 
 
+def read_sizes(folder: Path, names: list[str]) -> list[int | DataError]:
+    """Bytes of each file."""
+    return [stamp if isinstance(stamp, DataError) else stamp.size for stamp in read_stamps(folder, names)]
+
+
 def read_headers(folder: Path, names: list[str]) -> list[ImageHeader | DataError]:
     """Headers of image files, and the errors of those that have none to read."""
     return _Known(folder, "header").read(names, read_header, list, _header)
+
+
+def read_ends(folder: Path, names: list[str]) -> list[str | DataError]:
+    """SHA-256 of the first and the last bytes of files."""
+    return _Known(folder, "ends").read(names, _ends, str, str)
 
 
 def read_digests(folder: Path, names: list[str]) -> list[str | DataError]:
@@ -71,7 +83,9 @@ class _Known:
             unpack: and back.
         """
         stamps = read_stamps(self.folder, names)
-        old = _load(self.name) if len(names) >= WORTH_KEEPING else {}
+        sizes = [stamp.size for stamp in stamps if isinstance(stamp, Stamp)]
+        is_worth_keeping = len(sizes) >= WORTH_KEEPING or sum(sizes) >= WORTH_KEEPING_BYTES
+        old = _load(self.name) if is_worth_keeping else {}
         facts: list[Any] = list(stamps)
         wanted = []
         for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
@@ -87,7 +101,7 @@ class _Known:
             facts[row] = fact
             if not isinstance(fact, DataError):
                 old[names[row]] = (stamps[row], pack(fact))
-        if wanted and len(names) >= WORTH_KEEPING:
+        if wanted and is_worth_keeping:
             _save(self.name, old)
         return facts
 
@@ -139,6 +153,16 @@ def _try(read: Callable[[Path], _Value], path: Path) -> _Value | DataError:
 
 def _header(values: list[Any]) -> ImageHeader:
     return ImageHeader(*values)
+
+
+def _ends(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            first = file.read(_END_BYTES)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return hashlib.sha256(first + file.read(_END_BYTES)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _digest(path: Path) -> str:

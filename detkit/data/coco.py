@@ -6,12 +6,13 @@ arrays, because forked workers share them without a copy, however many images th
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detkit.data.check_boxes import at, check_form, note_boxes, repeated
+from detkit.data.check_boxes import Boxes, at, check_form, note_boxes, repeated
 from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Place, Report
 from detkit.data.formats import read_columns
@@ -47,6 +48,10 @@ class CocoIndex:
     def path(self, row: int) -> Path:
         """The image file of a row."""
         return self.folder / self.name_bytes[self.name_offsets[row] : self.name_offsets[row + 1]].decode()
+
+    def file_names(self) -> list[str]:
+        """All file names, relative to the folder."""
+        return [self.name_bytes[start:end].decode() for start, end in pairwise(self.name_offsets.tolist())]
 
     def boxes_of(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of the boxes (n, 4), labels (n,) and crowd flags (n,) of an image."""
@@ -86,10 +91,11 @@ def load_index(
     headers_read = check_image_files(images, columns.file_names, columns.image_ids, columns.sizes_hw, findings, bounds)
     findings.raise_errors()
     truth = _ground_truth(columns)
-    check_form(truth, columns.annotation_ids, findings)
+    stated = Boxes(truth, columns.annotation_ids, columns.file_names)
+    check_form(stated, findings)
     findings.raise_errors()
-    boxes, rows = _repair(truth, columns.annotation_ids, findings)
-    note_boxes(truth, columns.annotation_ids, columns.file_names, findings)
+    boxes, rows = _repair(stated, findings)
+    note_boxes(stated, findings)
     encoded = [name.encode() for name in columns.file_names]
     counts = np.bincount(truth.image_rows[rows], minlength=len(truth.image_ids))
     return CocoIndex(
@@ -155,9 +161,9 @@ def _ground_truth(columns: CocoColumns) -> GroundTruth:
     )
 
 
-def _repair(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
+def _repair(of: Boxes, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
     """Usable boxes (N, 4) xyxy float32 sorted by image, and their rows (N,) in the ground truth."""
-    stated = truth.boxes_xywh.copy()
+    truth, stated = of.truth, of.truth.boxes_xywh.copy()
     stated[:, 2:] += stated[:, :2]
     limits_xyxy = np.tile(truth.sizes_hw[truth.image_rows][:, ::-1], 2)
     boxes = np.clip(stated, 0, limits_xyxy).astype(np.float32)
@@ -169,7 +175,7 @@ def _repair(truth: GroundTruth, annotation_ids: np.ndarray, findings: Findings) 
         ("box-without-area", "boxes without area, left out of training", ~has_area),
         ("box-outside-image", "boxes outside of their image, left out of training", has_area & ~usable),
     ):
-        findings.repaired(kind, what, where.sum(), map(at, annotation_ids[where]))
+        findings.repaired(kind, what, where.sum(), of.places(np.flatnonzero(where)))
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(truth.image_rows[rows], kind="stable")]
     return boxes[rows], rows

@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,16 +118,27 @@ class _Table:
 
 def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
     kind = "json-invalid"
+    constants: Counter[str] = Counter()
+
+    def read_constant(name: str) -> float:
+        constants[name] += 1
+        return float(name)
+
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"))
+        document = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=read_constant)
     except OSError as error:
         findings.fail("annotations-unreadable", "annotation files that cannot be read", str(error.strerror), _AGAIN)
     except UnicodeDecodeError as error:
         findings.fail(kind, "not a JSON file", f"byte {error.start} is no UTF-8", _AGAIN)
     except json.JSONDecodeError as error:
         findings.fail(kind, "not valid JSON", f"line {error.lineno}, column {error.colno}: {error.msg}", _AGAIN)
+    except ValueError as error:  # of Python's limit for whole numbers
+        findings.fail(kind, "not valid JSON", str(error), _AGAIN)
     except RecursionError:
         findings.fail("not-coco", _NO_COCO, "its JSON is nested too deeply", _RULE)
+    what = "numbers NaN, Infinity or -Infinity, which are no JSON and which other programs refuse"
+    places = (Place(f"{name} {number:,} times") for name, number in constants.items())
+    findings.notice("json-constant", what, constants.total(), places)
     if not isinstance(document, dict):
         findings.fail("not-coco", _NO_COCO, f"it is a {type(document).__name__}", _RULE)
     if missing := [key for key in ("images", "annotations", "categories") if key not in document]:

@@ -14,13 +14,17 @@ class ImageFolderDataModule(ClassificationDataModule):
     """Images in ``root``/train/<class>/ and ``root``/val/<class>/, in any format that detkit reads.
 
     Without a root they are crops of the built-in demo set, of 32 x 32 pixels. The arguments are those of
-    ``ClassificationDataModule``. A target's image_id is the place of the image among those of its split,
-    by class and then by name, from 0.
+    ``ClassificationDataModule``; its ``follow_links`` counts for the class folders too. A target's image_id is
+    the place of the image among those of its split, by class and then by name, from 0.
     """
 
     @override
     def read_splits(self) -> dict[str, RegionIndex]:
-        indices = {name: read_folder(folder) for name, folder in find_folders(self._find_root()).items()}
+        root = self._find_root()
+        indices = {
+            name: read_folder(folder, root, follow_links=self.follow_links)
+            for name, folder in find_folders(root).items()
+        }
         for name, index in indices.items():
             rank_zero_info(f"{name}: {index.report}")
         if "train" in indices:

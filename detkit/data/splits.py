@@ -1,10 +1,10 @@
-"""The train and validation split of a run: where they lie, and that they fit each other."""
+"""The train and validation split of a run: where they lie, and what the check says of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
-from detkit.data.coco import CocoIndex, load_index
+from detkit.data.check import check_splits
+from detkit.data.coco import CocoIndex
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.layout import Split, find_layout
 from detkit.errors import DataError
@@ -13,11 +13,11 @@ from detkit.errors import DataError
 Explicit = dict[str, tuple[str | None, str | None]]
 
 
-def find_splits(root: str | None, explicit: Explicit) -> dict[str, Split]:
+def find_splits(root: str | None, explicit: Explicit, needed: Sequence[str] = ("val",)) -> dict[str, Split]:
     """The splits that the user names, relative to ``root``, and those of the others that ``root`` holds.
 
     Raises:
-        DataError: if there is no validation split, or ``root`` holds nothing.
+        DataError: if a split that is needed is missing, or ``root`` holds nothing.
     """
     named = {
         name: _split(root, annotations, images)
@@ -26,8 +26,9 @@ def find_splits(root: str | None, explicit: Explicit) -> dict[str, Split]:
     }
     found = find_layout(root) if root is not None and len(named) < len(explicit) else {}
     splits = {name: (found | named)[name] for name in explicit if name in found | named}
-    if "val" not in splits:
-        raise no_split("val", root, found.get("train"))
+    for name in needed:
+        if name not in splits:
+            raise no_split(name, root, found.get("train") if name == "val" else None)
     return splits
 
 
@@ -44,53 +45,38 @@ def no_split(name: str, root: str | None, other: Split | None = None) -> DataErr
     return DataError(f"there is no {name} split{where}; {remedy}")
 
 
-def find_splits_or_demo(root: str | None, explicit: Explicit) -> dict[str, Split]:
+def find_splits_or_demo(root: str | None, explicit: Explicit, needed: Sequence[str] = ("val",)) -> dict[str, Split]:
     """As ``find_splits``; the splits of the demo set, where nothing is named."""
     if root is None and not any(any(paths) for paths in explicit.values()):
+        from lightning.pytorch.utilities import rank_zero_info  # seconds, which few need
+
         folder = make_demo(default_demo_root())
         rank_zero_info(f"the demo set lies in {folder}")
         root = str(folder)
-    return find_splits(root, explicit)
+    return find_splits(root, explicit, needed)
 
 
 def load_indices(
     splits: dict[str, Split], root: str | None = None, *, follow_links: bool = False
 ) -> dict[str, CocoIndex]:
-    """Read and check the splits, and report once what is odd in each.
+    """Read, check and compare the splits, and report once what is odd in each.
+
+    Args:
+        splits: by name.
+        root: of the data set, which no image may lie outside of; None: its folder of images.
+        follow_links: whether symbolic links may lead out of there.
 
     Raises:
-        DataError: if a split cannot be used, or they have different classes.
+        DataError: one for all errors of all splits.
     """
-    indices = {name: load_index(*split, root, follow_links=follow_links) for name, split in splits.items()}
-    for name, index in indices.items():
-        rank_zero_info(f"{name}: {index.report}")
-    if "train" in indices:
-        check_same_classes(indices["train"], indices["val"])
-    return indices
+    from lightning.pytorch.utilities import rank_zero_info
 
-
-def check_same_classes(train: CocoIndex, val: CocoIndex) -> None:
-    """Class indices come from the category ids of each file, so ids and names must agree.
-
-    Raises:
-        DataError: if they do not, with the differences.
-    """
-    train_classes, val_classes = (
-        dict(zip(index.category_ids.tolist(), index.class_names, strict=True)) for index in (train, val)
-    )
-    if train_classes == val_classes:
-        return
-    differences = [
-        f"category {number} is {train_classes.get(number, 'missing')!r} in train, "
-        f"{val_classes.get(number, 'missing')!r} in val"
-        for number in sorted(train_classes.keys() | val_classes.keys())
-        if train_classes.get(number) != val_classes.get(number)
-    ]
-    more = f"; and {len(differences) - 10} more" if len(differences) > 10 else ""
-    raise DataError(
-        f"train and val must list the same categories; {'; '.join(differences[:10])}{more}: "
-        "copy the categories of one annotation file into the other"
-    )
+    checked = check_splits(splits, root, follow_links=follow_links)
+    if errors := [str(split.error()) for split in checked.values() if split.index is None]:
+        raise DataError("\n".join(errors))
+    for name, split in checked.items():
+        rank_zero_info(f"{name}: {split.report}")
+    return {name: split.index for name, split in checked.items() if split.index is not None}
 
 
 def _split(root: str | None, annotations: str, images: str) -> Split:

@@ -123,7 +123,7 @@ def test_agrees_with_pycocotools(shared_data: Path, split: str) -> None:
                 "exact copies of a box: 1 (annotation 1325)",
                 "classes without boxes: 1 (pieces)",
                 "classes with less than 1/100 of the boxes of the most frequent one (black-pawn 496): 1 (bishop 1)",
-                "annotation id 0, whose match pycocotools would not count and detkit does: 1",
+                "annotation id 0, whose match pycocotools would not count and detkit does: 1 (annotation 0)",
             ],
         ),
         (
@@ -131,8 +131,8 @@ def test_agrees_with_pycocotools(shared_data: Path, split: str) -> None:
             [
                 (
                     "crowd boxes, neither object nor background in training: 6 (annotation 900100005001, "
-                    "annotation 900100184324, annotation 900100520707, annotation 904600166918, annotation 908400255165, "
-                    "and 1 more)"
+                    "annotation 900100184324, annotation 900100520707, annotation 904600166918, annotation "
+                    "908400255165, and 1 more)"
                 ),
                 "images without boxes, used as background: 2 (000000058636.jpg, 000000226111.jpg)",
                 "classes without boxes: 25 (parking meter, bench, sheep, bear, zebra, and 20 more)",
