@@ -23,8 +23,8 @@ def main(argv: list[str]) -> None:
 
     if plan is None:
         start = [("weights", options.checkpoint), ("weights_except", [])]
-        stored = inference.read_stored(options.checkpoint).recipe
-        plan = recipe.from_dict(stored, [*recipe.parse(overrides), *start], (*recipe.TRUSTED, options.trusted))
+        stored = inference.read_stored(options.checkpoint)
+        plan = stored.model_plan([*recipe.parse(overrides), *start], options.trusted.split(","))
     model = recipe.build_model(plan, options.classes)
     if plan.config["weights"] and options.needs_weights:
         print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))

@@ -35,7 +35,10 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
     """
     stored = read_stored(path)
     packages = (*recipe.TRUSTED, *trusted)
-    detector = recipe.instantiate(stored.recipe["model"], trusted=packages)
-    stored.load_into(detector)
-    decode = recipe.instantiate(stored.recipe["decode"], trusted=packages)
-    return Predictor(detector.eval(), decode, stored.class_names, stored.image_hw, stored.resize)
+    model, decode = (stored.recipe[part] for part in ("model", "decode"))
+    with stored.building():
+        stored.require_fit(trusted)
+        detector = recipe.instantiate(model, trusted=packages)
+        stored.load_into(detector)
+        decoder = recipe.instantiate(decode, trusted=packages)
+    return Predictor(detector.eval(), decoder, stored.class_names, stored.image_hw, stored.resize)

@@ -1,18 +1,28 @@
 """What a training run leaves behind, ready to be rebuilt."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from detkit import checkpoint
 from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
-from detkit.recipe import TRUSTED, Plan, check, from_dict
+from detkit.inference.budget import at_most
+from detkit.inference.metadata import metadata_faults
+from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
+from detkit.recipe.checking import locate
+from detkit.recipe.plan import PARTS
 
 SHOWN = 10
 OF_INFERENCE = ("model.head.inference_layers", "model.head.inference_queries")  # the weights stay the same
+# Keys that concern the machine that trained; here they are what the command line says, or left to Lightning.
+OF_TRAINER = ("_target_", "_partial_", "precision")
+LAYERS_PER_WEIGHT = 20
+NEEDED = {"data": "prepare", "loss": "__call__", "decode": "__call__", "metrics": "compute"}  # of the class of a part
 
 
 class StoredDetector(NamedTuple):
@@ -22,6 +32,7 @@ class StoredDetector(NamedTuple):
     recipe: dict[str, Any]  # of the run, as Plan.config
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]
+    path: Path | None = None  # of the file, for messages
 
     @property
     def resize(self) -> Resize:
@@ -39,19 +50,70 @@ class StoredDetector(NamedTuple):
         Raises:
             RecipeError: if an override concerns the model, or the recipe does not stand.
             DataError: if the data has no such split.
+            CheckpointError: if the weights do not fit the model.
         """
         fixed = sorted({key for key, _ in overrides if key.partition(".")[0] == "model" and key not in OF_INFERENCE})
         if fixed:
             raise RecipeError(f"{', '.join(fixed)}: the model is that of the checkpoint and cannot be changed")
-        plan = from_dict(self.recipe, overrides, (*TRUSTED, *trusted))
+        plan = self.model_plan(overrides, trusted)
         data = plan.config["data"]
         if data["_target_"] == "detkit.data.CocoDataModule":
             data = _of_split(data, split)
         elif split != "val":
             raise RecipeError(f"split={split}: {data['_target_']} has no splits to choose from")
         plan = plan._replace(config={**plan.config, "data": data})
-        check(plan)
+        with self.building():
+            check(plan)
+            _require_parts(plan)
         return plan
+
+    def model_plan(self, overrides: Sequence[tuple[str, Any]], trusted: Sequence[str] = ()) -> Plan:
+        """The run's recipe with these overrides; the weights fit its model.
+
+        Raises:
+            RecipeError: if the recipe does not stand.
+            CheckpointError: if the weights do not fit the model.
+        """
+        with self.building():
+            plan = from_dict(self._for_here(), overrides, (*TRUSTED, *trusted))
+            self.require_fit(trusted)
+        return plan
+
+    def require_fit(self, trusted: Sequence[str] = ()) -> None:
+        """Build the model without memory for its weights, and no larger than they are: a file may say anything.
+
+        Not where the caller trusts other packages: their classes may need numbers while they are built.
+
+        Raises:
+            RecipeError: if the recipe of the model does not stand.
+            CheckpointError: if a name or a shape differs.
+        """
+        if not any(trusted):
+            with torch.device("meta"), at_most(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
+                self._compare(instantiate(self.recipe["model"]))
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Name the file in what goes wrong while its recipe is read and built.
+
+        Raises:
+            RecipeError: that of the recipe.
+            CheckpointError: in place of what constructors raise of values that they do not expect.
+        """
+        try:
+            yield
+        except RecipeError as error:
+            raise RecipeError(f"{self.path}: {error}" if self.path else str(error)) from error
+        except (OSError, *checkpoint.UNREADABLE) as error:
+            said = checkpoint.first_line(error)
+            raise CheckpointError(f"{self.path}: its recipe cannot be built: {said}") from error
+
+    def _for_here(self) -> dict[str, Any]:
+        """The recipe without what concerns the machine that trained."""
+        trainer = self.recipe.get("trainer")
+        if not isinstance(trainer, dict):
+            return self.recipe
+        return {**self.recipe, "trainer": {key: value for key, value in trainer.items() if key in OF_TRAINER}}
 
     def load_into(self, detector: nn.Module) -> None:
         """Give the detector these weights.
@@ -59,6 +121,10 @@ class StoredDetector(NamedTuple):
         Raises:
             CheckpointError: if a name or a shape differs, with the first ten that do.
         """
+        self._compare(detector)
+        detector.load_state_dict(self.weights)
+
+    def _compare(self, detector: nn.Module) -> None:
         expected = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
         stored = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
         faults = [
@@ -70,7 +136,6 @@ class StoredDetector(NamedTuple):
             more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
             listed = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
             raise CheckpointError(f"{len(faults)} weights do not fit the detector of the stored recipe:{listed}")
-        detector.load_state_dict(self.weights)
 
 
 def read_stored(path: str | Path) -> StoredDetector:
@@ -82,13 +147,21 @@ def read_stored(path: str | Path) -> StoredDetector:
     Raises:
         CheckpointError: if there is none, it cannot be read, or lacks what a detector is rebuilt from.
     """
-    path = Path(path).expanduser()
+    path = checkpoint.local(path)
     weights, metadata = checkpoint.read_trained(path)
-    absent = [key for key in ("recipe", "class_names", "image_hw") if key not in metadata]
-    if absent:
-        raise CheckpointError(f"{path}: has no {', '.join(absent)} inside, which a detector is rebuilt from")
+    if fault := next(metadata_faults(metadata), None):
+        raise CheckpointError(f"{path}: {fault}")
     height, width = metadata["image_hw"]
-    return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width))
+    return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path)
+
+
+def _require_parts(plan: Plan) -> None:
+    """Each part is what it is called, and its constructor takes what it is given."""
+    for part, node in ((part, plan.config[part]) for part in PARTS if part != "model"):
+        target, needed = locate(node["_target_"], plan.trusted), NEEDED.get(part)
+        if needed and not any(needed in vars(base) for base in getattr(target, "__mro__", (target,))):
+            raise RecipeError(f"{part}._target_: {node['_target_']} is none: it has no {needed}")
+        instantiate(node, trusted=plan.trusted)
 
 
 def _of_split(data: dict[str, Any], split: str) -> dict[str, Any]:

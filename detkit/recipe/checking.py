@@ -1,13 +1,16 @@
 """A plan held against the classes it names: imports them, builds nothing."""
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
-from detkit.recipe.plan import PARTS, Plan, is_node, join
+from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join
 from detkit.recipe.signature import SPECIAL, argument_faults
 
 
@@ -29,18 +32,35 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
 
     Args:
         path: e.g. ``detkit.models.Detector``.
-        trusted: packages that may be imported from and whose own classes may be used; None: any.
+        trusted: packages whose own classes may be used, and that alone are imported; with ``HERE`` among them, also
+            classes and functions of packages that lie in the working directory; None: any.
 
     Raises:
         RecipeError: if there is none, or it is not trusted. Errors inside a user's module come through.
     """
-    if trusted is not None and not _within(path, {package.partition(".")[0] for package in trusted}):
-        raise RecipeError(f"{path} is of no trusted package ({', '.join(trusted)})")
+    top = path.partition(".")[0]
+    here = (top,) if trusted is not None and HERE in trusted and _lies_here(top) else ()
+    packages = None if trusted is None else here or [package for package in trusted if package not in (HERE, "")]
+    if packages is not None and not _within(path, {package.partition(".")[0] for package in packages}):
+        raise RecipeError(_untrusted(f"{path} is of no trusted package", packages))
+    found = _walk(path, packages)
+    if not callable(found):
+        raise RecipeError(f"{path} is no class or function")
+    kinds = (type, FunctionType) if here else (type,)
+    if packages is not None and not (isinstance(found, kinds) and _within(found.__module__, packages)):
+        raise RecipeError(_untrusted(f"{path} is no class of a trusted package", packages))
+    return found
+
+
+def _walk(path: str, packages: Sequence[str] | None) -> Any:
+    """What is at an import path; no module outside of these packages is imported, but those that they lie in."""
     found: Any = None
     walked = ""
     for name in path.split("."):
         inner = f"{walked}.{name}" if walked else name
         if found is None or not hasattr(found, name):
+            if packages is not None and not any(_within(inner, (p,)) or _within(p, (inner,)) for p in packages):
+                raise RecipeError(_untrusted(f"{path} is of no trusted package", packages))
             try:
                 found = importlib.import_module(inner)
             except ModuleNotFoundError as error:
@@ -51,11 +71,23 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
         else:
             found = getattr(found, name)
         walked = inner
-    if not callable(found):
-        raise RecipeError(f"{path} is no class or function")
-    if trusted is not None and not (isinstance(found, type) and _within(found.__module__, trusted)):
-        raise RecipeError(f"{path} is no class of a trusted package ({', '.join(trusted)})")
     return found
+
+
+def _lies_here(package: str) -> bool:
+    """Whether a package lies in the working directory itself, as a user's own does, or nowhere at all."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # of a module that was not imported from a file
+        return False
+    if spec is None:
+        return True
+    places = spec.submodule_search_locations or [spec.origin]
+    return any(Path(place).resolve().parent == Path.cwd() for place in places if place)
+
+
+def _untrusted(what: str, packages: Collection[str]) -> str:
+    return f"{what} ({', '.join(packages)}); other packages are named with trusted=PACKAGE"
 
 
 def _within(name: str, packages: Collection[str]) -> bool:

@@ -9,16 +9,22 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.overrides import apply, pairs_of
-from detkit.recipe.plan import PARTS, SPELT, Plan, Settings, default_settings, is_node, join, setting_faults
-from detkit.recipe.read import read_file
+from detkit.recipe.plan import HERE, PARTS, SPELT, Plan, Settings, default_settings, is_node, join, setting_faults
+from detkit.recipe.read import plain_fault, read_file
 from detkit.recipe.signature import argument_faults
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 # What a stored recipe may build: detkit's classes, and those of others that its recipes name.
 TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
+# What a recipe's file may besides: classes of libraries that parts are made of, and code in the working directory.
+LIBRARIES = (
+    *("torch.nn", "torchvision.ops", "albumentations.augmentations", "albumentations.core", HERE),
+    *(f"lightning.pytorch.{name}" for name in ("loggers", "plugins", "profilers", "strategies", "accelerators")),
+)
 INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
 TOP = (*default_settings(), *PARTS)
 
@@ -33,7 +39,8 @@ def load(argv: Sequence[str]) -> Plan:
 
     Args:
         argv: NAME is a file in recipes/, or a path to a .yaml file; with resume=PATH alone it is the run's own
-            recipe. Of a repeated key the last wins.
+            recipe. Of a repeated key the last wins. trusted=PACKAGE,... lets the recipe name classes of packages
+            other than detkit's, those that it stands on and those in the working directory.
 
     Raises:
         RecipeError: with every fault that the file and the arguments alone show.
@@ -51,8 +58,9 @@ def load(argv: Sequence[str]) -> Plan:
     if not isinstance(demo, dict):
         faults.add("demo", f"must map keys to values; got {demo!r} ({path}, line {text.lines['demo']})")
         demo = {}
-    overrides = [pair for pair in pairs if pair[0] != "recipe"]
-    plan = Plan(name, path, text.values, text.values, overrides, text.lines, demo, trusted=None)
+    overrides = [pair for pair in pairs if pair[0] not in ("recipe", "trusted")]
+    trusted = (*TRUSTED, *LIBRARIES, *str(given.get("trusted") or "").split(","))
+    plan = Plan(name, path, text.values, text.values, overrides, text.lines, demo, trusted)
     _check_keys(plan, faults)
     if text.faults:
         raise faults.error(f"recipe {plan.name}")
@@ -73,6 +81,8 @@ def from_dict(
         RecipeError: with every fault that the recipe and the overrides alone show.
     """
     faults = Faults()
+    if fault := plain_fault(config) if isinstance(config, dict) else "must hold keys and values":
+        raise RecipeError(f"stored recipe: {fault}")
     plan = Plan(str(config.get("name") or "stored"), None, config, config, list(overrides), {}, {}, tuple(trusted))
     _check_keys(plan, faults)
     return _settled(plan, faults)

@@ -6,7 +6,7 @@ from typing import Any
 
 from detkit.recipe.faults import Faults
 from detkit.recipe.plan import ALLOW_CHANGES, is_node
-from detkit.recipe.read import read_value
+from detkit.recipe.read import MAX_DEPTH, read_value
 
 KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*"
 
@@ -42,6 +42,9 @@ def apply(config: dict[str, Any], pairs: Iterable[tuple[str, Any]], faults: Faul
     """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
     paths = [([key] if key == ALLOW_CHANGES else key.split("."), value) for key, value in pairs]
     for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] == "_target_")):
+        if len(path) > MAX_DEPTH:
+            faults.add(f"{'.'.join(path[:3])}...", f"at most {MAX_DEPTH} levels of nesting; got {len(path)}")
+            continue
         try:
             config = _assigned(config, path, value)
         except LookupError as error:

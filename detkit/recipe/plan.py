@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 PARTS = ("data", "model", "loss", "decode", "metrics", "optimizer", "scheduler", "checkpoint", "trainer")
 ABSENT = "-"
+HERE = "."  # among trusted packages: those that lie in the working directory
 
 
 class Settings(NamedTuple):
@@ -27,6 +28,9 @@ class Settings(NamedTuple):
         unfreeze_epoch: from this epoch on, counted from 0, all that freeze froze trains; null: never.
         backbone_lr_factor: the backbone's learning rate is the optimizer's times this.
         layer_decay: factor on the learning rate from each stage of the backbone to the one before it, 1 at the last.
+        non_finite: what becomes of a step whose loss or gradients are not finite: stop ends the run with code 70;
+            skip leaves it out on all devices, and counts it. A report lies in non_finite/ in the run's folder.
+        max_non_finite: skipped steps of a run; one more ends it.
         name: folder of the run inside runs_dir; null: the recipe's name.
         runs_dir: folder that holds all runs.
     """
@@ -41,6 +45,8 @@ class Settings(NamedTuple):
     unfreeze_epoch: int | None = None
     backbone_lr_factor: float = 1.0
     layer_decay: float = 1.0
+    non_finite: Literal["stop", "skip"] = "stop"
+    max_non_finite: int = 100
     name: str | None = None
     runs_dir: str = "runs"
 
@@ -60,6 +66,9 @@ def setting_faults(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
     factor, decay = settings["backbone_lr_factor"], settings["layer_decay"]
     if settings[ALLOW_CHANGES] and settings["resume"] is None:
         yield ALLOW_CHANGES, "nothing is resumed; add resume=true, or the folder of a run"
+    limit = settings["max_non_finite"]
+    if isinstance(limit, int) and limit < 0:
+        yield "max_non_finite", f"must be 0 or more; got {limit}"
     if isinstance(seed, int) and not 0 <= seed < 2**32:
         yield "seed", f"must be 0 to 2**32 - 1; got {seed}"
     if isinstance(epoch, int) and epoch < 0:
@@ -92,7 +101,7 @@ class Plan(NamedTuple):
         overrides: (key, value) in the order given.
         lines: line of each place in the file.
         demo: the overlay that was applied, because data.root is null; empty if it was not.
-        trusted: packages whose classes may be built; None: any, as it is the user's own recipe.
+        trusted: packages whose classes may be built; None: any.
     """
 
     name: str

@@ -11,6 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
+MAX_VALUES = 100_000
+MAX_KEY = 1000
+MAX_NUMBER = 2**63
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for events and line numbers; OmegaConf makes the values
 NULLS = ("", "null", "Null", "NULL", "~")
 
@@ -81,6 +84,34 @@ def read_value(text: str) -> Any:
     except yaml.YAMLError:
         return text
     return value if isinstance(value, bool | int | float) else text
+
+
+def plain_fault(value: Any) -> str | None:
+    """Why a value, wherever it comes from, can be no recipe; None if it can be one."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, value)]
+    count = 0
+    while waiting:
+        place, depth, value = waiting.pop()
+        count += 1 + (len(value) if isinstance(value, dict | list) else 0)
+        fault = _value_fault(value, depth) if count <= MAX_VALUES else f"holds more than {MAX_VALUES} values"
+        if fault:
+            return f"{place[1:] or 'the recipe'}: {fault}"
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting += [(f"{place}.{key}", depth + 1, item) for key, item in inner]
+    return None
+
+
+def _value_fault(value: Any, depth: int) -> str | None:
+    if depth > MAX_DEPTH:
+        return f"at most {MAX_DEPTH} levels of nesting"
+    if value is not None and not isinstance(value, dict | list | str | bool | int | float):
+        return f"must be a map, list, text, number, boolean or null; got a {type(value).__name__}"
+    if isinstance(value, int) and not -MAX_NUMBER < value < MAX_NUMBER:
+        return "a whole number must lie within 2**63"
+    keys = value if isinstance(value, dict) else ()
+    if not all(isinstance(key, str) and len(key) <= MAX_KEY for key in keys):
+        return f"keys must be text of at most {MAX_KEY} letters"
+    return None
 
 
 def _unsafe(text: str) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """What may be set anew around stored weights, and what may not."""
 
 import pytest
+import torch
 
 from detkit import recipe
 from detkit.errors import RecipeError
@@ -8,7 +9,10 @@ from detkit.inference.stored import StoredDetector
 
 
 def stored(name: str) -> StoredDetector:
-    return StoredDetector({}, recipe.load([f"recipe={name}", "model.head.num_classes=2"]).config, ("a", "b"), (64, 64))
+    config = recipe.load([f"recipe={name}", "model.head.num_classes=2"]).config
+    with torch.device("meta"):
+        weights = recipe.instantiate(config["model"]).state_dict()
+    return StoredDetector(weights, config, ("a", "b"), (64, 64))
 
 
 def test_less_of_a_decoder_may_run() -> None:

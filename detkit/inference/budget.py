@@ -1,0 +1,35 @@
+"""A limit on what a recipe from a file builds."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch.nn.modules import module
+
+from detkit.errors import CheckpointError
+
+
+@contextlib.contextmanager
+def at_most(number: int) -> Iterator[None]:
+    """Stop what is built in here once it has more layers and parameters than this, all together.
+
+    Raises:
+        CheckpointError: if it has.
+    """
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > number:
+            raise CheckpointError(
+                f"the recipe makes more than {number} layers and parameters, which the weights do not"
+            )
+
+    hooks = (module.register_module_module_registration_hook, module.register_module_parameter_registration_hook)
+    handles = [register(count) for register in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,41 @@
+"""What is noted beside the weights of a detector, held against what it has to be: a file may say anything."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from detkit.recipe.plan import is_node
+from detkit.recipe.read import plain_fault
+
+KEYS = ("recipe", "class_names", "image_hw")
+# What a file may ask of the machine; the command line may ask for more.
+MOST = {"image_hw": 16384, "batch_size": 4096, "val_batch_size": 4096, "num_workers": 64, "cache_mb": 65536}
+
+
+def metadata_faults(metadata: dict[str, Any]) -> Iterator[str]:
+    """What a detector cannot be rebuilt from; each message relies on those before it."""
+    absent = [key for key in KEYS if key not in metadata]
+    if absent:
+        yield f"has no {', '.join(absent)} inside, which a detector is rebuilt from"
+    for key in KEYS:
+        if fault := plain_fault(metadata[key]):
+            yield f"{key}: {fault}"
+    names, image_hw, recipe = metadata["class_names"], metadata["image_hw"], metadata["recipe"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        yield "class_names: must be a list of text"
+    if not isinstance(image_hw, list) or [type(side) for side in image_hw] != [int, int] or min(image_hw) < 1:
+        yield f"image_hw: must be [height, width]; got {image_hw!r:.80}"
+    yield from _too_much({"image_hw": image_hw}, "")
+    if not isinstance(recipe, dict) or not all(is_node(recipe.get(part)) for part in ("model", "decode")):
+        yield "recipe: names no model and decode"
+    data = recipe.get("data", {})
+    if not isinstance(data, dict):
+        yield "recipe: data must hold keys and values"
+    yield from _too_much(data, "recipe: data.")
+
+
+def _too_much(values: dict[str, Any], place: str) -> Iterator[str]:
+    for key, most in MOST.items():
+        numbers = values.get(key)
+        for number in numbers if isinstance(numbers, list) else [numbers]:
+            if isinstance(number, int | float) and not number <= most:
+                yield f"{place}{key}: a file may ask for at most {most}; got {number}"
