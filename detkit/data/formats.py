@@ -7,7 +7,8 @@ from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, UnusableDataError
 from detkit.data.label_files import list_files
 from detkit.data.voc import is_voc_list, read_voc
-from detkit.data.yolo_txt import is_yaml_split, read_yolo
+from detkit.data.yolo_set import is_yaml_split
+from detkit.data.yolo_txt import read_yolo
 from detkit.errors import DataError
 
 

@@ -184,7 +184,8 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    return value if abs(value) < _TOO_LARGE and "_" not in str(text) else None  # float() reads 1_0 as 10
+    plain = str(text).isascii() and "_" not in str(text)  # float() reads 1_0 as 10, and digits of Bengali
+    return value if abs(value) < _TOO_LARGE and plain else None
 
 
 def _size(size: ET.Element | None) -> tuple[tuple[int, int] | None, list[Note]]:

@@ -101,6 +101,7 @@ def test_digits_of_the_text_are_no_box_over_the_edge(tmp_path: Path) -> None:
         ("0.5 0.5 0.5 0.1 0.1", r"no label: 1"),
         ("0 0.5 0_5 0.1 0.1", r"no label: 1"),
         ("inf 0.5 0.5 0.1 0.1", r"no label: 1"),
+        ("\u09e7 0.5 0.5 0.1 0.1", r"no label: 1"),
         ("nan 0.5 0.5 0.1 0.1", r"no label: 1"),
         ("2 0.5 0.5 0.1 0.1", r"class has no name: 1; .*\n.*a\.txt:2: '2 0\.5"),
         ("-1 0.5 0.5 0.1 0.1", r"class has no name: 1"),
@@ -117,6 +118,20 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, match: str) -> None:
     write_yolo(tmp_path, {"a.png": f"0 0.5 0.5 0.1 0.1\n{line}\n"})
     with pytest.raises(DataError, match=match):
         read(tmp_path)
+
+
+def test_corners_are_suspected(tmp_path: Path) -> None:
+    """As (cx, cy, w, h) they would reach over the edge; a single such line is clipped, for it may be meant."""
+    corners = ["0 0.1 0.1 0.3 0.4", "0 0.5 0.6 0.9 0.95", "1 0.2 0.7 0.8 0.9", "1 0.0 0.0 0.5 0.5", "1 0.4 0.4 0.5 0.5"]
+    write_yolo(tmp_path, {"a.png": "\n".join(corners * 2)})
+    with pytest.raises(
+        DataError, match=r"by more than a tenth of the image, of 10, which look like x1 y1 x2 y2: 4; YOLO's"
+    ):
+        read(tmp_path)
+    write_yolo(tmp_path, {"a.png": "\n".join(corners)})
+    assert told(read(tmp_path), "box-over-edge").number == 4
+    write_yolo(tmp_path, {"a.png": "\n".join(corners + ["0 0.5 0.5 0.2 0.2"] * 50)})
+    assert "box-over-edge" in kinds(read(tmp_path))
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
