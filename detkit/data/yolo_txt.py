@@ -35,6 +35,7 @@ _UNITS = ("", "lost-polygon", "lost-keypoints")  # kinds of line that hold a box
 _RULES = {
     **COMMON_RULES,
     "listed-outside": Rule("error", "listed images outside of the data set's folder", "copy them into it"),
+    "label-no-text": Rule("error", "label files that are no text in UTF-8", "write them again, or copy them again"),
     "label-line": Rule(
         "error", "lines that are no label", "a line is class cx cy w h, or class x1 y1 x2 y2 x3 y3 ... for a polygon"
     ),
@@ -89,16 +90,12 @@ def read_yolo(annotations: Path, images: Path, findings: Findings) -> CocoColumn
 
 
 def parse_lines(content: bytes, class_names: dict[int, str], keypoint_columns: int) -> LabelFile:
-    """The boxes of a label file as (cx, cy, w, h) in shares of the image.
-
-    Raises:
-        DataError: if it is no text.
-    """
+    """The boxes of a label file as (cx, cy, w, h) in shares of the image."""
     labels = LabelFile([], [], [], [], [])
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"no text: byte {error.start} is no UTF-8") from error
+        return labels._replace(notes=[Note("label-no-text", 0, f"byte {error.start} is no UTF-8")])
     for number, line in enumerate(lines, start=1):
         if line.strip():
             kind = _take_line(line, number, labels, class_names, keypoint_columns)

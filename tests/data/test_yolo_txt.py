@@ -146,7 +146,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{tmp_path}/data.yaml/train cannot be used:"
     for part in (
-        "label files that cannot be read: 2; ",  # of b.png and b.jpg
+        "label files that are no text in UTF-8: 2; ",  # of b.png and b.jpg
         "label files without an image: 1; ",
         "    labels/train/lost.txt",
         "    b.jpg and b.png",
