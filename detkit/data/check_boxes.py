@@ -65,8 +65,8 @@ def check_form(boxes: Boxes, findings: Findings) -> None:
             beyond,
             is_corners,
             (
-                f"boxes that look like [x1, y1, x2, y2], of {len(xywh):,}: as [x, y, width, height] they reach over the "
-                f"edge by more than a tenth of the image, as corners they lie inside, as do {corners.sum():,} of all"
+                f"boxes that look like [x1, y1, x2, y2], of {len(xywh):,}: as [x, y, width, height] they reach over "
+                f"the edge by more than a tenth of the image, as corners they lie inside (as do {corners.sum():,})"
             ),
             "COCO's are [x, y, width, height]: subtract x1 and y1 from the last two numbers",
         ),
