@@ -1,12 +1,14 @@
-"""Numbers of a run on disk and in W&B."""
+"""Numbers of a run in W&B, after they are on disk; whatever happens to W&B does not happen to the run."""
 
-import csv
-import io
 import logging
 import netrc
 import os
+import urllib.error
+import urllib.request
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,88 +16,117 @@ import lightning as L
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
-from wandb.errors import CommError, UsageError
 
-from detkit.training.meter import TrainMeter
 from detkit.training.run_folder import RunFolder
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
-# No network must not hold a run up for more than 20 s; then it is offline. W&B takes 11 s more to
-# find out that it cannot ask for the state of an earlier run.
+# Whatever is wrong with W&B holds a run up for 20 s at most. It takes 11 s more to find out that it
+# cannot ask for the state of an earlier run.
 INIT_TIMEOUT_S, RESUME_TIMEOUT_S = 8, 3
-FINISH_TIMEOUT_S = 15  # what was not uploaded by then stays on disk for `wandb sync`
+ASK_TIMEOUT_S = 3  # for a sign of life
+FINISH_TIMEOUT_S = 10  # what was not uploaded by then stays on disk for `wandb sync`
 LOG = logging.getLogger(__name__)
 KEY_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+ITS_OWN = ("wandb", "pydantic_core")  # packages whose exceptions say that W&B is broken, or got a wrong answer
 
 
-class MetricsTable(L.Callback):
-    """metrics.csv: a row for every epoch, on disk before the epoch's checkpoint; for rank 0 alone.
+class CarefulWandbLogger(WandbLogger):
+    """W&B that gets numbers only when the run's files have them, and whose failure is said once.
 
-    Lightning's CSVLogger would wipe the file of a run that is resumed. Here a resumed run drops only
-    the rows of steps that it is going to do again.
+    Lightning hands the numbers over as they come; they wait here until ``hand_over``.
 
     Args:
-        path: of the file.
-        meter: the means of the epoch.
+        experiment: a W&B run that has begun.
+        folder: of the run.
     """
 
-    def __init__(self, path: Path, meter: TrainMeter) -> None:
-        self.path = path
-        self.meter = meter
-        self._columns: list[str] = []
-        self._validation: dict[str, float] = {}
+    def __init__(self, experiment: Any, folder: RunFolder) -> None:
+        super().__init__(experiment=experiment)
+        self.folder = folder
+        self.broken = False
+        self._waiting: list[tuple[dict[str, Any], int | None]] = []
 
     @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.path.exists():
-            self._rewrite([row for row in self._read() if int(row["step"]) <= trainer.global_step])
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if not self.broken:
+            self._waiting.append((dict(metrics), step))
 
     @override
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        numbers = trainer.callback_metrics.items()
-        self._validation = {name: float(value) for name, value in numbers if name.startswith("val/")}
+    def log_hyperparams(self, params: Any) -> None:
+        """Nothing: the run began with the whole recipe."""
+
+    @override
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        if not self.broken:
+            with self.sparing_the_run():
+                super().log_image(key, images, step, **kwargs)
+
+    def hand_over(self) -> None:
+        """Give W&B what has come since the last time."""
+        waiting, self._waiting = self._waiting, []
+        with self.sparing_the_run():
+            for metrics, step in waiting:
+                super().log_metrics(metrics, step)
+
+    def sparing_the_run(self) -> "Sparing":
+        """Around all that W&B does: a failure of its own ends W&B, and nothing else."""
+        return Sparing(self._broke)
+
+    def _broke(self, error: BaseException) -> None:
+        if not self.broken:
+            LOG.warning("W&B failed and is left out from here on: %s. %s", _reason(error), _how_to_upload(self.folder))
+        self.broken = True
+
+
+class HandOver(L.Callback):
+    """Gives W&B its numbers; to be listed after all that writes files.
+
+    Args:
+        logger: that has kept them back.
+    """
+
+    def __init__(self, logger: CarefulWandbLogger) -> None:
+        self.logger = logger
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.logger.hand_over()
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row |= {f"train/{name}": value for name, value in self.meter.means.items()}
-        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_s": self.meter.images_per_s}
-        row |= self._validation
-        self._validation = {}
-        self._append({name: f"{value:.6f}" if isinstance(value, float) else str(value) for name, value in row.items()})
-
-    def _append(self, row: dict[str, str]) -> None:
-        if new := [name for name in row if name not in self._columns]:
-            rows = self._read()
-            self._columns += new
-            self._rewrite([*rows, row])
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read(self) -> list[dict[str, str]]:
-        """All whole rows; a kill may have cut the last one."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text()
-        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-        self._columns = list(reader.fieldnames or [])
-        return list(reader)
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        self.logger.hand_over()
 
 
-def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str, Any]) -> WandbLogger | None:
+class Sparing:
+    """Swallows what W&B raises, which is not one kind of exception: told by where its class comes from.
+
+    Args:
+        say: gets the exception.
+    """
+
+    def __init__(self, say: Callable[[BaseException], None]) -> None:
+        self.say = say
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or not is_of_wandb(type(error)):
+            return False
+        self.say(error)
+        return True
+
+
+def is_of_wandb(kind: type[BaseException]) -> bool:
+    """Whether an exception says that W&B, its own process, the network or the disk have failed."""
+    return issubclass(kind, OSError) or kind.__module__.partition(".")[0] in ITS_OWN
+
+
+def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str, Any]) -> CarefulWandbLogger | None:
     """A logger whose run has begun, online if that is wanted and possible; a resumed run goes on with its id.
 
     Args:
@@ -106,40 +137,25 @@ def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str
     """
     if mode == "disabled":
         return None
-    online = mode == "online" or (mode == "auto" and has_wandb_key())
-    resumed = folder.wandb_id.exists()
-    if not resumed:
-        folder.wandb_id.write_text(uuid.uuid4().hex[:12])
-    settings = wandb.Settings(
-        init_timeout=RESUME_TIMEOUT_S if resumed else INIT_TIMEOUT_S,
-        finish_timeout=FINISH_TIMEOUT_S,
-        console="off",
-        silent=not online,
-    )
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports hold the exit up if the server is gone
+    online, said = mode == "online" or (mode == "auto" and has_wandb_key()), "W&B is offline for this run"
+    run = None
 
-    def begin(mode: Literal["online", "offline"]) -> Any:
-        return wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "detkit"),
-            group=name,
-            name=f"{name} {folder.path.name}",
-            id=folder.wandb_id.read_text().strip(),
-            dir=folder.path,
-            config=config,
-            mode=mode,
-            resume="allow" if resumed and mode == "online" else None,
-            settings=settings,
-        )
+    def say(error: BaseException) -> None:
+        LOG.warning("%s: %s. %s", said, _reason(error), _how_to_upload(folder))
 
-    try:
-        run = begin("online" if online else "offline")
-    except (CommError, UsageError) as error:
-        reason = str(error).partition("\n")[0]
-        LOG.warning("W&B is offline for this run: %s. Upload it later: wandb sync %s/wandb/*", reason, folder.path)
-        wandb.teardown()  # else the id would count as in use
-        run = begin("offline")
+    with Sparing(say):
+        run = _begin(online, name, folder, config)
+    if run is None:
+        said = "W&B cannot write its files either and is left out"
+        with Sparing(say):
+            wandb.teardown()  # else the id would count as in use
+            run = _begin(False, name, folder, config)
+    if run is None:
+        return None
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step")
-    return WandbLogger(experiment=run)
+    return CarefulWandbLogger(run, folder)
 
 
 def has_wandb_key() -> bool:
@@ -154,11 +170,63 @@ def has_wandb_key() -> bool:
         return False
 
 
-def finish_wandb(logger: WandbLogger, folder: RunFolder, failed: bool) -> None:
-    """End the run; its detector goes with it as an artifact if the run is online."""
+def finish_wandb(logger: CarefulWandbLogger, folder: RunFolder, failed: bool) -> None:
+    """End the run; its detector goes with it as an artifact if the run is online and the server answers."""
     run = logger.experiment
-    if not run.offline and not failed and folder.detector.exists():
-        artifact = wandb.Artifact(f"{folder.path.parent.name}-detector", type="model")
-        artifact.add_file(str(folder.detector))
-        run.log_artifact(artifact)
-    run.finish(exit_code=int(failed))
+    with logger.sparing_the_run():
+        logger.hand_over()
+        online = not run.offline and not logger.broken
+        if online and not answers(run.settings.base_url):
+            online = False
+            LOG.warning("W&B does not answer any more. %s", _how_to_upload(folder))
+        if online and not failed and folder.detector.exists():
+            artifact = wandb.Artifact(f"{folder.path.parent.name}-detector", type="model")
+            artifact.add_file(str(folder.detector))
+            run.log_artifact(artifact)
+    with logger.sparing_the_run():
+        run.finish(exit_code=int(failed))
+    if logger.broken:
+        with logger.sparing_the_run():
+            wandb.teardown()  # now: at exit it would print a traceback
+
+
+def answers(url: str) -> bool:
+    """Whether a server says anything at all, be it that it does not know this path or us."""
+    try:
+        with urllib.request.urlopen(url, timeout=ASK_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
+
+
+def _begin(online: bool, name: str, folder: RunFolder, config: dict[str, Any]) -> Any:
+    resumed = folder.wandb_id.exists()
+    if not resumed:
+        folder.wandb_id.write_text(uuid.uuid4().hex[:12])
+    settings = wandb.Settings(
+        init_timeout=RESUME_TIMEOUT_S if resumed else INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        console="off",
+        silent=not online,
+    )
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "detkit"),
+        group=name,
+        name=f"{name} {folder.path.name}",
+        id=folder.wandb_id.read_text().strip(),
+        dir=folder.path,
+        config=config,
+        mode="online" if online else "offline",
+        resume="allow" if resumed and online else None,
+        settings=settings,
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _how_to_upload(folder: RunFolder) -> str:
+    return f"The numbers are in {folder.path}; upload them later: wandb sync {folder.path}/wandb/*run-*"

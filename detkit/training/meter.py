@@ -17,14 +17,14 @@ class TrainMeter(L.Callback):
     Attributes:
         terms: of the last batch, on the device.
         means: of the whole epoch, each image of every rank weighing the same; there from its last
-            batch on.
+            batch on. Batches with a term that is not finite, which are skipped, do not count.
     """
 
     def __init__(self) -> None:
         self.terms: dict[str, Tensor] = {}
         self.means: dict[str, float] = {}
-        self._sums: Tensor | None = None
-        self._images = 0
+        self._sums: Tensor | None = None  # of each term over the images, and how many these are
+        self._images = 0  # those of this process and epoch, for the speed
         self._batches = 0
         self._seconds = 0.0
         self._last = 0.0
@@ -56,7 +56,8 @@ class TrainMeter(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.terms = outputs["terms"]
-        summed = torch.stack(tuple(self.terms.values())).float() * len(batch.targets)
+        terms = torch.stack((*self.terms.values(), torch.ones_like(outputs["loss"]))).float()
+        summed = torch.where(terms.isfinite().all(), terms * len(batch.targets), 0.0)
         self._sums = summed if self._sums is None else self._sums.to(summed.device) + summed
         now = time.perf_counter()
         self._images, self._batches = self._images + len(batch.targets), self._batches + 1
@@ -78,21 +79,17 @@ class TrainMeter(L.Callback):
     def _average(self, trainer: L.Trainer) -> None:
         if self._sums is None:
             return
-        totals = torch.cat((self._sums, self._sums.new_tensor([float(self._images)])))
-        *sums, images = trainer.strategy.reduce(totals, reduce_op="sum").tolist()
-        self.means = {name: value / images for name, value in zip(self.terms, sums, strict=True)}
+        *sums, images = trainer.strategy.reduce(self._sums.clone(), reduce_op="sum").tolist()
+        self.means = {name: value / max(images, 1) for name, value in zip(self.terms, sums, strict=True)}
         self.means["loss"] = sum(self.means.values())
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        sums = None if self._sums is None else self._sums.tolist()
-        counts = {"images": self._images, "batches": self._batches, "seconds": self._seconds}
-        return {"names": list(self.terms), "sums": sums, **counts}
+        """Without time and speed, so that a resumed run has the state of one that was never stopped."""
+        return {"names": list(self.terms), "sums": None if self._sums is None else self._sums.tolist()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         sums = state_dict["sums"]
         self._sums = None if sums is None else torch.tensor(sums)
-        self._images, self._batches = state_dict["images"], state_dict["batches"]
-        self._seconds = state_dict["seconds"]
         self.terms = dict.fromkeys(state_dict["names"], torch.tensor(0.0))

@@ -44,9 +44,7 @@ class Pictures(L.Callback):
         """After augmentation, as the network gets them."""
         if trainer.current_epoch > 0 or batch_idx >= TRAIN_BATCHES:
             return
-        pairs = zip(batch.images[:TRAIN_IMAGES], batch.targets, strict=False)
-        drawn = [drawing_of(target).truth(_uint8(image), target, self.class_names) for image, target in pairs]
-        self._write(trainer, f"train_batch_{batch_idx}", grid(drawn, columns=4))
+        self._write(trainer, f"train_batch_{batch_idx}", sheet_of(batch, self.class_names))
 
     @override
     def on_validation_batch_end(
@@ -87,6 +85,12 @@ class Pictures(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"pictures/{name}", [str(path)])
+
+
+def sheet_of(batch: Batch, class_names: Sequence[str]) -> np.ndarray:
+    """The first images of a batch with their truth, as the network gets them: (H, W, 3) RGB bytes."""
+    pairs = zip(batch.images[:TRAIN_IMAGES], batch.targets, strict=False)
+    return grid([drawing_of(target).truth(_uint8(image), target, class_names) for image, target in pairs], columns=4)
 
 
 def _rows_to_draw(batch_idx: int, length: int, trainer: L.Trainer, images: int) -> list[int]:

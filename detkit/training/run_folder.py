@@ -45,6 +45,14 @@ class RunFolder(NamedTuple):
         return self.path / "metrics.csv"
 
     @property
+    def metrics_log(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def non_finite(self) -> Path:
+        return self.path / "non_finite"
+
+    @property
     def detector(self) -> Path:
         return self.path / DETECTOR_FILE
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
@@ -20,13 +19,14 @@ from detkit.errors import CheckpointError, StorageError
 from detkit.training.best import BestDetector
 from detkit.training.failed_writes import FailedWrites
 from detkit.training.finetune import KEYS, FineTuning
-from detkit.training.finite import StopOnNonFiniteLoss
+from detkit.training.finite import NonFinite
 from detkit.training.image_size import require_fitting_images
 from detkit.training.interrupt import Interrupt, TrainingStopped
-from detkit.training.loggers import MetricsTable, finish_wandb, wandb_logger
+from detkit.training.loggers import CarefulWandbLogger, HandOver, finish_wandb, wandb_logger
 from detkit.training.meter import TrainMeter
+from detkit.training.metrics_files import MetricsLog, MetricsTable
 from detkit.training.module import DetectionModule
-from detkit.training.pictures import Pictures
+from detkit.training.pictures import Pictures, sheet_of
 from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport
 from detkit.training.quiet import quiet
@@ -161,17 +161,20 @@ def _trainer(
     fine_tuning: FineTuning,
     best: BestDetector,
     saver: Saver,
-    wandb: WandbLogger | None,
+    wandb: CarefulWandbLogger | None,
 ) -> L.Trainer:
     """The recipe's trainer with the callbacks, loggers and plugins that every run has.
 
     The order of callbacks matters. EMA, from the recipe, comes before all that look at weights; the
     meter before those that read it; the best before those that speak of it; Lightning puts the saver last.
     """
-    given = parts.trainer.keywords
+    given, config = parts.trainer.keywords, parts.plan.config
     meter = TrainMeter()
-    reseed = ReseedEachBatch(parts.plan.config["seed"])
-    callbacks = [*(given.get("callbacks") or []), fine_tuning, reseed, StopOnNonFiniteLoss(), meter, best]
+    log = MetricsLog(None if console.quiet else folder.metrics_log, meter, saver.failures)
+    sheet = functools.partial(sheet_of, class_names=parts.data.class_names)
+    finite = NonFinite(config["non_finite"], config["max_non_finite"], folder.non_finite, log, saver.failures, sheet)
+    reseed = ReseedEachBatch(config["seed"])
+    callbacks = [*(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
     loggers = _as_list(given.get("logger"))
     if wandb:
         loggers.append(wandb)
@@ -179,9 +182,11 @@ def _trainer(
         callbacks.append(LearningRateMonitor("step"))
     if not console.quiet:
         bar = given.get("enable_progress_bar", True)
-        callbacks.append(MetricsTable(folder.metrics, meter))
+        callbacks.append(MetricsTable(folder.metrics, meter, saver.failures))
         callbacks.append(ProgressReport(console, meter, best, bar))
         callbacks.append(Pictures(folder.pictures, parts.data.class_names, best, saver.failures))
+    if wandb:
+        callbacks.append(HandOver(wandb))
     plugins = [*_as_list(given.get("plugins")), DetkitCheckpointIO(saver.failures)]
     if given.get("sync_batchnorm"):
         plugins.append(SyncBatchNormOnAnyDevice(given.get("accelerator") != "cpu" and torch.cuda.is_available()))

@@ -1,0 +1,29 @@
+"""Small numbers on their way from the device, for which nothing waits until they are read."""
+
+import torch
+from torch import Tensor
+
+
+class Arrival:
+    """A copy of a tensor in the host's memory.
+
+    Note [no stall]: on a GPU the copy is queued behind the work that makes the numbers. Read when
+    later work has been queued, they have arrived or soon will, and the device never runs out of work.
+
+    Args:
+        tensor: on any device.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy, self._event = tensor.detach(), None
+        if tensor.is_cuda:
+            self._copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            self._copy.copy_(tensor.detach(), non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> Tensor:
+        """The numbers, on the host; waits until they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy.cpu()

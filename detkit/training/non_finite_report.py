@@ -1,0 +1,176 @@
+"""What there was when a number was not finite: a report that a person can act on, with the images."""
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from detkit.checkpoint import storing
+from detkit.checkpoint.file import make_folder, replace
+from detkit.types import Batch
+
+LOSS, GRADIENTS, STATE = "the loss is not finite", "the gradients are not finite", "the weights are not finite"
+LARGEST = 10  # gradients that a report names
+LISTED = 50  # names of what is not finite
+SHOWN_IDS, SHOWN_NAMES = 16, 3  # in a message
+PACKAGES = ("detkit", "torch", "lightning", "numpy")
+Sheet = Callable[[Batch], np.ndarray]  # a batch drawn for a person: (H, W, 3) RGB bytes
+
+
+class Norms(NamedTuple):
+    """Of named tensors, on their device; nothing waits for them. A norm that overflows is inf."""
+
+    names: list[str]
+    values: Tensor  # (names,) float32
+
+
+class Moment(NamedTuple):
+    """An optimizer step, as far as it has come."""
+
+    step: int  # counted from 1
+    epoch: int  # counted from 1
+    batch_index: int  # in the epoch, of this rank
+    batch: Batch
+    terms: Mapping[str, Tensor]  # of the loss
+    gradients: Norms | None
+    learning_rates: list[float]  # of the optimizer's groups
+
+
+class Report(NamedTuple):
+    """What one rank has to say."""
+
+    what: str  # LOSS, GRADIENTS or STATE
+    facts: dict[str, Any]
+    picture: bytes  # JPEG of the batch
+
+    def describe(self) -> str:
+        """One sentence: what, where, and of which images."""
+        terms = ", ".join(f"{name} {value}" for name, value in self.facts["terms"].items())
+        ids = [str(image_id) for image_id in self.facts["image_ids"]]
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        rank = f" of rank {self.facts['rank']}" if self.facts["ranks"] > 1 else ""
+        place = f"in step {self.facts['step']} (epoch {self.facts['epoch']})"
+        pixels = self.facts["images_not_finite"]
+        seen = f"; pixels that are no numbers in {', '.join(map(str, pixels[:SHOWN_IDS]))}" if pixels else ""
+        return f"{self.what}{self._names()} {place}: {terms}; image ids{rank} {', '.join(ids[:SHOWN_IDS])}{more}{seen}"
+
+    def _names(self) -> str:
+        """Of what is wrong where that is a tensor with a name, and of a learning rate that may be why."""
+        gradients = self.facts["gradients"]["not_finite"] if self.what == GRADIENTS else []
+        names = self.facts["weights_not_finite"] if self.what == STATE else gradients
+        listed = [*names[:SHOWN_NAMES], *(["..."] if len(names) > SHOWN_NAMES else [])]
+        listed += [f"learning rate {rate}" for rate in self.facts["learning_rates"][:1] if isinstance(rate, str)]
+        return f" ({', '.join(listed)})" if listed else ""
+
+
+def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.Trainer, sheet: Sheet) -> Report:
+    """Gather what this rank knows; it waits for the device.
+
+    Args:
+        what: LOSS, GRADIENTS or STATE.
+        moment: of the step.
+        module: whose parameters and running statistics are looked at.
+        trainer: for the rank and the precision.
+        sheet: draws the batch.
+    """
+    batch, scaler = moment.batch, scaler_of(trainer)
+    bad_images = [t.image_id for image, t in zip(batch.images, batch.targets, strict=True) if not _finite(image)]
+    facts = {
+        "what": what,
+        "step": moment.step,
+        "epoch": moment.epoch,
+        "batch_index": moment.batch_index,
+        "rank": trainer.global_rank,
+        "ranks": trainer.world_size,
+        "image_ids": [target.image_id for target in batch.targets],
+        "images_not_finite": bad_images,
+        "terms": {name: _number(float(value)) for name, value in moment.terms.items()},
+        "gradients": _gradients(moment.gradients),
+        "weights_not_finite": [name for name, value in _named_floats(module) if not _finite(value)][:LISTED],
+        "learning_rates": [_number(rate) for rate in moment.learning_rates],
+        "precision": str(trainer.precision),
+        "loss_scale": _number(scaler.get_scale()) if scaler else None,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    drawn = cv2.imencode(".jpg", cv2.cvtColor(sheet(batch), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return Report(what, facts, drawn.tobytes())
+
+
+def gather_reports(report: Report | None, trainer: L.Trainer) -> list[Report]:
+    """The reports of all ranks that have one, in the order of ranks; to be called by all of them."""
+    reports: list[Any] = [report]
+    if trainer.world_size > 1:
+        reports = [None] * trainer.world_size
+        torch.distributed.all_gather_object(reports, report)
+    return [found for found in reports if found is not None]
+
+
+def write_report(folder: Path, reports: Sequence[Report]) -> Path:
+    """step-N.json with what the first rank found, the picture of its batch beside it, and the other ranks' images.
+
+    Raises:
+        StorageError: if they cannot be written.
+    """
+    first, others = reports[0], reports[1:]
+    path = folder / f"step-{first.facts['step']:08d}.json"
+    also = [{key: other.facts[key] for key in ("rank", "image_ids", "terms")} for other in others]
+    text = json.dumps({**first.facts, "picture": path.with_suffix(".jpg").name, "other_ranks": also}, indent=1)
+    with storing(path):
+        make_folder(folder)
+        replace(path.with_suffix(".jpg"), lambda file: file.write(first.picture))
+        replace(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def scaler_of(trainer: L.Trainer) -> Any:
+    """That of half precision, or None: it skips steps whose gradients overflow by itself, and lowers its scale."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def gradient_norms(module: torch.nn.Module) -> Norms | None:
+    """Of each parameter that has a gradient; None if none has."""
+    named = [(name, value.grad) for name, value in module.named_parameters() if value.grad is not None]
+    return norms_of(named)
+
+
+def state_norms(module: torch.nn.Module) -> Norms | None:
+    """Of weights and running statistics."""
+    return norms_of(_named_floats(module))
+
+
+def norms_of(named: list[tuple[str, Tensor]]) -> Norms | None:
+    """One fused pass for all; the largest value of each would be twelve times slower on a CPU."""
+    filled = {name: tensor.detach() for name, tensor in named if tensor.numel()}
+    if not filled:
+        return None
+    norms = torch._foreach_norm(list(filled.values()))  # noqa: SLF001 # pyright: ignore[reportPrivateImportUsage]
+    return Norms(list(filled), torch.stack(norms).float())
+
+
+def _gradients(norms: Norms | None) -> dict[str, Any]:
+    pairs = list(zip(norms.names, norms.values.tolist(), strict=True)) if norms else []
+    finite = sorted((pair for pair in pairs if math.isfinite(pair[1])), key=lambda pair: -pair[1])
+    bad = [name for name, norm in pairs if not math.isfinite(norm)]
+    return {"largest": dict(finite[:LARGEST]), "not_finite": bad[:LISTED], "not_finite_count": len(bad)}
+
+
+def _named_floats(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, value) for name, value in tensors if value.is_floating_point()]
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
+
+
+def _number(value: float) -> float | str:
+    """As JSON can hold it: "nan", "inf" and "-inf" are words there."""
+    return float(f"{value:.4g}") if math.isfinite(value) else str(value)
