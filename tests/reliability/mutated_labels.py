@@ -3,8 +3,8 @@
     python -m tests.reliability.mutated_labels count=2000 seed=0
 
 What is promised of every mutant: nothing but a DataError comes out, it names the file that was broken or its image
-(of data.yaml, any file of the set, since other labels may lose their class by it), and it comes soon. Where no error comes, the
-boxes are those that another reading of the same bytes gives: no mutant changes a number in silence.
+(of data.yaml, any file of the set, since other labels may lose their class by it), and it comes soon. Where no error
+comes, the boxes are those that another reading of the same bytes gives: no mutant changes a number in silence.
 """
 
 import re
@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.dom import minidom
 
 import numpy as np
@@ -60,7 +60,7 @@ def _remove(rng: np.random.Generator, data: bytes) -> bytes:
 
 def _insert(rng: np.random.Generator, data: bytes) -> bytes:
     start = rng.integers(len(data) + 1)
-    return data[:start] + rng.bytes(rng.integers(1, 20)) + data[start:]
+    return data[:start] + rng.bytes(int(rng.integers(1, 20))) + data[start:]
 
 
 def _other_number(rng: np.random.Generator, data: bytes) -> bytes:
@@ -136,7 +136,7 @@ def make_sets(folder: Path) -> list[LabelSet]:
 def read_yolo_otherwise(root: Path) -> dict[str, Boxes]:
     """By regular expressions, one line at a time; an error is a file that had to be refused."""
     names = yaml.safe_load((root / "data.yaml").read_text(encoding="utf-8-sig"))["names"]
-    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    names: dict[float, Any] = dict(names) if isinstance(names, dict) else dict(enumerate(names))
     found: dict[str, Boxes] = {}
     for path in sorted((root / "labels/train").glob("*.txt")):
         boxes = found[path.stem] = []
@@ -184,7 +184,7 @@ def read_voc_otherwise(root: Path) -> dict[str, Boxes]:
     }
 
 
-def _text(parent: minidom.Element, name: str) -> str:
+def _text(parent: Any, name: str) -> str:
     """The text of the first child of a name, up to its first child."""
     [child] = [node for node in parent.childNodes if node.nodeName == name][:1]
     texts: list[str] = []
