@@ -1,6 +1,6 @@
-"""The index of a split: a COCO annotation file as flat arrays, checked and repaired in memory.
+"""The index of a split: its annotations as flat arrays, checked and repaired in memory.
 
-Here and in ``coco_document`` alone ``category_id`` is known; outside a class is its index. Flat
+Here and in what reads and writes formats alone ``category_id`` is known; outside a class is its index. Flat
 arrays, because forked workers share them without a copy, however many images there are.
 """
 

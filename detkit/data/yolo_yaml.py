@@ -158,7 +158,7 @@ def _members(content: dict[str, Any], split: str, faults: list[str]) -> Iterator
     stated = content.get(split) or []
     for name in stated if isinstance(stated, list) else [stated]:
         if isinstance(name, str) and name and "\0" not in name:
-            yield name
+            yield name.replace("\\", "/")
         else:
             faults.append(
                 f"{split}: must name a folder of images, a file that lists them, or several; got {name!r:.80}"

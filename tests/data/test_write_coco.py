@@ -2,9 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from detkit.errors import DataError, StorageError
 from detkit.metrics import CocoMetric
 from tests.data.label_sets import voc_object, voc_xml, write_image, write_voc, write_yolo
 from tests.metrics.coco_files import detections_of, random_dataset, random_detections, targets_of
+from tests.reliability import forked
 
 ONE = "0 0.5 0.5 0.1 0.1"
 
@@ -281,6 +286,30 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "cannot be written: No space left on device (x); free space or choose another folder"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["yolo"]
+
+
+def test_killed_at_any_file_operation(tmp_path: Path) -> None:
+    """The target is whole or not there, and what lies beside it does not keep the next try from its work."""
+    write_yolo(tmp_path / "yolo", {"a.png": ONE, "b.png": ONE})
+    write_yolo(tmp_path / "yolo", {"c.png": ONE}, "val")
+    target = tmp_path / "new/coco"
+    for steps in itertools.count():
+        left = iter(range(steps))
+
+        def step(_: str, named: tuple[object, ...], left: Iterator[int] = left) -> None:
+            if f"{tmp_path}/new/" in str(named) and next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        ended = forked.run(
+            lambda step=step: (sys.addaudithook(step), convert(tmp_path / "yolo", target)), tmp_path / "said"
+        )
+        if target.exists():
+            break
+        assert ended.code == 128 + signal.SIGKILL, ended.said
+    assert steps > 10
+    assert {name: read(target, name).fingerprint for name in ("train", "val")} == {
+        name: read(tmp_path / "yolo", name).fingerprint for name in ("train", "val")
+    }
 
 
 def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

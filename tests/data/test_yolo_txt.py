@@ -222,6 +222,7 @@ def test_folders_named_in_the_recipe(tmp_path: Path) -> None:
             "train/images/a.png train/labels/a.txt",
         ),
         ("train: ../train/images\nval: ../valid/images\n", "train/images/a.png train/labels/a.txt"),
+        ("train: train\\images\n", "train/images/a.png train/labels/a.txt"),
         ("path: sub\ntrain: images\n", "sub/images/a.png sub/labels/a.txt"),
         ("train: ROOT/images/train\n", "images/train/a.png labels/train/a.txt"),
         ("train: images/images/train\n", "images/images/train/a.png images/labels/train/a.txt"),
