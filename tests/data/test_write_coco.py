@@ -292,7 +292,7 @@ def test_killed_at_any_file_operation(tmp_path: Path) -> None:
     """The target is whole or not there, and what lies beside it does not keep the next try from its work."""
     write_yolo(tmp_path / "yolo", {"a.png": ONE, "b.png": ONE})
     write_yolo(tmp_path / "yolo", {"c.png": ONE}, "val")
-    target = tmp_path / "new/coco"
+    target, steps = tmp_path / "new/coco", 0
     for steps in itertools.count():
         left = iter(range(steps))
 
