@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from detkit.data.image_header import PILLOW_FAULTS, ImageHeader, jpeg_segments, parse_header
+from detkit.data.image_header import PILLOW_FAULTS, ImageHeader, parse_header, verify_png
+from detkit.data.jpeg_scans import fill_end, find_scans
 from detkit.errors import DataError
 
 BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox, where there is nothing to find
@@ -23,7 +24,6 @@ _REDUCED_FLAGS = {  # RGB order, stored orientation; the names say grayscale, th
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_FILLER = bytes(range(1, 255)) * 4  # coded pixels that mean something to any decoder that still waits for some
 
 
 def decode_image(path: str | Path, reduce: int = 1) -> np.ndarray:
@@ -53,8 +53,8 @@ def decode_image(path: str | Path, reduce: int = 1) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     header = parse_header(io.BytesIO(data), path)
-    if header.format == "JPEG" and header.mode != "CMYK":
-        return _turn_upright(_decode_jpeg(data, reduce, path), header.orientation)
+    if header.format == "JPEG":
+        return _turn_upright(_decode_jpeg(data, header, reduce, path), header.orientation)
     if header.format == "PNG" and not header.animated and (header.bits == 16 or not header.alpha):
         # Pillow would round 16 bits down; cv2 loses some transparency and the first picture of animations
         stored = _over_background(_decode_cv2(data, cv2.IMREAD_UNCHANGED, path))
@@ -72,31 +72,48 @@ def _decode_cv2(data: bytes, flags: int, path: str | Path) -> np.ndarray:
     return image
 
 
-def _decode_jpeg(data: bytes, reduce: int, path: str | Path) -> np.ndarray:
-    image = _decode_cv2(data, _REDUCED_FLAGS[reduce], path)
-    corner = max(2, 8 // reduce)  # no larger than the smallest part that can be missing
-    if (image[-corner:, -corner:] == 128).all() and _ends_early(data, path):
-        raise DataError(f"{path}: the JPEG is damaged: its coded pixels end before the picture does")
+def _decode_jpeg(data: bytes, header: ImageHeader, reduce: int, path: str | Path) -> np.ndarray:
+    """As stored, not yet upright.
+
+    # Note [a JPEG that ends early]
+    Where coded pixels run out before an end marker, a decoder goes on without a word: what is
+    missing is grey (128), or, where the picture comes in several passes, only less exact. Grey can
+    be right too. Filler before the end marker tells: only a decoder that waits for more shows it.
+    Of a picture in one pass its last 8 x 8 pixels say whether that is worth the time; so a cut in
+    the very last block alone is not seen.
+    """
+    scans = find_scans(data, path)
+    if header.mode == "CMYK":
+        image = _jpeg_by_pillow(data, reduce, path)
+        doubtful = True
+    else:
+        image = _decode_cv2(data, _REDUCED_FLAGS[reduce], path)
+        doubtful = scans.number > 1 or _has_grey_end(image, header, reduce)
+    if not scans.complete:
+        raise DataError(f"{path}: the JPEG is damaged: it ends before the last passes of its picture")
+    if doubtful:
+        filled = _jpeg_by_pillow(fill_end(data, scans.start), reduce, path)
+        if not np.array_equal(filled, image) and not np.array_equal(filled, _jpeg_by_pillow(data, reduce, path)):
+            raise DataError(f"{path}: the JPEG is damaged: its coded pixels end before the picture does")
     return image
 
 
-def _ends_early(data: bytes, path: str | Path) -> bool:
-    """Whether the coded pixels ran out, though an end marker is there.
-
-    A decoder leaves the rest at exactly 128, which a picture can also be by right. The two differ
-    when filler is put before the end marker: only a decoder that waits for more shows it.
-    """
-    scan = next(offset for marker, offset, _ in jpeg_segments(io.BytesIO(data), path) if marker == 0xDA)
-    end = data.index(b"\xff\xd9", scan)
-    with _naming_faults("JPEG", path):
-        return _thumbnail(data) != _thumbnail(data[:end] + _FILLER + data[end:])
+def _has_grey_end(image: np.ndarray, header: ImageHeader, reduce: int) -> bool:
+    """Whether the last block, as far as it is in the picture, has the lightness of what is missing."""
+    stored_hw = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
+    top, left = ((side - 1) // 8 * 8 // reduce for side in stored_hw)
+    lightness = image[top:, left:] @ np.array([0.299, 0.587, 0.114])
+    return bool((np.abs(lightness - 128) < 4).all())  # not the colour, which spreads from the block beside it
 
 
-def _thumbnail(jpeg: bytes) -> bytes:
-    """Pixels at an eighth of the size, by Pillow, which unlike cv2 does not complain on stderr."""
-    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
-        image.draft(None, (1, 1))
-        return image.tobytes()
+def _jpeg_by_pillow(data: bytes, reduce: int, path: str | Path) -> np.ndarray:
+    """RGB of the size that cv2 gives; without cv2's complaints on stderr."""
+    with _naming_faults("JPEG", path), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        scaled = min(image.size) >= reduce
+        if scaled:
+            image.draft(None, (image.width // reduce, image.height // reduce))
+        pixels = np.array(image.convert("RGB"))
+        return pixels if scaled else _shrink(pixels, reduce)
 
 
 def _over_background(image: np.ndarray) -> np.ndarray:
@@ -115,6 +132,8 @@ def _over_background(image: np.ndarray) -> np.ndarray:
 def _decode_pillow(data: bytes, header: ImageHeader, path: str | Path) -> np.ndarray:
     if header.mode in ("I", "F"):
         raise DataError(f"{path}: {header.format} of 32 bits has no fixed white; save it with 8 or 16 bits")
+    if header.format == "PNG":
+        verify_png(data, path)
     with _naming_faults(header.format, path), Image.open(io.BytesIO(data), formats=[header.format]) as stored:
         image = ImageOps.exif_transpose(stored)
         if image.mode.startswith("I;16"):

@@ -4,10 +4,12 @@ JPEG and PNG are read here, in some tens of microseconds; the other formats by P
 not decode when it opens. A file that ends early is found here too, as far as its structure tells.
 """
 
+import io
 import os
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +23,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit; DETKIT_MAX_PIXELS in the environ
 PILLOW_FAULTS = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, struct.error)
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8, CC hold tables
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8, CC hold tables
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -111,7 +113,7 @@ def _next_marker(file: BinaryIO, path: str | Path) -> int:
 def _parse_jpeg(file: BinaryIO, path: str | Path) -> ImageHeader:
     frame, exif, xmp = b"", b"", b""
     for marker, _, length in jpeg_segments(file, path):
-        if marker in _FRAMES:
+        if marker in FRAMES:
             frame = file.read(6)
         elif marker == 0xE1:
             contents = file.read(length)
@@ -159,14 +161,25 @@ def _parse_png(file: BinaryIO, path: str | Path) -> ImageHeader:
     return _upright(ImageHeader("PNG", height, width, mode, bits, transparent or "A" in mode, orientation, animated))
 
 
-def _png_chunks(file: BinaryIO, path: str | Path) -> Iterator[tuple[bytes, bytes]]:
-    """(type, contents) of every chunk but the pixels, whose checksums are the decoder's affair."""
+def verify_png(data: bytes, path: str | Path) -> None:
+    """Compare the checksums of the pixels too, as libpng does and Pillow does not.
+
+    Raises:
+        DataError: if one of them is wrong.
+    """
+    deque(_png_chunks(io.BytesIO(data), path, skipped=(b"fdAT",)), maxlen=0)  # each is compared on its way
+
+
+def _png_chunks(
+    file: BinaryIO, path: str | Path, skipped: tuple[bytes, ...] = (b"IDAT", b"fdAT")
+) -> Iterator[tuple[bytes, bytes]]:
+    """(type, contents) of every chunk but those skipped: pixels, whose checksums a decoder compares."""
     file.seek(len(_PNG_SIGNATURE))
     kind = b""
     while kind != b"IEND":
         start = file.read(8)
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
-        if kind in (b"IDAT", b"fdAT"):
+        if kind in skipped:
             file.seek(length + 4, os.SEEK_CUR)
             continue
         contents, checksum = file.read(length), file.read(4)

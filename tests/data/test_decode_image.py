@@ -275,3 +275,55 @@ def test_broken_exif_turns_nothing(tmp_path: Path, exif: bytes) -> None:
     (tmp_path / "image.jpg").write_bytes(JPEG[:2] + segment + JPEG[2:])
     assert read_header(tmp_path / "image.jpg").orientation == 1
     assert np.array_equal(decode_image(tmp_path / "image.jpg"), by_pillow(JPEG))
+
+
+@pytest.mark.parametrize("size_hw", [(97, 131), (96, 128), (81, 65)])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_every_cut_that_was_given_an_end_marker_is_refused(
+    tmp_path: Path, size_hw: tuple[int, int], options: dict[str, object], mode: str
+) -> None:
+    """At borders of passes and of restarts too, and where the last blocks are cut by the image's edge."""
+    noisy = cv2.add(picture(*size_hw), np.random.default_rng(0).integers(0, 20, (*size_hw, 3), dtype=np.uint8))
+    stream = io.BytesIO()
+    Image.fromarray(noisy).convert(mode).save(stream, "JPEG", **options)
+    data, path = stream.getvalue(), tmp_path / "sealed.jpg"
+    path.write_bytes(data)
+    assert decode_image(path).shape == (*size_hw, 3)
+    borders = [at for at in range(600, len(data) - 200) if data[at] == 0xFF and data[at + 1] != 0]
+    for cut in [*range(700, len(data) - 200, len(data) // 12), *borders[:: max(1, len(borders) // 8)]]:
+        path.write_bytes(data[:cut] + b"\xff\xd9")
+        with pytest.raises(DataError, match=r"sealed\.jpg: the JPEG is (damaged|cut)|sealed\.jpg: the image is cut"):
+            decode_image(path)
+
+
+@pytest.mark.parametrize("reduce", [2, 4, 8])
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 9), (9, 15), (7, 31)])
+def test_tiny_jpegs_in_passes_are_reduced(tmp_path: Path, size_hw: tuple[int, int], reduce: int) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        Image.fromarray(picture(*size_hw)).convert(mode).save(tmp_path / "tiny.jpg", progressive=True)
+        expected = (-(-size_hw[0] // reduce), -(-size_hw[1] // reduce), 3)
+        assert decode_image(tmp_path / "tiny.jpg", reduce).shape == expected
+
+
+def test_passes_without_the_last_bits_are_refused(tmp_path: Path) -> None:
+    data, path = jpeg_bytes(picture(), progressive=True), tmp_path / "passes.jpg"
+    path.write_bytes(data[: data.rindex(b"\xff\xda")] + b"\xff\xd9")
+    with pytest.raises(DataError, match=r"passes\.jpg: the JPEG is damaged: it ends before the last passes"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "LA"])
+def test_changed_pixels_of_a_png_fail_their_checksum(tmp_path: Path, mode: str) -> None:
+    """Whoever decodes it: Pillow alone would not look."""
+    path = tmp_path / "flipped.png"
+    Image.fromarray(picture()).convert(mode).save(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        DataError, match=r"flipped\.png: the (image is cut or damaged|PNG is damaged: chunk IDAT fails)"
+    ):
+        decode_image(path)
