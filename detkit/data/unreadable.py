@@ -8,8 +8,10 @@ resume, as long as the files are the same.
 """
 
 import logging
-from collections.abc import Callable, Container, Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from detkit.errors import DataError
 
@@ -93,19 +95,24 @@ class UnreadableImages:
         self.limit = limit
         self.images: dict[str, LostImage] = {}
 
-    def note(self, images: Iterable[LostImage]) -> None:
-        """Count images, and warn of new ones.
+    def note(self, images: Iterable[Sequence[Any]]) -> None:
+        """Count images, and warn of new ones on rank 0, which hears of those of other ranks too.
+
+        Args:
+            images: as ``LostImage``.
 
         Raises:
             DataError: if they are more than the limit, naming them.
         """
-        for image in images:
+        for image in map(LostImage._make, images):
             if image.file in self.images:
                 continue
             self.images[image.file] = image
             if len(self.images) <= min(SAID, self.limit):
                 number = f"{len(self.images)} of at most {self.limit}, see data.max_unreadable"
-                LOG.warning("another image stands in for one that cannot be read (%s): %s", number, image)
+                rank_zero_only(LOG.warning)(
+                    "another image stands in for one that cannot be read (%s): %s", number, image
+                )
         if len(self.images) > self.limit:
             raise _too_many(list(self.images.values()), self.limit)
 

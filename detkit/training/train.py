@@ -30,12 +30,14 @@ from detkit.training.pictures import Pictures, sheet_of
 from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport
 from detkit.training.quiet import quiet
+from detkit.training.ranks_watch import RanksWatch
 from detkit.training.reseed import ReseedEachBatch
 from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, locked, started_by_rank_0
 from detkit.training.same_run import facts, other_machine, require_same_run, resume_command
 from detkit.training.saver import DetkitCheckpointIO, Saver
 from detkit.training.summary import print_summary
 from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
+from detkit.training.unreadable import UnreadableReport
 
 LOG_EVERY_N_STEPS = 10
 WeightLoader = Callable[[str, nn.Module, Sequence[str], str | Sequence[str]], object]  # whose text says what was taken
@@ -174,7 +176,9 @@ def _trainer(
     sheet = functools.partial(sheet_of, class_names=parts.data.class_names)
     finite = NonFinite(config["non_finite"], config["max_non_finite"], folder.non_finite, log, saver.failures, sheet)
     reseed = ReseedEachBatch(config["seed"])
-    callbacks = [*(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
+    ranks = RanksWatch(resume_command(folder.path))
+    callbacks = [ranks, *(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
+    callbacks.append(UnreadableReport(ranks, log.event))
     loggers = _as_list(given.get("logger"))
     if wandb:
         loggers.append(wandb)

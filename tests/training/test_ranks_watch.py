@@ -1,0 +1,243 @@
+"""Ranks without a training: what each hears of the end of another, and how it ends itself."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detkit.errors import DataError, DetkitError
+from detkit.training import ranks_watch
+from detkit.training.interrupt import TrainingStopped
+from detkit.training.ranks_watch import RanksWatch
+from detkit.training.unreadable import UnreadableReport
+from tests.reliability.forked import Ended, Forked
+
+GO_ON = "python scripts/train.py resume=/runs/1"
+
+
+class Fake:
+    """What the callbacks ask of a trainer and its strategy; ranks meet in a file."""
+
+    num_nodes = 1
+    global_step = 7
+
+    def __init__(self, rank: int, world_size: int, folder: Path, datamodule: Any = None) -> None:
+        self.global_rank, self.world_size, self.is_global_zero = rank, world_size, rank == 0
+        self.datamodule = datamodule
+        self.meeting = folder / "meeting"
+        self.strategy = self
+
+    def broadcast(self, value: Any) -> Any:
+        if self.global_rank == 0:
+            self.meeting.with_suffix(".tmp").write_text(json.dumps(value))
+            self.meeting.with_suffix(".tmp").rename(self.meeting)
+        while not self.meeting.exists():
+            time.sleep(0.01)
+        return json.loads(self.meeting.read_text())
+
+
+def run(folder: Path, *programs: Callable[[RanksWatch, Any], None]) -> list[Ended]:
+    """Each program as a rank; what is left of it waits for its end, as in a collective."""
+
+    def rank_of(number: int) -> Callable[[], None]:
+        def program() -> None:
+            watch, trainer = RanksWatch(GO_ON), Fake(number, len(programs), folder)
+            watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
+            while len(watch._peers) < (len(programs) - 1 if number == 0 else 1):
+                time.sleep(0.01)
+            try:
+                programs[number](watch, trainer)
+            except BaseException as error:
+                watch.on_exception(trainer, None, error)  # type: ignore[arg-type]
+                if isinstance(error, DetkitError):
+                    raise SystemExit(error.exit_code) from error
+                raise
+            watch.teardown(trainer, None, "fit")  # type: ignore[arg-type]
+
+        return program
+
+    ranks = [Forked(rank_of(number), folder / f"{number}.txt") for number in range(len(programs))]
+    return [rank.wait() for rank in ranks]
+
+
+Program = Callable[[RanksWatch, Any], None]
+
+
+def stuck(_watch: RanksWatch, _trainer: Any) -> None:
+    time.sleep(20)
+
+
+def killed(_watch: RanksWatch, _trainer: Any) -> None:
+    time.sleep(0.2)  # until the others are connected
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def done(_watch: RanksWatch, _trainer: Any) -> None:
+    """Nothing happens."""
+
+
+def failing(error: BaseException) -> Program:
+    def program(_watch: RanksWatch, _trainer: Any) -> None:
+        time.sleep(0.2)
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(("gone", "speaker"), [(0, 1), (1, 0), (2, 0)])
+def test_a_killed_rank_ends_all_others(tmp_path: Path, gone: int, speaker: int) -> None:
+    programs: list[Program] = [stuck, stuck, stuck]
+    programs[gone] = killed
+    begin = time.monotonic()
+    ended = run(tmp_path, *programs)
+    assert time.monotonic() - begin < 5
+    assert [end.code for end in ended] == [137 if rank == gone else 70 for rank in range(3)]
+    said = [end.said.strip() for end in ended]
+    assert said.pop(speaker) == (
+        f"error: rank {gone} of 3 is gone: it was killed, or its machine was lost. All other ranks stop; "
+        f"the last checkpoint is whole. Go on: {GO_ON}"
+    )
+    assert said == ["", ""]
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_the_error_of_one_rank_is_the_code_of_all(tmp_path: Path, failed: int) -> None:
+    programs: list[Program] = [stuck, stuck, stuck]
+    programs[failed] = failing(DataError("image 7: /data/7.jpg: cannot be read"))
+    ended = run(tmp_path, *programs)
+    assert [end.code for end in ended] == [65, 65, 65]
+    named = f"rank {failed} of 3 is gone: DataError: image 7: /data/7.jpg: cannot be read. All other ranks stop"
+    assert [named in end.said for end in ended] == [rank == (1 if failed == 0 else 0) for rank in range(3)]
+
+
+def test_what_the_death_of_another_looks_like_is_not_reported_as_a_bug(tmp_path: Path) -> None:
+    """Gloo raises when the other end of a connection closes."""
+    ended = run(tmp_path, failing(RuntimeError("Connection closed by peer")), killed)
+    assert ended[0].code == 70
+    assert "rank 1 of 2 is gone: it was killed" in ended[0].said and "Traceback" not in ended[0].said
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks_watch, "HEAR_S", 0.3)
+    ended = run(tmp_path, stuck, failing(RuntimeError("CUDA out of memory")))
+    assert [end.code for end in ended] == [70, 1]
+    assert "rank 1 of 2 is gone: RuntimeError: CUDA out of memory" in ended[0].said
+    assert "Traceback" in ended[1].said and "RuntimeError: CUDA out of memory" in ended[1].said
+
+
+def test_all_ranks_may_fail_alike(tmp_path: Path) -> None:
+    ended = run(tmp_path, failing(ZeroDivisionError("a bug")), failing(ZeroDivisionError("a bug")))
+    assert [end.code for end in ended] == [1, 1]
+    assert all("ZeroDivisionError: a bug" in end.said and "is gone" not in end.said for end in ended)
+
+
+@pytest.mark.parametrize("end", [done, failing(TrainingStopped(at_border=True))])
+def test_ranks_that_end_together_say_nothing(tmp_path: Path, end: Program) -> None:
+    def later(watch: RanksWatch, trainer: Any) -> None:
+        time.sleep(0.3)
+        end(watch, trainer)
+
+    ended = run(tmp_path, end, later, end)
+    assert len({rank.code for rank in ended}) == 1 and not any("gone" in rank.said for rank in ended)
+
+
+def test_a_forked_worker_does_not_hide_the_death_of_its_rank(tmp_path: Path) -> None:
+    """It holds copies of all that was open when it was made."""
+
+    def with_worker(_watch: RanksWatch, _trainer: Any) -> None:
+        worker = os.fork()
+        if not worker:
+            time.sleep(4)
+            os._exit(0)
+        killed(_watch, _trainer)
+
+    begin = time.monotonic()
+    ended = run(tmp_path, stuck, with_worker)
+    assert ended[0].code == 70
+    assert time.monotonic() - begin < 3
+
+
+def test_strangers_are_no_ranks(tmp_path: Path) -> None:
+    def stranger(trainer: Any) -> None:
+        host, port, _, _ = trainer.broadcast(None)
+        for greeting in (b"GET / HTTP/1.0\n", b'{"token": "guessed", "rank": 2}\n', b""):
+            with socket.create_connection((host, port)) as caller:
+                caller.sendall(greeting)
+        time.sleep(0.3)
+
+    def program(rank: int) -> Callable[[], None]:
+        def started() -> None:
+            watch, trainer = RanksWatch(GO_ON), Fake(rank, 3, tmp_path)  # the third never comes
+            watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
+            if rank == 1:
+                stranger(trainer)
+            time.sleep(0.5)
+            assert list(watch._peers) == ([1] if rank == 0 else [0])
+            watch.teardown(trainer, None, "fit")  # type: ignore[arg-type]
+            time.sleep(0.5)
+
+        return started
+
+    ended = [rank.wait() for rank in [Forked(program(rank), tmp_path / f"{rank}.txt") for rank in (0, 1)]]
+    assert [end.code for end in ended] == [0, 0], ended
+
+
+def test_rank_0_out_of_reach(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "meeting").write_text(json.dumps(["127.0.0.1", port, "token", GO_ON]))
+    watch, trainer = RanksWatch(), Fake(1, 2, tmp_path)
+    watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    [message] = caplog.messages
+    assert message.startswith(f"rank 1 cannot reach rank 0 at 127.0.0.1:{port} (")
+    watch.on_exception(trainer, None, RuntimeError("x"))  # type: ignore[arg-type]
+
+
+class Unreadable:
+    """As the data module counts them."""
+
+    class Image(tuple[int, str, str]):
+        def _asdict(self) -> dict[str, Any]:
+            return dict(zip(("image_id", "file", "reason"), self, strict=True))
+
+    def __init__(self, limit: int) -> None:
+        self.images: dict[str, Any] = {}
+        self.limit = limit
+        self.unreadable = self
+
+    def note(self, images: list[Any]) -> None:
+        self.images |= {image[1]: Unreadable.Image(image) for image in images}
+        if len(self.images) > self.limit:
+            raise DataError(f"{len(self.images)} images cannot be read")
+
+
+def test_images_of_all_ranks_are_counted_together(tmp_path: Path) -> None:
+    """Two on each rank, one of them on both: three in all, each written down once; a fourth is too many."""
+
+    def program(watch: RanksWatch, trainer: Any) -> None:
+        own = trainer.datamodule = Unreadable(limit=3)
+        events: list[Any] = []
+        report = UnreadableReport(watch, lambda *event: events.append(event))
+        rank = trainer.global_rank
+        own.note([(5, "5.jpg", "cut"), (rank, f"{rank}.jpg", "gone")])
+        for batch in range(100):
+            report.on_train_batch_end(trainer, None, None, None, batch)  # type: ignore[arg-type]
+            if rank == 1 and batch == 50:
+                own.note([(9, "9.jpg", "gone")])
+            if rank == 0 and batch == 40:
+                assert events == [
+                    ("image_replaced", 7, {"image_id": 5, "file": "5.jpg", "reason": "cut"}),
+                    ("image_replaced", 7, {"image_id": 0, "file": "0.jpg", "reason": "gone"}),
+                    ("image_replaced", 7, {"image_id": 1, "file": "1.jpg", "reason": "gone"}),
+                ]
+            time.sleep(0.02)
+
+    ended = run(tmp_path, program, program)
+    assert [end.code for end in ended] == [65, 65], [end.said for end in ended]
+    assert "rank 0 of 2 is gone: DataError: 4 images cannot be read. " in ended[1].said
