@@ -52,7 +52,9 @@ def read_options(given: Iterable[tuple[str, Any]]) -> Options:
     }
     for name, paths in explicit.items():
         if any(paths) and not all(paths):
-            raise RecipeError(f"data.{name}_annotations and data.{name}_images must be given together; got {paths}")
+            raise RecipeError(
+                f"data.{name}_annotations and data.{name}_images must be given together; got {paths[0]!r}, {paths[1]!r}"
+            )
     if not asked and all(explicit["train"]) and all(explicit["val"]) and not all(explicit["test"]):
         del explicit["test"]
     return Options(

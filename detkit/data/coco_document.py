@@ -69,8 +69,19 @@ def read_columns(file: Path, findings: Findings) -> CocoColumns:
         category_ids=categories.ids[order],
         class_names=tuple(names[row] for row in order),
     )
+    _note_missing(boxes, findings)
     findings.raise_errors()
     return columns
+
+
+def _note_missing(boxes: "_Table", findings: Findings) -> None:
+    """What pycocotools cannot do without: a misspelt key would otherwise pass in silence."""
+    for key, taken in (("area", "width x height is taken"), ("iscrowd", "no crowd is taken")):
+        missing = [row for row, record in enumerate(boxes.records) if record.get(key) is None]
+        places = (Place(f"annotation {boxes.ids[row]}", annotation_id=int(boxes.ids[row])) for row in missing)
+        findings.notice(
+            f"annotation-{key}-missing", f"annotations without {key}, for which {taken}", len(missing), places
+        )
 
 
 class _Table:
@@ -137,8 +148,7 @@ def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
     except RecursionError:
         findings.fail("not-coco", _NO_COCO, "its JSON is nested too deeply", _RULE)
     what = "numbers NaN, Infinity or -Infinity, which are no JSON and which other programs refuse"
-    places = (Place(f"{name} {number:,} times") for name, number in constants.items())
-    findings.notice("json-constant", what, constants.total(), places)
+    findings.notice("json-constant", what, constants.total(), map(Place, constants.elements()))
     if not isinstance(document, dict):
         findings.fail("not-coco", _NO_COCO, f"it is a {type(document).__name__}", _RULE)
     if missing := [key for key in ("images", "annotations", "categories") if key not in document]:

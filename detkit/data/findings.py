@@ -13,6 +13,7 @@ from detkit.errors import DataError
 Level = Literal["error", "repaired", "notice"]
 
 PLACES_KEPT = 10_000  # of each finding; those beyond are counted
+_LONGEST = 500  # letters of a place on the console
 _SHOWN = {"error": 10, "repaired": 5, "notice": 5}  # of them on the console
 
 
@@ -39,13 +40,19 @@ class Finding(NamedTuple):
     remedy: str = ""
 
     def __str__(self) -> str:
-        shown = [place.text for place in self.places[: _SHOWN[self.level]]]
+        shown = [_printable(place.text) for place in self.places[: _SHOWN[self.level]]]
         more = [f"and {self.number - len(shown):,} more"] if shown and self.number > len(shown) else []
         remedy = f"; {self.remedy}" if self.remedy else ""
         if self.level == "error":
             return "\n    ".join([f"{self.what}: {self.number:,}{remedy}", *shown, *more])
         where = f" ({', '.join(shown + more)})" if shown else ""
         return f"{self.what}: {self.number:,}{where}{remedy}"
+
+
+def _printable(text: str) -> str:
+    """A text that may hold a hostile file name: cut, and nothing in it that a terminal would obey."""
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut)
 
 
 class Report(NamedTuple):

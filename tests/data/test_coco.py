@@ -194,7 +194,7 @@ def test_repairs_leave_the_ground_truth_alone(make: Callable[[Document], CocoInd
     index = make(content)
     assert index.boxes.tolist() == [[0, 70, 15, 80], [1, 2, 4, 6]]
     assert index.ground_truth().boxes_xywh.tolist() == boxes
-    assert [str(finding) for finding in index.report.findings[:3]] == [
+    assert [str(finding) for finding in index.report.of_level("repaired")] == [
         "boxes over the edge of the image, clipped to it: 1 (annotation 1)",
         "boxes without area, left out of training: 2 (annotation 2, annotation 3)",
         "boxes outside of their image, left out of training: 2 (annotation 4, annotation 5)",
@@ -354,6 +354,7 @@ def test_a_folder_that_cannot_be_listed(make: Callable[[Document], CocoIndex]) -
             '{"images": [{"id": 1, "file_name": "a", "width": 1, "height": 1}], "annotations": [], "categories": []}',
             "it lists no categories",
         ),
+        ('{"images": ' + "9" * 5000, r"not valid JSON: 1; .*\n    Exceeds the limit .* for integer"),
         ("[" * 100_000, r"not a COCO annotation file: 1; .*\n    its JSON is nested too deeply"),
     ],
 )
@@ -369,3 +370,35 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
         load_index(tmp_path / "a.json", tmp_path)
     with pytest.raises(DataError, match=r"b\.json cannot be used:\n  .* cannot be read: 1; .*\n    No such file"):
         load_index(tmp_path / "b.json", tmp_path)
+
+
+def test_numbers_that_json_does_not_know_are_told(make: Callable[[Document], CocoIndex]) -> None:
+    """Where they are read they are errors, elsewhere other programs stumble over them."""
+    content = document() | {"info": [float("nan"), float("nan"), float("-inf")]}
+    expected = "numbers NaN, Infinity or -Infinity, which are no JSON and which other programs refuse: 3 "
+    assert f"{expected}(NaN, NaN, -Infinity)" in str(make(content).report)
+
+
+def test_what_pycocotools_cannot_do_without_is_told(make: Callable[[Document], CocoIndex]) -> None:
+    content = document()
+    content["annotations"][0]["isCrowd"] = content["annotations"][0].pop("iscrowd")
+    report = str(make(content).report)
+    assert "annotations without iscrowd, for which no crowd is taken: 2 (annotation 5, annotation 8)" in report
+    assert "annotations without area, for which width x height is taken: 2 (annotation 6, annotation 8)" in report
+
+
+def test_one_name_of_a_megabyte_costs_no_memory_of_the_others(make: Callable[[Document], CocoIndex]) -> None:
+    """As a numpy array of texts, all names would take the room of the longest."""
+    content = document()
+    content["images"] += [content["images"][0] | {"id": 100 + row, "file_name": f"{row}.png"} for row in range(20_000)]
+    content["images"][0]["file_name"] = "a" * 1_000_000
+    with pytest.raises(DataError, match=r"image files that are not in .*: 20,001; .*\n    image 30: a{100}") as caught:
+        make(content)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_hostile_name_cannot_write_to_the_terminal(make: Callable[[Document], CocoIndex]) -> None:
+    content = document()
+    content["images"][0]["file_name"] = "\x1b[2J\n\u202egpj.jpg"
+    with pytest.raises(DataError, match=r"image 30: \\x1b\[2J\\n\\u202egpj\.jpg"):
+        make(content)
