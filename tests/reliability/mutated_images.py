@@ -27,6 +27,7 @@ from detkit.data.decode_image import decode_image
 from detkit.data.image_header import read_header
 from detkit.data.process_pool import Death, available_cores, work_on_all
 from detkit.errors import DataError
+from tests.reliability import arguments
 from tests.reliability.image_faults import MUTATIONS, originals
 
 MAX_PIXELS = 4_000_000  # of the mutants, by the user's setting
@@ -157,21 +158,17 @@ def _verdict(mutant: Mutant, outcome: Outcome | Death) -> tuple[str, str]:
     return "refused", ""
 
 
-def main(arguments: list[str]) -> int:
-    """Run as many as asked for and print a table; 1 if a promise broke."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    made = mutants(int(options.get("count", 5000)), int(options.get("seed", 0)))
-    start = time.perf_counter()
-    result = run(made, int(options.get("workers", available_cores())), show=True)
+def main(given: list[str]) -> None:
+    """Run as many as asked for and print a table; exit with 1 if a promise broke."""
+    options = arguments.read(given, count=5000, seed=0, workers=available_cores())
+    made = mutants(options["count"], options["seed"])
+    result = run(made, options["workers"], show=True)
     columns = ("refused", "same pixels", "other pixels", "raised", "died")
-    print(f"{'':20}{''.join(f'{column:>14}' for column in columns)}")
-    for kind in MUTATIONS:
-        print(f"{kind:20}{''.join(f'{result.counts[kind, column]:14,}' for column in columns)}")
-    print(f"slowest {result.slowest_s:.1f} s, most memory for one {result.most_grown_mb:.0f} MB")
-    print(f"{len(made):,} mutants in {time.perf_counter() - start:.0f} s; {len(result.broken):,} broken promises")
-    print("\n".join(result.broken[:50]))
-    return int(bool(result.broken))
+    rows = [(kind, *(f"{result.counts[kind, column]:,}" for column in columns)) for kind in MUTATIONS]
+    arguments.show("mutated images", rows, ("", *columns))
+    sys.stdout.write(f"slowest {result.slowest_s:.1f} s, most memory for one {result.most_grown_mb:.0f} MB\n")
+    arguments.finish(result.broken, len(made), "refused by name, or a picture that lacks nothing")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -58,10 +58,11 @@ def test_other_errors_and_deaths_are_seen(monkeypatch: pytest.MonkeyPatch, capsy
         raise KeyError("no DataError")
 
     monkeypatch.setattr(mutated_images, "decode_image", decode)
-    assert main(["count=20", "workers=1"]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        main(["count=20", "workers=1"])
     said = capsys.readouterr().out
     assert "the process died (SIGKILL)" in said and "raises another error: KeyError: 'no DataError'" in said
-    assert "20 broken promises" in said
+    assert "20 tried, 20 broken" in said
 
 
 def test_a_refusal_names_the_file(tmp_path: Path) -> None:
