@@ -3,6 +3,7 @@
 import logging
 import netrc
 import os
+import ssl
 import urllib.error
 import urllib.request
 import uuid
@@ -20,10 +21,10 @@ from typing_extensions import override
 from detkit.training.run_folder import RunFolder
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
-# Whatever is wrong with W&B holds a run up for 20 s at most. It takes 11 s more to find out that it
-# cannot ask for the state of an earlier run.
-INIT_TIMEOUT_S, RESUME_TIMEOUT_S = 8, 3
-ASK_TIMEOUT_S = 3  # for a sign of life
+# Whatever is wrong with W&B holds a run up for 20 s at most. Of its own it takes 10 s to find out that
+# nobody answers, before the patience that it can be given; 11 s more if an earlier run goes on.
+INIT_TIMEOUT_S, RESUME_TIMEOUT_S = 6, 3
+ASK_TIMEOUT_S = 4  # for a sign of life, before W&B is begun and before it is ended
 FINISH_TIMEOUT_S = 10  # what was not uploaded by then stays on disk for `wandb sync`
 LOG = logging.getLogger(__name__)
 KEY_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
@@ -139,12 +140,14 @@ def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str
         return None
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports hold the exit up if the server is gone
     online, said = mode == "online" or (mode == "auto" and has_wandb_key()), "W&B is offline for this run"
-    run = None
+    run, url = None, wandb.setup().settings.base_url
 
     def say(error: BaseException) -> None:
         LOG.warning("%s: %s. %s", said, _reason(error), _how_to_upload(folder))
 
     with Sparing(say):
+        if online and not answers(url):
+            raise ConnectionError(f"nobody answers at {url}")
         run = _begin(online, name, folder, config)
     if run is None:
         said = "W&B cannot write its files either and is left out"
@@ -191,12 +194,14 @@ def finish_wandb(logger: CarefulWandbLogger, folder: RunFolder, failed: bool) ->
 
 
 def answers(url: str) -> bool:
-    """Whether a server says anything at all, be it that it does not know this path or us."""
+    """Whether a server says anything at all, be it that it does not know us."""
     try:
-        with urllib.request.urlopen(url, timeout=ASK_TIMEOUT_S):
+        with urllib.request.urlopen(f"{url}/graphql", timeout=ASK_TIMEOUT_S):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # W&B may know certificates that we do not
     except (OSError, ValueError):
         return False
 

@@ -1,0 +1,28 @@
+"""W&B wrong in every way, with less patience than a run has."""
+
+from pathlib import Path
+
+import pytest
+
+from detkit.training import loggers
+from tests.reliability.wandb_faults import Fault, Outcome, broken_promises, faults, plain_run, try_fault
+
+ELSEWHERE = {"wrong key, 403", "503 in mid-run", "closes in mid-run"}  # like others; the program runs them
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return plain_run(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", [fault for fault in faults() if fault.name not in ELSEWHERE], ids=lambda fault: fault.name
+)
+def test_run_completes_with_the_same_files(
+    fault: Fault, plain: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("INIT_TIMEOUT_S", 2), ("ASK_TIMEOUT_S", 1), ("FINISH_TIMEOUT_S", 1)):
+        monkeypatch.setattr(loggers, name, seconds)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    assert broken_promises(fault, try_fault(fault, tmp_path), plain, limit_s=15) == []
