@@ -15,7 +15,7 @@ from detkit.training.run_folder import RunFolder
 
 
 class BestDetector(L.Callback):
-    """Write detector.safetensors at every new best; without any validation, at the end.
+    """Write detector.safetensors at every new best; before the first validation, after every epoch.
 
     Args:
         monitor: the number that decides, higher is better.
@@ -68,9 +68,10 @@ class BestDetector(L.Callback):
             self._write(trainer)
 
     @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before the epoch's checkpoint: whoever is killed after the last one finds nothing left to do."""
         if self.score is None:
-            self.epoch = trainer.current_epoch
+            self.epoch = trainer.current_epoch + 1
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:

@@ -103,6 +103,7 @@ class Saver(Checkpoint):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _begin_next_epoch(trainer)
         self._step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if trainer.is_global_zero:
@@ -254,6 +255,18 @@ class DetkitCheckpointIO(CheckpointIO):
     @override
     def remove_checkpoint(self, path: Any) -> None:
         remove_checkpoint(Path(path))
+
+
+def _begin_next_epoch(trainer: L.Trainer) -> None:
+    """Make a resume from the end of an epoch the begin of the next one, where Lightning would end the epoch twice.
+
+    It does so if there is a max_steps: then it takes every resume for one within an epoch.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
 
 
 def _begin_validation_again(progress: dict[str, Any]) -> None:
