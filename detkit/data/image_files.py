@@ -12,6 +12,11 @@ from detkit.data.image_header import ImageHeader
 from detkit.errors import DataError
 
 MAX_HEADERS = 200_000  # some ten seconds, the first time; of larger splits a sample is read
+_FORMAT_OF = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **{f".{name.lower()}": name for name in ("PNG", "WEBP", "BMP", "GIF")},
+}
 _NOTICES = {  # kind: (what, whether it is)
     "image-grayscale": ("grayscale images, read as RGB", lambda header: header.mode in ("L", "LA", "1", "I;16")),
     "image-cmyk": ("CMYK images, converted without a profile", lambda header: header.mode == "CMYK"),
@@ -148,7 +153,7 @@ def _check_headers(
     sizes_hw: np.ndarray,
     findings: Findings,
 ) -> None:
-    broken, other, unturned = [], [], []
+    broken, other, unturned, renamed = [], [], [], []
     odd: dict[str, list[Place]] = {kind: [] for kind in _NOTICES}
     for row, header in headers.items():
         name, image_id = names[row], image_ids[row]
@@ -160,6 +165,8 @@ def _check_headers(
             turned = header.orientation >= 5 and stated == (header.width, header.height)
             sizes = f"{name} is {header.width} x {header.height}, not {stated[1]} x {stated[0]}"
             (unturned if turned else other).append(_place(name, image_id, sizes))
+        if _FORMAT_OF.get(Path(name).suffix.lower(), header.format) != header.format:
+            renamed.append(Place(f"{name} is {header.format}", name, int(image_id)))
         for kind, (_, is_odd) in _NOTICES.items():
             if is_odd(header):
                 odd[kind].append(Place(name, name, int(image_id)))
@@ -179,6 +186,7 @@ def _check_headers(
         ),
     ):
         findings.error(kind, what, len(places), places, remedy)
+    findings.notice("image-suffix", "images of another format than their suffix says", len(renamed), renamed)
     for kind, (what, _) in _NOTICES.items():
         findings.notice(kind, what, len(odd[kind]), odd[kind])
 

@@ -402,3 +402,10 @@ def test_a_hostile_name_cannot_write_to_the_terminal(make: Callable[[Document], 
     content["images"][0]["file_name"] = "\x1b[2J\n\u202egpj.jpg"
     with pytest.raises(DataError, match=r"image 30: \\x1b\[2J\\n\\u202egpj\.jpg"):
         make(content)
+
+
+def test_a_suffix_that_lies_is_told(make: Callable[[Document], CocoIndex], tmp_path: Path) -> None:
+    make(document())
+    Image.new("RGB", (100, 80)).save(tmp_path / "images/10.jpg", format="PNG")
+    report = load_index(tmp_path / "a.json", tmp_path / "images").report
+    assert "images of another format than their suffix says: 1 (10.jpg is PNG)" in str(report)
