@@ -188,7 +188,8 @@ def _change_arrays(target: Target | ImageLabel, change: Callable[[Any], Any]) ->
 
 def _start_worker(workers: Workers, worker: int) -> None:
     cv2.setNumThreads(0)  # else every worker would use all cores
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a cluster send them to all processes,
+        signal.signal(number, signal.SIG_IGN)  # but the main one ends its workers, once it has saved
     info = get_worker_info()
     assert info is not None, "torch calls this in a worker"
     info.dataset.images.at_work = workers.begin(worker)  # type: ignore[attr-defined]

@@ -105,7 +105,7 @@ class Workers:
     def end_all(self) -> None:
         """Do not wait for those that are left: they may wait for a lock that the dead one held."""
         for child in self._processes:
-            child.terminate()
+            child.kill()  # SIGTERM they ignore
 
     def _raise_if_ended(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         if end := self.ended():
