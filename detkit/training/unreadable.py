@@ -34,7 +34,8 @@ class UnreadableReport(L.Callback):
     ) -> None:
         try:
             while True:
-                trainer.datamodule.unreadable.note([self.ranks.from_others.get_nowait()])  # type: ignore[attr-defined]
+                image = self.ranks.from_others.get_nowait()
+                trainer.datamodule.unreadable.note([image])  # type: ignore[attr-defined]
         except queue.Empty:
             self._report(trainer)
 
