@@ -18,6 +18,8 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
+from detkit.checkpoint import storing
+from detkit.checkpoint.file import replace
 from detkit.training.run_folder import RunFolder
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -207,9 +209,7 @@ def answers(url: str) -> bool:
 
 
 def _begin(online: bool, name: str, folder: RunFolder, config: dict[str, Any]) -> Any:
-    resumed = folder.wandb_id.exists()
-    if not resumed:
-        folder.wandb_id.write_text(uuid.uuid4().hex[:12])
+    run_id, resumed = run_id_of(folder)
     settings = wandb.Settings(
         init_timeout=RESUME_TIMEOUT_S if resumed else INIT_TIMEOUT_S,
         finish_timeout=FINISH_TIMEOUT_S,
@@ -220,13 +220,24 @@ def _begin(online: bool, name: str, folder: RunFolder, config: dict[str, Any]) -
         project=os.environ.get("WANDB_PROJECT", "detkit"),
         group=name,
         name=f"{name} {folder.path.name}",
-        id=folder.wandb_id.read_text().strip(),
+        id=run_id,
         dir=folder.path,
         config=config,
         mode="online" if online else "offline",
         resume="allow" if resumed and online else None,
         settings=settings,
     )
+
+
+def run_id_of(folder: RunFolder) -> tuple[str, bool]:
+    """W&B's id of a run, and whether the run had one before. The file is there as a whole before W&B hears of it."""
+    known = folder.wandb_id.read_text().strip() if folder.wandb_id.exists() else ""
+    if known:
+        return known, True
+    new = uuid.uuid4().hex[:12]
+    with storing(folder.wandb_id):
+        replace(folder.wandb_id, lambda file: file.write(new.encode()))
+    return new, False
 
 
 def _reason(error: BaseException) -> str:

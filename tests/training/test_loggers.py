@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typing_extensions import override
 from wandb.errors import CommError
 
 from detkit.training import train
-from detkit.training.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb
+from detkit.training.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
 from detkit.training.run_folder import RunFolder
 from tests.training.toy import toy_parts
 
@@ -34,6 +35,24 @@ def test_key_is_looked_for_where_wandb_does(tmp_path: Path, monkeypatch: pytest.
     assert not has_wandb_key()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     assert has_wandb_key()
+
+
+def test_the_id_of_a_run_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while it is written leaves none, and an empty file counts as none."""
+    folder = RunFolder(tmp_path)
+
+    def killed(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_id_of(folder)
+    monkeypatch.undo()
+    assert not folder.wandb_id.exists()
+    folder.wandb_id.write_text("")
+    run_id, resumed = run_id_of(folder)
+    assert len(run_id) == 12 and not resumed
+    assert run_id_of(folder) == (run_id, True)
 
 
 def test_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

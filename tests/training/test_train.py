@@ -131,10 +131,19 @@ def test_resumed_equals_whole(whole: Path, tmp_path: Path, step: int) -> None:
     assert metadata == expected_metadata
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", range(1, 18))
-def test_resumed_equals_whole_at_every_step(whole: Path, tmp_path: Path, step: int) -> None:
-    test_resumed_equals_whole(whole, tmp_path, step)
+def test_max_steps_resumed_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    """That epoch has ended: its row, its score and its number stay, and max_steps is reached."""
+    settings: dict[str, Any] = {"trainer": {"max_steps": 9}, "checkpoint": {"every_n_steps": 1, "keep": 100}}
+    folder = train(toy_parts(tmp_path, **settings)).folder
+    marks, table, state = marks_in(folder / "checkpoints"), rows(folder), state_of(folder)
+    for mark in marks[6:]:
+        mark.path.unlink()
+    train(toy_parts(tmp_path, resume=True, **settings))
+    again = marks_in(folder / "checkpoints")
+    assert [(mark.step, mark.epoch) for mark in again][4:] == [(5, 0), (6, 1), (7, 1), (8, 1), (9, 2)]
+    assert [mark.score for mark in again] == [mark.score for mark in marks] and again[5].score is not None
+    assert rows(folder) == table and len(table) == 2
+    assert_same(state_of(folder)["state_dict"], state["state_dict"])
 
 
 @pytest.mark.slow
