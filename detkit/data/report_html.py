@@ -86,7 +86,7 @@ def _cells(split: CheckedSplit) -> list[str]:
         for level, count in zip(_LEVELS, counts, strict=True)
     ]
     if split.index is None:
-        return [name, '<td colspan="5">could not be read to the end</td>', *found]
+        return [name, '<td colspan="5">not counted, because of its errors</td>', *found]
     truth = split.index.ground_truth()
     per_image = np.bincount(truth.image_rows, minlength=len(truth.image_ids))
     sides = _sides(truth)

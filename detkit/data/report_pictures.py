@@ -11,7 +11,7 @@ from detkit.data.decode_image import BACKGROUND, decode_image
 from detkit.data.findings import Finding, Place
 from detkit.data.report_figures import jpeg_uri
 from detkit.errors import DataError
-from detkit.ops.drawing import draw_detections
+from detkit.ops.drawing import colour_of, draw_detections
 
 PER_FINDING = 4
 _LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # of a picture; a smaller image is enlarged to the second
@@ -114,8 +114,10 @@ def _draw_row(row: int, named: _Named, index: CocoIndex) -> np.ndarray:
     boxes[:, 2:] += boxes[:, :2]
     boxes *= max(image.shape[:2]) / long_side
     image, boxes = _add_margin(image, boxes, marked)
-    for x1, y1, x2, y2 in np.clip(np.rint(boxes[~marked]), -1, 2 * _LONG_SIDE_PX).astype(int).tolist():
-        cv2.rectangle(image, (x1, y1), (x2, y2), _OTHER_BOXES, 1)
+    corners = np.clip(np.rint(boxes), -2 * _LONG_SIDE_PX, 2 * _LONG_SIDE_PX).astype(int).tolist()
+    for (x1, y1, x2, y2), is_marked, label in zip(corners, marked, truth.labels[here].tolist(), strict=True):
+        bold = is_marked and bool(named.boxes)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour_of(label) if bold else _OTHER_BOXES, 3 if bold else 1)
     return draw_detections(image, boxes[marked], truth.labels[here[marked]], None, truth.class_names, _SHORT_SIDE_PX)
 
 

@@ -31,7 +31,8 @@ code { color: var(--faint); font-size: 12px; margin-left: 6px }
 ul { margin: 6px 0; padding-left: 20px; max-height: 220px; overflow-y: auto; font-size: 13px }
 li, figcaption, td { overflow-wrap: anywhere } .more { color: var(--faint); font-size: 13px }
 .strip { display: flex; flex-wrap: wrap; gap: 12px; margin: 10px 0 }
-figure { margin: 0; max-width: 330px } figure img { display: block; max-width: 100%; height: auto; border-radius: 3px }
+figure { margin: 0; width: calc(25% - 9px); min-width: 200px }
+figure img { display: block; max-width: 100%; height: auto; border-radius: 3px }
 figcaption { font-size: 12px; color: var(--faint); margin-top: 4px; max-height: 7.5em; overflow-y: auto }
 .missing { width: 240px; padding: 30px 12px; background: var(--line); font-size: 12px; overflow-wrap: anywhere }
 .map img { width: 220px }
