@@ -11,6 +11,7 @@ Four loops over the same model, one after the other and again, so that a slow mi
 
 import contextlib
 import io
+import json
 import statistics
 import sys
 import tempfile
@@ -99,8 +100,8 @@ def fit_speed(argv: list[str]) -> float:
         short = ["trainer.max_epochs=3", "data.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
         plan = recipe.load([*argv, *short, "wandb=disabled", f"runs_dir={folder}"])
         done = train(recipe.build(plan), console=Console(quiet=False, file=io.StringIO()))
-        last = (done.folder / "metrics.csv").read_text().splitlines()
-        return float(dict(zip(last[0].split(","), last[-1].split(","), strict=True))["images_per_s"])
+        rows = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+        return [row["images_per_s"] for row in rows if row["kind"] == "epoch"][-1]
 
 
 def main(argv: list[str]) -> None:

@@ -169,6 +169,8 @@ def test_changes_name_their_source(load: Load, toy: Path) -> None:
         ("seed=true", "seed: must be int; got True"),
         ("unfreeze_epoch=-1", "unfreeze_epoch: must be 0 or more; got -1"),
         ("unfreeze_epoch=2", r"unfreeze_epoch: nothing is frozen; say what in freeze \(command line\)"),
+        ("non_finite=ignore", r"non_finite: must be .*'skip'.*; got 'ignore'"),
+        ("max_non_finite=-1", "max_non_finite: must be 0 or more; got -1"),
         ("backbone_lr_factor=0", "backbone_lr_factor: must be positive .*; got 0"),
         ("layer_decay=1.1", "layer_decay: must be above 0 and at most 1; got 1.1"),
         ("name=2024", "name: must be str | None; got 2024; put it in quotes to make it text"),
