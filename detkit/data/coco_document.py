@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detkit.data.findings import Findings, Place
+from detkit.data.regular_file import open_regular
 
 _MISSING = object()
 _RULE = "make it an object with images, annotations and categories, as COCO's own are"
 _NO_COCO = "not a COCO annotation file"
 _AGAIN = "write the file again, or copy it again"
+MAX_BYTES = 8 << 30  # Python needs ten times as much memory for it
 _TOO_LARGE = 1e9  # px: also refuses NaN and Infinity, which no comparison holds
 
 
@@ -136,7 +138,8 @@ def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
         return float(name)
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=read_constant)
+        with open_regular(file, MAX_BYTES) as opened:
+            document = json.loads(opened.read().decode("utf-8-sig"), parse_constant=read_constant)
     except OSError as error:
         findings.fail("annotations-unreadable", "annotation files that cannot be read", str(error.strerror), _AGAIN)
     except UnicodeDecodeError as error:

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from detkit.data.image_header import PILLOW_FAULTS, ImageHeader, parse_header, verify_png
+from detkit.data.image_header import MAX_FILE_BYTES, PILLOW_FAULTS, ImageHeader, parse_header, verify_png
 from detkit.data.jpeg_scans import fill_end, find_scans
+from detkit.data.regular_file import open_regular
 from detkit.errors import DataError
 
 BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox, where there is nothing to find
@@ -49,7 +50,8 @@ def decode_image(path: str | Path, reduce: int = 1) -> np.ndarray:
     if reduce not in _REDUCED_FLAGS:
         raise ValueError(f"reduce must be 1, 2, 4 or 8; got {reduce}")
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path, MAX_FILE_BYTES) as file:
+            data = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     header = parse_header(io.BytesIO(data), path)

@@ -16,10 +16,12 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
+from detkit.data.regular_file import open_regular
 from detkit.errors import DataError
 
 FORMATS = "JPEG, PNG, WebP, BMP, TIFF and GIF"
 MAX_PIXELS = 178_956_970  # Pillow's own limit; DETKIT_MAX_PIXELS in the environment replaces it
+MAX_FILE_BYTES = 2 << 30
 PILLOW_FAULTS = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, struct.error)
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -54,7 +56,7 @@ def read_header(path: str | Path) -> ImageHeader:
         DataError: if the file cannot be read, is no image, is cut, or holds too many pixels.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path, MAX_FILE_BYTES) as file:
             return parse_header(file, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

@@ -21,7 +21,7 @@ SHOWN = 10
 OF_INFERENCE = ("model.head.inference_layers", "model.head.inference_queries")  # the weights stay the same
 # Keys that concern the machine that trained; here they are what the command line says, or left to Lightning.
 OF_TRAINER = ("_target_", "_partial_", "precision")
-LAYERS_PER_WEIGHT = 20
+LAYERS_PER_WEIGHT = 8  # at most: 3 where timm builds a network several times
 NEEDED = {"data": "prepare", "loss": "__call__", "decode": "__call__", "metrics": "compute"}  # of the class of a part
 
 
@@ -56,16 +56,15 @@ class StoredDetector(NamedTuple):
         if fixed:
             raise RecipeError(f"{', '.join(fixed)}: the model is that of the checkpoint and cannot be changed")
         plan = self.model_plan(overrides, trusted)
+        with self.building():
+            check(plan)
+            _require_parts(plan)
         data = plan.config["data"]
         if data["_target_"] == "detkit.data.CocoDataModule":
             data = _of_split(data, split)
         elif split != "val":
             raise RecipeError(f"split={split}: {data['_target_']} has no splits to choose from")
-        plan = plan._replace(config={**plan.config, "data": data})
-        with self.building():
-            check(plan)
-            _require_parts(plan)
-        return plan
+        return plan._replace(config={**plan.config, "data": data})
 
     def model_plan(self, overrides: Sequence[tuple[str, Any]], trusted: Sequence[str] = ()) -> Plan:
         """The run's recipe with these overrides; the weights fit its model.
@@ -102,8 +101,8 @@ class StoredDetector(NamedTuple):
         """
         try:
             yield
-        except RecipeError as error:
-            raise RecipeError(f"{self.path}: {error}" if self.path else str(error)) from error
+        except (RecipeError, CheckpointError) as error:
+            raise type(error)(f"{self.path}: {error}" if self.path else str(error)) from error
         except (OSError, *checkpoint.UNREADABLE) as error:
             said = checkpoint.first_line(error)
             raise CheckpointError(f"{self.path}: its recipe cannot be built: {said}") from error

@@ -13,6 +13,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 MAX_KEY = 1000
+MAX_DIGITS = 100
+LONG_NUMBER = rf"[-+]?[\da-fA-FxobX_:.]{{{MAX_DIGITS + 1},}}"
 MAX_NUMBER = 2**63
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for events and line numbers; OmegaConf makes the values
 NULLS = ("", "null", "Null", "NULL", "~")
@@ -31,11 +33,14 @@ class Text(NamedTuple):
 
 def read_file(path: Path) -> Text:
     """The content of a recipe file."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        return Text({}, {}, [(1, f"a recipe holds at most {MAX_BYTES} bytes; got {size}")])
     try:
-        return read_text(path.read_bytes().decode("utf-8-sig"))
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            return Text({}, {}, [(1, f"a recipe holds at most {MAX_BYTES} bytes; got {size}")])
+        with path.open("rb") as file:
+            return read_text(file.read(MAX_BYTES).decode("utf-8-sig"))
+    except OSError as error:
+        return Text({}, {}, [(1, f"cannot be read: {error.strerror or error}")])
     except UnicodeDecodeError as error:
         return Text({}, {}, [(1, f"must be UTF-8 text; {error}")])
 
@@ -123,6 +128,8 @@ def _unsafe(text: str) -> Iterator[tuple[int, str]]:
             yield line, f"anchors and aliases are not allowed (got {event.anchor!r}); write the value out"
         elif getattr(event, "tag", None):
             yield line, f"tags are not allowed (got {event.tag!r}); write the plain value"
+        elif isinstance(event, yaml.ScalarEvent) and event.implicit[0] and re.fullmatch(LONG_NUMBER, event.value):
+            yield line, f"a number has at most {MAX_DIGITS} digits; got {len(event.value)}"
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             yield line, f"at most {MAX_DEPTH} levels of nesting"

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+from detkit.checkpoint import UNREADABLE, open_regular
 from detkit.errors import CheckpointError
 from detkit.weights.coco_names import COCO_NAMES
 
 CONFIG = "config.json"
+MAX_CONFIG_BYTES = 2**24
 FILES = ("model.safetensors", "pytorch_model.bin")
 UNNAMED = "LABEL_0"  # what the library calls the first class when nobody gave it a name
 
@@ -39,10 +41,12 @@ def class_names_in(folder: Path) -> tuple[str, ...] | None:
     """
     path = folder / CONFIG
     try:
-        by_label = {int(label): str(name) for label, name in json.loads(path.read_text("utf-8"))["id2label"].items()}
+        with open_regular(path) as file:
+            config = json.loads(file.read(MAX_CONFIG_BYTES).decode())
+        by_label = {int(label): str(name) for label, name in config["id2label"].items()}
     except KeyError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: is damaged, or no config of a model ({type(error).__name__})") from error
     names = tuple(by_label[label] for label in sorted(by_label))
     if not names or names[0] == UNNAMED:
