@@ -69,8 +69,12 @@ class Loader:
             yield self.batch_type(images, [_change_arrays(target, torch.from_numpy) for target in targets])
 
     def close(self) -> None:
-        """End the workers. Left to the garbage collector, torch waits five seconds for each of them."""
+        """End the workers. Left to the garbage collector, torch waits five seconds for each of them.
+
+        Those of an iteration that an exception holds on to do not end with the loader.
+        """
         self._loader = None
+        self._workers.end_all()
 
     def _begin(self) -> Iterator[Any]:
         if self._loader is not None:

@@ -264,6 +264,7 @@ def test_images_that_broke_after_the_check(tmp_path: Path, num_workers: int) -> 
         DataError, match=r"^none of 8 training samples can be read any more; (.*\n    image 1\d: .*){8}$"
     ):
         list(data.train_dataloader())
+    data.teardown("fit")
 
 
 def test_reports_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
