@@ -32,6 +32,7 @@ from tests.training.toy import toy_parts
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 NOBODY = 65534
+LASTS = 4  # moments that fail in a whole run: two or three saves
 
 
 class Tried(NamedTuple):
@@ -131,7 +132,7 @@ def whole_runs(folder: Path, count: int) -> Iterator[Tried]:
     for index in range(count):
         on_failure = ("stop", "continue")[index % 2]
         runs = folder / f"{on_failure}{index}"
-        first = moments // 5 + moments * 4 // 5 * index // count  # after the first two of nine saves
+        first = moments // 5 + moments * index // (2 * count)  # of nine saves neither the first nor the last
         ended = forked.run(functools.partial(_train_on_failing_disk, runs, on_failure, first), folder / f"{index}.txt")
         said = re.findall(r"(?:error|warning): .*cannot be written: No space left on device.*", ended.said)
         (run,) = (RunFolder(path) for path in (runs / "toy").iterdir())
@@ -202,7 +203,7 @@ def _train_on_failing_disk(runs: Path, on_failure: str, first: int) -> None:
     failing = AtNumber(first, _fail_in_checkpoints, lasting=True)
 
     def moment(name: str) -> None:
-        if ".ckpt" in name and len(failing.names) < first + 12:  # then there is room again
+        if ".ckpt" in name and len(failing.names) < first + LASTS:  # then there is room again
             failing(name)
 
     def program(_: list[str]) -> None:
