@@ -83,7 +83,8 @@ def _lies_here(package: str) -> bool:
     if spec is None:
         return True
     places = spec.submodule_search_locations or [spec.origin]
-    return any(Path(place).resolve().parent == Path.cwd() for place in places if place)
+    files = (Path(place) for place in places if place)  # "frozen" and "built-in" are no places
+    return any(file.is_absolute() and file.resolve().parent == Path.cwd() for file in files)
 
 
 def _untrusted(what: str, packages: Collection[str]) -> str:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -323,6 +324,7 @@ def _open_doors(kind: Kind, path: Path, folder: Path, answers: Path) -> None:
     """What the child does."""
     soft = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
+    warnings.simplefilter("ignore")  # as in a shell, where they do not end a program
     os.chdir(folder)
     os.environ.update(kind.environment)
     torch.serialization.add_safe_globals(list(kind.allowed))
