@@ -1,10 +1,12 @@
 """What may be set anew around stored weights, and what may not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from detkit import recipe
-from detkit.errors import RecipeError
+from detkit.errors import CheckpointError, RecipeError
 from detkit.inference.stored import StoredDetector
 
 
@@ -33,3 +35,20 @@ def test_the_rest_of_the_model_may_not_change() -> None:
 def test_a_head_without_a_decoder_refuses() -> None:
     with pytest.raises(RecipeError, match="YOLOHead has no argument 'inference_layers'"):
         stored("yolo_csp_n").plan([("model.head.inference_layers", 1)])
+
+
+def test_what_concerns_the_machine_is_left_behind() -> None:
+    """A file cannot start a thousand processes here; the command line can."""
+    of_file = stored("yolo_csp_n")
+    trainer = {**of_file.recipe["trainer"], "strategy": "ddp_spawn", "devices": 1000, "default_root_dir": "/"}
+    of_file = of_file._replace(recipe={**of_file.recipe, "trainer": trainer})
+    config = of_file.model_plan([("trainer.devices", 2)]).config["trainer"]
+    assert config == {"_target_": "lightning.Trainer", "_partial_": True, "precision": "bf16-mixed", "devices": 2}
+
+
+def test_a_model_larger_than_its_weights_is_not_built() -> None:
+    of_file = stored("yolo_csp_n")
+    model = {**of_file.recipe["model"], "backbone": {**of_file.recipe["model"]["backbone"], "depth_multiple": 1e9}}
+    of_file = of_file._replace(recipe={**of_file.recipe, "model": model}, path=Path("a.ckpt"))
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: the recipe makes more than 3760 layers and parameters"):
+        of_file.model_plan([])

@@ -179,9 +179,7 @@ def test_an_alias_does_not_get_through(path: str) -> None:
     assert locate("tests.recipe.toys.Loss", TOYS) is toys.Loss
 
 
-@pytest.mark.parametrize(
-    "path", ["os.system", "runpy.run_path", "builtins.type", "zipimport.zipimporter", "yaml.Loader"]
-)
+@pytest.mark.parametrize("path", ["os.system", "runpy.run_path", "builtins.type", "zipimport.zipimporter", "yaml.Node"])
 def test_a_recipe_names_its_own_code_and_known_libraries(load: Load, path: str) -> None:
     """Of the working directory, not of Python: frozen and built-in modules lie nowhere."""
     with pytest.raises(RecipeError, match=rf"loss._target_: {path} is of no trusted package .*named with trusted=PACK"):
@@ -189,9 +187,8 @@ def test_a_recipe_names_its_own_code_and_known_libraries(load: Load, path: str) 
 
 
 def test_an_installed_package_can_be_trusted(load: Load) -> None:
-    message = "yaml.cyaml.CLoader is no class of a trusted|CLoader has no argument 'gain'"
-    with pytest.raises(RecipeError, match=message):
-        recipe.check(load("loss=yaml.CLoader", "loss.gain=1", "trusted=yaml"))
+    with pytest.raises(RecipeError, match=r"loss.gain: Node has no argument 'gain'"):
+        recipe.check(load("loss=yaml.Node", "loss.gain=1", "trusted=yaml"))
 
 
 @pytest.mark.parametrize("path", ["os.system", "testss.recipe.toys.Loss", "builtins.eval", "subprocess.Popen"])
