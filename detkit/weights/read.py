@@ -34,9 +34,16 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no state_dict, neither itself nor under {nests}")
     others = [name for name, value in state_dict.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others:
-        named = ", ".join(name if isinstance(name, str) else f"a {type(name).__name__}" for name in others[:SHOWN])
+        named = ", ".join(_spell(name) for name in others[:SHOWN])
         raise CheckpointError(f"{path}: holds no state_dict: {named} are no tensors")
     return dict(state_dict)
+
+
+def _spell(name: Any) -> str:
+    """A name for a message; what a terminal would obey is written out."""
+    if not isinstance(name, str):
+        return f"a {type(name).__name__}"
+    return name if name.isprintable() else ascii(name)
 
 
 def _without_nests(content: Any) -> Any:

@@ -397,7 +397,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _shown(result: Result) -> str:
     message = next(iter(result.messages.values()), "")
-    return "BROKEN" if result.broken else message.partition("\n")[0].partition("evil")[2][:90]
+    return "BROKEN" if result.broken else ascii(message.partition("\n")[0].partition("evil")[2][:90])
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
         ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'ema', 'state_dict', 'model'"),
         ({}, "holds no state_dict, neither"),
         ({"a": torch.zeros(1), "epoch": 3}, "holds no state_dict: epoch are no tensors"),
+        ({"\x1b[2J": 3, 7: torch.zeros(1)}, r"holds no state_dict: '\\x1b\[2J', a int are no tensors"),
     ],
 )
 def test_other_contents_are_named(tmp_path: Path, content: Any, message: str) -> None:
