@@ -168,7 +168,6 @@ def yaml_texts(canary: Path) -> dict[str, bytes]:
     return given | {
         "not UTF-8": b"name: \xff\xfe\xfa",
         "UTF-16": base.encode("utf-16"),
-        "target in demo": base.encode() + f"  loss: {targets(canary)['os.system']!r}\n".encode(),
         "empty": b"",
     }
 
