@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from detkit.data.sampler import InOrderSampler, KeySampler
 from detkit.data.unreadable import LostImage, UnreadableImages
-from detkit.data.workers import IDLE, WorkerEnd, Workers
+from detkit.data.workers import IDLE, WORKER_LOST, WorkerEnd, Workers
 from detkit.errors import DataError
 from detkit.types import Batch, ClassBatch, ImageLabel, Target
 
@@ -89,8 +89,8 @@ class Loader:
         try:
             with self._workers.waiting():
                 return call(*arguments)
-        except RuntimeError as error:
-            end = self._workers.ended()
+        except WORKER_LOST as error:
+            end = self._workers.ended_by_now()
             if end is None:
                 raise
             self._workers.end_all()

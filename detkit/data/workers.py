@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -20,6 +21,9 @@ import numpy as np
 import torch
 
 IDLE = -1
+# What a wait for a batch may raise when a worker is gone: torch, and the connection that its memory comes by.
+WORKER_LOST = (RuntimeError, OSError, EOFError)
+_REAPED_S = 1.0  # a process that has let go of its connections is gone within less
 AtWork = np.ndarray  # (3,) int64: epoch and row of the sample, row of the image; IDLE: none
 _REMEDIES: dict[int, str] = {
     signal.SIGKILL: "Most often the memory was used up: fewer data.num_workers and a smaller data.cache_mb need less.",
@@ -101,6 +105,13 @@ class Workers:
         worker = processes.index(child.pid) if child.pid in processes else None
         epoch, sample, image = (numbers[worker] if worker is not None else IDLE for numbers in work)
         return WorkerEnd(worker, self.number, child.pid or 0, child.exitcode, (epoch, sample, image))
+
+    def ended_by_now(self) -> WorkerEnd | None:
+        """As ``ended``, of a worker whose connection broke a moment ago."""
+        deadline = time.monotonic() + (_REAPED_S if self._processes else 0)
+        while (end := self.ended()) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return end
 
     def end_all(self) -> None:
         """Do not wait for those that are left: they may wait for a lock that the dead one held."""

@@ -179,6 +179,25 @@ def test_a_worker_that_is_killed_between_two_epochs(root: Path) -> None:
     loader.close()
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, FileNotFoundError, EOFError])
+def test_a_worker_that_is_killed_while_its_batch_is_fetched(root: Path, error: type[Exception]) -> None:
+    """A batch is in the worker's shared memory until the main process has asked for it."""
+    loader = prepared(root, num_workers=2).train_dataloader()
+    next(iter(loader))
+
+    def fetch() -> None:
+        loader._workers._processes[1].kill()
+        raise error(104, "the other end is gone")
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # or that handler would say it first
+    try:
+        with pytest.raises(DataError, match=r"^data worker \d of 2 .* was killed by SIGKILL "):
+            loader._naming_the_dead(fetch)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    loader.close()
+
+
 def test_other_errors_of_workers_stay_what_they_are(root: Path) -> None:
     """A bug keeps its traceback, which torch brings as the text of a RuntimeError."""
     loader = Loader(Faulty(read_split(root, "train")), InOrderSampler(14, 4, HW), num_workers=1)
