@@ -6,9 +6,7 @@ follow_links=true lets symbolic links lead out of the source.
 Training and evaluation read both formats as they are, by data.root=/data/yolo.
 """
 
-import sys
-
-from detkit.errors import DetkitError, RecipeError
+from detkit.errors import RecipeError, run_script
 
 CHOICES = {"source": (), "target": (), "images": ("link", "copy", "none"), "follow_links": ("true", "false")}
 
@@ -32,8 +30,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except DetkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

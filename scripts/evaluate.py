@@ -6,10 +6,8 @@ Every key of the stored recipe can be set, of the model RT-DETR's model.head.inf
 alone. trusted=my_package lets it name your classes.
 """
 
-import sys
-
 from detkit import recipe
-from detkit.errors import DetkitError, RecipeError
+from detkit.errors import RecipeError, run_script
 
 OPTIONS = {"checkpoint": "", "split": "val", "detections": "", "trusted": ""}
 
@@ -33,8 +31,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except DetkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

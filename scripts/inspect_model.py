@@ -5,10 +5,8 @@ python scripts/inspect_model.py checkpoint=detector.safetensors trusted=my_packa
 python scripts/inspect_model.py checkpoint=runs/NAME/TIME features image=photo.jpg out=features.jpg
 """
 
-import sys
-
 from detkit import recipe
-from detkit.errors import DetkitError
+from detkit.errors import run_script
 from detkit.inspection import look, read_options
 
 
@@ -33,8 +31,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except DetkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)
