@@ -26,7 +26,7 @@ class Done(subprocess.CompletedProcess[str]):
 
 
 def run_script(words: Sequence[str], cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> Done:
-    """Run ``scripts/NAME.py ARGUMENTS``.
+    """Run ``scripts/NAME.py ARGUMENTS``, or ``-m MODULE ARGUMENTS``.
 
     Args:
         words: path of the script, relative to ``cwd``, and its arguments.
@@ -79,11 +79,15 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], output: str, e
     for path, number in ((os.devnull, 0), (output, 1), (error, 2)):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
         os.dup2(os.open(path, flags), number)
-    sys.argv = words
-    sys.path[0] = str(Path(words[0]).absolute().parent)
     code = 0
     try:
-        runpy.run_path(words[0], run_name="__main__")
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            sys.path[0] = str(Path(words[0]).absolute().parent)
+            runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code and not isinstance(end.code, int):

@@ -1,6 +1,6 @@
 """A rank of a training on two that dies or fails: how long until all are gone, what they say, what is left.
 
-python -m tests.reliability.dead_rank launchers=1
+python -m tests.reliability.dead_rank count=FAULTS launchers=1
 
 Ranks are forks of this process, which torchrun's environment tells who they are. With launchers=1 also real
 starts by torchrun and by Lightning itself, at some 20 s each.
@@ -189,10 +189,10 @@ def _is_there(group: int) -> bool:
 
 def main() -> None:
     """Try all faults and print what came of them."""
-    launchers = arguments.read(sys.argv[1:], launchers=0)["launchers"]
+    given = arguments.read(sys.argv[1:], count=len(FAULTS), launchers=0)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    trials = [("fork", None, fault) for fault in FAULTS]
-    if launchers:
+    trials = [("fork", None, fault) for fault in FAULTS[: given["count"]]]
+    if given["launchers"]:
         trials += [("torchrun", torchrun, fault) for fault in FAULTS[:4]]
         trials += [("Lightning", (), fault) for fault in (*FAULTS[:4], *FAULTS[-3:])]
     rows, faults = [], []

@@ -1,6 +1,9 @@
 """Give every door of detkit files that want to run code, fetch something or eat the machine.
 
-    python -m tests.reliability.hostile [only=WORD]
+    python -m tests.reliability.hostile [every=1] [scripts_every=1] [recipes=1]
+
+``every`` takes one of so many kinds, ``scripts_every`` takes one of so many of these through the scripts too. With
+``recipes`` the model of every recipe is built under the same alarms: nothing is fetched that was not asked for.
 
 A kind is one such file, given to each door that takes its like: functions, and scripts as a shell would run them. It
 is tried in a process of its own, in which every socket and every new process is an alarm. A door must end with a
@@ -40,7 +43,7 @@ from detkit.errors import DetkitError
 from detkit.inference import read_stored
 from detkit.weights import load_weights
 from tests.reliability import arguments
-from tests.reliability.forked import Forked
+from tests.reliability.forked import Forked, run
 from tests.reliability.hostile_files import marks, pipes_and_devices, safetensors_files, urls
 from tests.reliability.hostile_pickles import torch_files
 from tests.reliability.hostile_recipes import CLASS_NAMES, SMALL, good_recipe, stored, yaml_texts
@@ -91,20 +94,17 @@ class Result(NamedTuple):
     megabytes: float
 
 
-def try_all(
-    folder: Path, only: str = "", every: int = 1, scripts_every: int = 1, progress: arguments.Progress = lambda *_: None
-) -> list[Result]:
-    """Try the kinds whose names hold a word.
+def try_all(folder: Path, every: int, scripts_every: int, progress: arguments.Progress) -> list[Result]:
+    """Try the kinds.
 
     Args:
         folder: for the files.
-        only: the word.
         every: of so many kinds, one is tried.
         scripts_every: of so many kinds, one also goes through the scripts; all go through the functions.
         progress: told after each kind.
     """
     import_all()
-    kinds = [kind for kind in all_kinds(folder) if only in kind.name][::every]
+    kinds = list(all_kinds(folder))[::every]
     results = []
     for number, kind in enumerate(kinds):
         functions = {name: door for name, door in kind.doors.items() if ".py" not in name}
@@ -382,16 +382,21 @@ def _memory_mb() -> float:
 
 def main(argv: Sequence[str]) -> None:
     """Try all kinds, and show them."""
-    only = "".join(argument.removeprefix("only=") for argument in argv)
-    with tempfile.TemporaryDirectory() as folder:
-        results = try_all(Path(folder) / "kind", only, progress=arguments.progress)
+    given = arguments.read(argv, every=1, scripts_every=1, recipes=1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "kind"
+        results = try_all(folder, given["every"], given["scripts_every"], arguments.progress)
+        broken = [fault for result in results for fault in result.broken]
+        tried = sum(len(result.messages) for result in results)
+        if given["recipes"]:
+            ended = run(lambda: build_all(folder), Path(name) / "said")
+            broken += [f"a recipe's model is built: {ended.said}"] if ended != (0, "") else []
+            tried += 1
     rows = [
         (result.kind, len(result.messages), f"{result.seconds:.2f}", f"{max(0, result.megabytes):.0f}", _shown(result))
         for result in results
     ]
     arguments.show("Hostile files", rows, ("kind", "doors", "s", "MB", "said"))
-    broken = [fault for result in results for fault in result.broken]
-    tried = sum(len(result.messages) for result in results)
     arguments.finish(broken, tried, f"{len(results)} kinds: nothing runs, nothing is fetched, one line says why")
 
 

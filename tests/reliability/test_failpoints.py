@@ -1,8 +1,8 @@
-"""Killed inside a save: a few points here, all of them by the program."""
+"""The points at which the program of failpoints.py kills a save."""
 
 from pathlib import Path
 
-from tests.reliability.failpoints import kill_at_every_point, names_of_points
+from tests.reliability.failpoints import names_of_points
 
 
 def test_points_are_where_a_save_touches_the_disk(tmp_path: Path) -> None:
@@ -27,10 +27,3 @@ def test_points_are_where_a_save_touches_the_disk(tmp_path: Path) -> None:
     assert max(names.index(f"after fsync step-00000003.{kind}.tmp") for kind in ("ckpt", "json")) < names.index(
         "before replace step-00000003.ckpt.tmp"
     ), "both files are on disk before either takes its place"
-
-
-def test_a_kill_leaves_the_save_before_or_this_one(tmp_path: Path) -> None:
-    points = kill_at_every_point(tmp_path, 7)
-    assert [point for point in points if point.fault] == []
-    assert {point.place for point in points} >= {"same"} and len(points) >= 7
-    assert {point.checkpoint for point in points} == {2, 3}, "kills before and after the commit were tried"

@@ -20,5 +20,6 @@ def test_skipped(fault: Fault, tmp_path: Path) -> None:
 def test_state_that_is_spoilt_cannot_be_skipped(tmp_path: Path) -> None:
     [fault] = [fault for fault in faults() if fault.name == "learning rate inf"]
     outcome = try_fault(fault, "skip", tmp_path)
-    assert outcome.broken == [] and "(model.body.0.weight, model.body.0.bias, model.body.1.weight, ...," in outcome.message
+    assert outcome.broken == []
+    assert "(model.body.0.weight, model.body.0.bias, model.body.1.weight, ...," in outcome.message
     assert "learning rate inf) in step 1" in outcome.message
