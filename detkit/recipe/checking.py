@@ -10,7 +10,7 @@ from typing import Any
 
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
-from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join
+from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of
 from detkit.recipe.signature import SPECIAL, argument_faults
 
 
@@ -32,8 +32,9 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
 
     Args:
         path: e.g. ``detkit.models.Detector``.
-        trusted: packages whose own classes may be used, and that alone are imported; with ``HERE`` among them, also
-            classes and functions of packages that lie in the working directory; None: any.
+        trusted: packages whose own classes may be used, and that alone are imported; of those that the user named
+            functions too. With ``HERE`` among them, also classes and functions of packages that lie in the working
+            directory. None: any.
 
     Raises:
         RecipeError: if there is none, or it is not trusted. Errors inside a user's module come through.
@@ -46,10 +47,15 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
     found = _walk(path, packages)
     if not callable(found):
         raise RecipeError(f"{path} is no class or function")
-    kinds = (type, FunctionType) if here else (type,)
-    if packages is not None and not (isinstance(found, kinds) and _within(found.__module__, packages)):
+    if packages is not None and not _is_of(found, packages, here or named_of(packages)):
         raise RecipeError(_untrusted(f"{path} is no class of a trusted package", packages))
     return found
+
+
+def _is_of(found: Any, packages: Sequence[str], with_functions: Sequence[str]) -> bool:
+    """Whether it is a class of these packages, or a function of some of them."""
+    own = with_functions if isinstance(found, FunctionType) else packages if isinstance(found, type) else ()
+    return _within(getattr(found, "__module__", ""), own)
 
 
 def _walk(path: str, packages: Sequence[str] | None) -> Any:

@@ -12,19 +12,23 @@ from omegaconf.errors import OmegaConfBaseException
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.overrides import apply, pairs_of
-from detkit.recipe.plan import HERE, PARTS, SPELT, Plan, Settings, default_settings, is_node, join, setting_faults
+from detkit.recipe.plan import (
+    LIBRARIES,
+    PARTS,
+    SPELT,
+    TRUSTED,
+    Plan,
+    Settings,
+    default_settings,
+    is_node,
+    join,
+    setting_faults,
+)
 from detkit.recipe.read import plain_fault, read_file
 from detkit.recipe.signature import argument_faults
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run
-# What a stored recipe may build: detkit's classes, and those of others that its recipes name.
-TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
-# What a recipe's file may besides: classes of libraries that parts are made of, and code in the working directory.
-LIBRARIES = (
-    *("torch.nn", "torchvision.ops", "albumentations.augmentations", "albumentations.core", HERE),
-    *(f"lightning.pytorch.{name}" for name in ("loggers", "plugins", "profilers", "strategies", "accelerators")),
-)
 INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
 TOP = (*default_settings(), *PARTS)
 
@@ -59,7 +63,8 @@ def load(argv: Sequence[str]) -> Plan:
         faults.add("demo", f"must map keys to values; got {demo!r} ({path}, line {text.lines['demo']})")
         demo = {}
     overrides = [pair for pair in pairs if pair[0] not in ("recipe", "trusted")]
-    trusted = (*TRUSTED, *LIBRARIES, *str(given.get("trusted") or "").split(","))
+    named = [package for package in str(given.get("trusted") or "").split(",") if package]
+    trusted = (*TRUSTED, *LIBRARIES, *named)
     plan = Plan(name, path, text.values, text.values, overrides, text.lines, demo, trusted)
     _check_keys(plan, faults)
     if text.faults:

@@ -1,6 +1,6 @@
 """What a recipe is: settings of the run, parts to build, and a plan of both for one run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,13 @@ from omegaconf import OmegaConf
 PARTS = ("data", "model", "loss", "decode", "metrics", "optimizer", "scheduler", "checkpoint", "trainer")
 ABSENT = "-"
 HERE = "."  # among trusted packages: those that lie in the working directory
+# What a stored recipe may build: detkit's classes, and those of others that its recipes name.
+TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
+# What a recipe's file may besides: classes of libraries that parts are made of, and code in the working directory.
+LIBRARIES = (
+    *("torch.nn", "torchvision.ops", "albumentations.augmentations", "albumentations.core", HERE),
+    *(f"lightning.pytorch.{name}" for name in ("loggers", "plugins", "profilers", "strategies", "accelerators")),
+)
 
 
 class Settings(NamedTuple):
@@ -134,6 +141,11 @@ class Plan(NamedTuple):
         found = _diff("", default_settings() | then, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
+    @property
+    def named_packages(self) -> list[str]:
+        """The trusted packages that the user named; they have to be named again whenever the run is used."""
+        return named_of(self.trusted or ())
+
     def to_store(self) -> dict[str, Any]:
         """The config as it is kept with a run, which is the same whether it was resumed or not."""
         return {**self.config, "resume": None, ALLOW_CHANGES: False}
@@ -146,6 +158,11 @@ class Plan(NamedTuple):
         if self.path is None:
             return "stored recipe"
         return str(self.path.relative_to(Path.cwd()) if self.path.is_relative_to(Path.cwd()) else self.path)
+
+
+def named_of(trusted: Iterable[str]) -> list[str]:
+    """The packages among trusted ones that are there because somebody named them."""
+    return [package for package in trusted if package and package not in (*TRUSTED, *LIBRARIES)]
 
 
 def is_node(value: Any) -> bool:

@@ -92,9 +92,14 @@ def other_machine(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"resumed, but not bit for bit the run that was never stopped: {'; '.join(differ)}"] if differ else []
 
 
-def resume_command(folder: Path) -> str:
-    """What to type to go on with a run: its folder holds its recipe, so nothing else is needed."""
-    return shlex.join(["python", "scripts/train.py", f"resume={folder}"])
+def resume_command(folder: Path, packages: Sequence[str] = ()) -> str:
+    """What to type to go on with a run: its folder holds its recipe, and trust is for the user to give."""
+    return shlex.join(["python", "scripts/train.py", f"resume={folder}", *trusted_argument(packages)])
+
+
+def trusted_argument(packages: Sequence[str]) -> list[str]:
+    """The argument that names trusted packages again, where there are any."""
+    return [f"trusted={','.join(packages)}"] if packages else []
 
 
 def _same(name: str, then: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -136,7 +141,7 @@ def _remedy(mark: Mark, plan: Any) -> str:
     if plan.path is not None and plan.path.absolute().parent == folder.absolute():
         return "undo the changes"  # the run's own recipe was taken, and edited or overridden
     older = str(plan.config["resume"]).endswith(".ckpt")
-    return f"go on as it was: {resume_command(mark.path if older else folder)}"
+    return f"go on as it was: {resume_command(mark.path if older else folder, plan.named_packages)}"
 
 
 def _spell(value: Any) -> str:

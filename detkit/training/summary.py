@@ -1,6 +1,7 @@
 """The last words of a run."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +10,12 @@ from rich.text import Text
 
 from detkit.training.best import BestDetector
 from detkit.training.run_folder import RunFolder
+from detkit.training.same_run import trusted_argument
 
 
-def print_summary(console: Console, best: BestDetector, folder: RunFolder, data_root: Any) -> None:
+def print_summary(
+    console: Console, best: BestDetector, folder: RunFolder, data_root: Any, packages: Sequence[str]
+) -> None:
     """Each class in the best epoch, where its detector lies and how to evaluate it."""
     lines = []
     if best.score is not None and best.metric is not None:
@@ -22,6 +26,7 @@ def print_summary(console: Console, best: BestDetector, folder: RunFolder, data_
         console.print(table)
         lines.append(numbers)
     arguments = [f"checkpoint={folder.detector}", *([f"data.root={data_root}"] if data_root else [])]
+    arguments += trusted_argument(packages)
     lines += [f"detector: {folder.detector}", f"evaluate: python scripts/evaluate.py {shlex.join(arguments)}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

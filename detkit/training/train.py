@@ -108,13 +108,13 @@ def _fit(
                 parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler, fine_tuning.groups
             )
             trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
-        print_summary(console, best, folder, config["data"].get("root"))
+        print_summary(console, best, folder, config["data"].get("root"), parts.plan.named_packages)
         failed = False
         path = Path(trainer.strategy.broadcast(str(folder.path)))
         return Trained(path, best.numbers, best.per_class, best.epoch)
     except TrainingStopped as stop:
         _leave_it_to_rank_0(rank)
-        _say(console, *_how_to_go_on(stop, folder))
+        _say(console, *_how_to_go_on(stop, resume_command(folder.path, parts.plan.named_packages)))
         raise SystemExit(stop.exit_code) from None
     except StorageError:
         _leave_it_to_rank_0(rank)
@@ -176,7 +176,7 @@ def _trainer(
     sheet = functools.partial(sheet_of, class_names=parts.data.class_names)
     finite = NonFinite(config["non_finite"], config["max_non_finite"], folder.non_finite, log, saver.failures, sheet)
     reseed = ReseedEachBatch(config["seed"])
-    ranks = RanksWatch(resume_command(folder.path))
+    ranks = RanksWatch(resume_command(folder.path, parts.plan.named_packages))
     callbacks = [ranks, *(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
     callbacks.append(UnreadableReport(ranks, log.event))
     loggers = _as_list(given.get("logger"))
@@ -213,9 +213,9 @@ def _leave_it_to_rank_0(rank: int) -> None:
         raise SystemExit(0) from None
 
 
-def _how_to_go_on(stop: TrainingStopped, folder: RunFolder) -> list[str]:
+def _how_to_go_on(stop: TrainingStopped, command: str) -> list[str]:
     saved = "stopped and saved" if stop.at_border else "stopped at once; the last checkpoint is as it was"
-    return [saved, f"go on: {resume_command(folder.path)}"]
+    return [saved, f"go on: {command}"]
 
 
 def _as_list(value: Any) -> list[Any]:

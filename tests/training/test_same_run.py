@@ -150,3 +150,4 @@ def test_an_allowed_change_is_that_of_the_next_resume(tmp_path: Path) -> None:
 
 def test_the_command_is_quoted() -> None:
     assert resume_command(Path("my runs/a")) == "python scripts/train.py 'resume=my runs/a'"
+    assert resume_command(Path("a"), ["b", "c"]) == "python scripts/train.py resume=a trusted=b,c"
