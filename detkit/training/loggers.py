@@ -241,7 +241,8 @@ def run_id_of(folder: RunFolder) -> tuple[str, bool]:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    said = str(error).partition("\n")[0]
+    return type(error).__name__ if said in ("", "<no message>") else said  # the second is W&B's, of a bare refusal
 
 
 def _how_to_upload(folder: RunFolder) -> str:

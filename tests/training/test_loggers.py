@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import wandb
 from typing_extensions import override
-from wandb.errors import CommError
+from wandb.errors import AuthenticationError, CommError
 
 from detkit.training import train
 from detkit.training.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
@@ -120,6 +120,14 @@ def test_a_failure_is_said_once_and_numbers_go_on(
         f"W&B failed and is left out from here on: {error}. The numbers are in {tmp_path}; upload"
     )
     assert f"wandb sync {tmp_path}/wandb/*run-*" in message
+
+
+@pytest.mark.parametrize("text", ["", "<no message>"])
+def test_a_bare_refusal_is_told_by_its_kind(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logger_with(Recorder(error=AuthenticationError(text)), tmp_path)
+    logger.log_metrics({"a": 1.0})
+    logger.hand_over()
+    assert "W&B failed and is left out from here on: AuthenticationError. The numbers are in" in caplog.text
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt()])
