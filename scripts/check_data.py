@@ -22,11 +22,12 @@ def main(argv: list[str]) -> None:
     from detkit.data.check_options import check, read_options
     from detkit.data.check_show import show, to_json
 
-    splits = check(read_options(given))
+    options = read_options(given)
+    splits = check(options)
     if "--json" in argv:
         print(to_json(splits))
     else:
-        show(splits, recipe.console())
+        show(splits, recipe.console(), options.html)
     if any(split.index is None for split in splits.values()):
         sys.exit(DataError.exit_code)
 

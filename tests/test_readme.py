@@ -19,6 +19,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from tests.data.label_sets import write_yolo
 from tests.rtdetr_files import port_of
 from tests.warm_scripts import run_script
 from tests.yolox_files import official_weights
@@ -44,15 +45,14 @@ PYTHON = blocks("python")
 def as_run_here(command: str, runs: Path) -> list[str]:
     """The words to run for a command of the README; runs/RECIPE/TIME is the one run of the recipe in ``runs``."""
     words = shlex.split(re.sub(r"runs/(\w+)/TIME", lambda found: str(next(runs.glob(f"{found[1]}/*"), runs)), command))
-    short = [*SHORT, f"trainer.max_epochs={2 if 'resume=' in command else 1}"]
+    short = [*SHORT, "trainer.max_epochs=1"]
     match words:
         case ["make", *targets]:
             return ["make", "--dry-run", *targets, "-C", str(ROOT)]
-        case ["python", "scripts/train.py"] | ["python", "scripts/train.py", *_, "--help"]:
-            return [sys.executable, *words[1:]]
-        case ["python", "scripts/train.py", *_]:
-            return [sys.executable, *words[1:], *short]
-        case ["python", "scripts/inspect_model.py", *_]:
+        case ["python", "scripts/train.py", *given]:
+            as_it_stands = not given or given[-1] == "--help" or given[0].startswith("resume=")
+            return [sys.executable, *words[1:], *([] if as_it_stands else short)]
+        case ["python", "scripts/inspect_model.py" | "scripts/check_data.py" | "scripts/convert_data.py", *_]:
             return [sys.executable, *words[1:]]
         case ["python", "scripts/evaluate.py", *_]:
             return [sys.executable, *words[1:], "data.num_workers=0"]
@@ -86,6 +86,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(port_of("rtdetr_r18").state_dict(), place / "rtdetr_r18vd.pth")
     torch.save(torchvision.models.resnet18().state_dict(), place / "resnet18.pth")
     Image.new("RGB", (160, 120), "grey").save(place / "photo.jpg")
+    for split in ("train", "val"):
+        write_yolo(place / "my_yolo", {f"{split}.jpg": "0 0.5 0.5 0.2 0.2\n"}, split)
     published = place.with_name("torch_home") / "hub/checkpoints" / RESNET50_FILE
     published.parent.mkdir(parents=True)
     torch.save(torchvision.models.resnet50().state_dict(), published)

@@ -16,8 +16,8 @@ _HEADINGS: tuple[tuple[Level, str, str], ...] = (
 )
 
 
-def show(splits: Mapping[str, CheckedSplit], console: Console) -> None:
-    """Print each split with its findings by level, then the verdict."""
+def show(splits: Mapping[str, CheckedSplit], console: Console, html: str = "") -> None:
+    """Print each split with its findings by level, then where the report lies, and the verdict."""
     for split in splits.values():
         console.print(Text.assemble((f"{split.name}  ", "bold"), split.report.summary), soft_wrap=True)
         for level, heading, style in _HEADINGS:
@@ -26,6 +26,8 @@ def show(splits: Mapping[str, CheckedSplit], console: Console) -> None:
                 for finding in found:
                     console.print(Text(f"    {finding}".replace("\n", "\n    ")), soft_wrap=True)
         console.print()
+    if html:
+        console.print(Text(f"report: {html}"), soft_wrap=True)
     bad = [name for name, split in splits.items() if split.index is None]
     verdict = f"cannot be used: {', '.join(bad)}" if bad else f"no errors in {', '.join(splits)}"
     console.print(Text(verdict, "bold red" if bad else "bold green"), soft_wrap=True)
