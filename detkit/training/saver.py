@@ -25,7 +25,6 @@ from detkit.checkpoint import (
 from detkit.errors import StorageError
 from detkit.training.best import BestDetector
 from detkit.training.failed_writes import FailedWrites, OnFailure
-from detkit.training.finite import check_finite
 from detkit.training.interrupt import Interrupt, TrainingStopped, agreed, stop
 from detkit.training.run_folder import RunFolder
 from detkit.training.same_run import facts
@@ -163,7 +162,6 @@ class Saver(Checkpoint):
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        check_finite(checkpoint["state_dict"], trainer.global_step)
         checkpoint["detkit"] = self.best.metadata
         if trainer.validating:
             _begin_validation_again(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"])
