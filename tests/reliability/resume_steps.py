@@ -103,7 +103,8 @@ def main(argv: list[str]) -> int:
     steps = {int(step) for step in given["steps"].split(",")} if "steps" in given else None
     variants = given["variants"].split(",") if "variants" in given else list(VARIANTS)
     torch.set_num_threads(1)
-    logging.getLogger("detkit").setLevel(logging.ERROR)  # what is odd in the data, at every start
+    for name in ("detkit", "lightning.pytorch"):  # what is odd in the data, at every start
+        logging.getLogger(name).setLevel(logging.ERROR)
     console, failed = Console(), 0
     console.print(f"{'variant':30} {'resumed':>8} {'not the same':>13}")
     for variant in variants:
