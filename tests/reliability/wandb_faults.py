@@ -25,6 +25,7 @@ import wandb
 from typing_extensions import override
 
 from detkit.training import train
+from tests.reliability.forked import environment
 from tests.training.toy import toy_parts
 
 LIMIT_S = 20
@@ -144,7 +145,7 @@ def try_fault(fault: Fault, runs: Path, resume: bool = False) -> Outcome:
         _half_a_run(runs)
     with FaultServer(fault.mode or "answers") as server:
         url = server.url if fault.mode else "http://127.0.0.1:9"
-        with _environment(WANDB_API_KEY=fault.key, NETRC=os.devnull, WANDB_BASE_URL=url, WANDB_SILENT="true"):
+        with environment(WANDB_API_KEY=fault.key, NETRC=os.devnull, WANDB_BASE_URL=url, WANDB_SILENT="true"):
             callback = AtStep(functools.partial(fault.then, server)) if fault.then else None
             return _run(runs, "online", callback, resume)
 
@@ -230,20 +231,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # it has ended
         return b""
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager
