@@ -132,15 +132,33 @@ def _over_background(image: np.ndarray) -> np.ndarray:
 
 
 def _decode_pillow(data: bytes, header: ImageHeader, path: str | Path) -> np.ndarray:
-    if header.mode in ("I", "F"):
-        raise DataError(f"{path}: {header.format} of 32 bits has no fixed white; save it with 8 or 16 bits")
     if header.format == "PNG":
         verify_png(data, path)
     with _naming_faults(header.format, path), Image.open(io.BytesIO(data), formats=[header.format]) as stored:
+        return upright_rgb(stored, path)
+
+
+def upright_rgb(stored: Image.Image, name: str | Path) -> np.ndarray:
+    """A picture of Pillow as ``decode_image`` gives it: upright RGB.
+
+    Args:
+        stored: of any mode; one that is not read yet is read here.
+        name: of the picture, for errors.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: if it is damaged, or of 32 bits.
+    """
+    kind = stored.format or "picture"
+    if stored.mode in ("I", "F"):
+        raise DataError(f"{name}: {kind} of 32 bits has no fixed white; save it with 8 or 16 bits")
+    with _naming_faults(kind, name):
         image = ImageOps.exif_transpose(stored)
         if image.mode.startswith("I;16"):
             return _over_background(np.asarray(image).astype(np.uint16))
-        if header.alpha:
+        if stored.has_transparency_data:
             canvas = Image.new("RGBA", image.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
             image = Image.alpha_composite(canvas, image.convert("RGBA"))
         return np.array(image.convert("RGB"))

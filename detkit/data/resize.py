@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 Resize = Literal["letterbox", "squash"]
 RESIZES = get_args(Resize)
@@ -69,6 +70,11 @@ def resize_antialiased(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarra
     channels_last = pixels[None].permute(0, 3, 1, 2)  # as torch knows it: [None] after permute takes ten times as long
     resized = F.interpolate(channels_last, size_hw, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1], on the device that they are on: what a network is given."""
+    return images.float().div_(255)
 
 
 def fitted_hw(source_hw: tuple[int, ...], image_hw: tuple[int, int], resize: Resize) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import lightning as L
 from typing_extensions import override
 
 from detkit.data.loader import Loader
+from detkit.data.resize import to_unit
 from detkit.errors import DataError
 
 
@@ -107,7 +108,7 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
     @override
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Images as float32 in [0, 1], on the device that they are on by now."""
-        return batch._replace(images=batch.images.float().div_(255))
+        return batch._replace(images=to_unit(batch.images))
 
     def rank_and_world_size(self) -> tuple[int, int]:
         """Of this process among those that share the data."""

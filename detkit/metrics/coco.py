@@ -80,7 +80,7 @@ class CocoMetric:
         rows = torch.cat([_rows(image) for image in detections]).cpu()  # one transfer for the whole batch
         for image_rows, target in zip(rows.split([len(d.scores) for d in detections]), targets, strict=True):
             self._check(image_rows, target.image_id)
-            boxes = boxes_to_original(image_rows[:, :4], target)
+            boxes = boxes_to_original(image_rows[:, :4], target.original_hw, target.scale_xy, target.pad_xy)
             self._gathered.setdefault(target.image_id, torch.cat((boxes, image_rows[:, 4:]), dim=1).numpy())
 
     def compute(self) -> dict[str, Tensor]:

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from detkit.types import Target
-
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """(..., 4) corners to (..., 4) centre and size."""
@@ -59,11 +57,17 @@ def inverse_sigmoid(values: Tensor, eps: float = 1e-5) -> Tensor:
     return values.clamp(min=eps).log() - (1 - values).clamp(min=eps).log()  # float16 does not hold the quotient
 
 
-def boxes_to_original(boxes: Tensor, target: Target) -> Tensor:
-    """(K, 4) boxes in pixels of the network input to pixels of the original image, clipped to it."""
-    pad = boxes.new_tensor(target.pad_xy * 2)
-    scale = boxes.new_tensor(target.scale_xy * 2)
-    return clip_boxes((boxes - pad) / scale, target.original_hw)
+def boxes_to_original(
+    boxes: Tensor,
+    original_hw: tuple[int, int],
+    scale_xy: tuple[float, float],
+    pad_xy: tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """(K, 4) boxes in pixels of the network input to pixels of the original image, clipped to it.
+
+    The arguments are those of a ``Target``.
+    """
+    return clip_boxes((boxes - boxes.new_tensor(pad_xy * 2)) / boxes.new_tensor(scale_xy * 2), original_hw)
 
 
 def _stretch(boxes: Tensor, factor_x: float, factor_y: float) -> Tensor:
