@@ -1,0 +1,128 @@
+"""Images in the forms in which people hold them, each turned into what the file decoder would give."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detkit.data import decode_image
+from detkit.data.decode_image import upright_rgb
+from detkit.errors import DataError
+from detkit.inference.image_files import image_files
+
+OneImage = np.ndarray | Image.Image | Tensor
+FORMS = (
+    "give the path of a file, a folder or a pattern, an array (H, W, 3) or (H, W) of uint8, a tensor (3, H, W), "
+    "a picture of Pillow, or a list of them"
+)
+
+
+class GivenImage(NamedTuple):
+    """An image as it was given; it is read when it is needed."""
+
+    source: Path | OneImage
+    name: str  # for errors and results
+    is_bgr: bool = False  # the channels of an array or a tensor
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file, if it is one."""
+        return self.source if isinstance(self.source, Path) else None
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright.
+
+        Raises:
+            DataError: if a file or a picture of Pillow cannot be read.
+            ValueError: if the type, shape or values of an array or a tensor are none of an image.
+        """
+        if isinstance(self.source, Path):
+            return decode_image(self.source)
+        if isinstance(self.source, Image.Image):
+            return _with_pixels(upright_rgb(self.source, self.name), self.name)
+        is_tensor = isinstance(self.source, Tensor)
+        pixels = _of_tensor(self.source, self.name) if is_tensor else _of_array(self.source, self.name)
+        return np.ascontiguousarray(pixels[..., ::-1] if self.is_bgr else pixels)
+
+
+def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[GivenImage]:
+    """One image for one; many for a folder, a pattern, or whatever can be iterated over, as it is.
+
+    Raises:
+        DataError: if a folder or a pattern gives no file; of one in a list, when it is its turn.
+        TypeError: if it is nothing that images come in; likewise.
+    """
+    if isinstance(images, OneImage):
+        return GivenImage(images, "image", is_bgr)
+    if isinstance(images, str | Path):
+        path = _path(images)
+        files = image_files(path)
+        return GivenImage(path, str(path)) if files is None else _of_files(files)
+    if isinstance(images, Iterable) and not isinstance(images, bytes | bytearray):
+        return _each(images, is_bgr)
+    raise TypeError(f"images cannot be {type(images).__name__}: {FORMS}")
+
+
+def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:
+    for number, image in enumerate(images):
+        if isinstance(image, OneImage):
+            yield GivenImage(image, f"images[{number}]", is_bgr)
+        elif isinstance(image, str | Path):
+            path = _path(image)
+            yield from _of_files(image_files(path) or [path])
+        else:
+            raise TypeError(f"images[{number}] cannot be {type(image).__name__}: {FORMS}")
+
+
+def _of_files(files: Iterable[Path]) -> Iterator[GivenImage]:
+    return (GivenImage(file, str(file)) for file in files)
+
+
+def _path(path: str | Path) -> Path:
+    if not str(path) or "\0" in str(path):
+        raise DataError(f"{str(path)!r} is no path of an image")
+    return Path(path).expanduser()
+
+
+def _of_array(array: Any, name: str) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"{name}: an array must be uint8, 0 to 255; got {array.dtype}. Values in [0, 1] may come as a tensor"
+        )
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(
+            f"{name}: an array must be (H, W, 3) or (H, W); got {array.shape}. Give several images as a list"
+        )
+    return _with_pixels(array, name)
+
+
+def _of_tensor(tensor: Any, name: str) -> np.ndarray:
+    """(3, H, W) to (H, W, 3); of values in [0, 1] the nearest of the 256 that files have."""
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise ValueError(
+            f"{name}: a tensor must be (3, H, W); got {tuple(tensor.shape)}. Give several images as a list"
+        )
+    if tensor.is_floating_point():
+        values = tensor.detach().float()
+        outside = values[~((values >= 0) & (values <= 1))]  # NaN too
+        if len(outside):
+            raise ValueError(
+                f"{name}: a tensor of {tensor.dtype} must lie in [0, 1]; got {outside[0].item():g}. "
+                "Values from 0 to 255 must be uint8"
+            )
+        tensor = (values * 255).round().to(torch.uint8)
+    if tensor.dtype != torch.uint8:
+        raise ValueError(f"{name}: a tensor must be uint8, or of floats in [0, 1]; got {tensor.dtype}")
+    return _with_pixels(tensor.permute(1, 2, 0).cpu().numpy(), name)
+
+
+def _with_pixels(pixels: np.ndarray, name: str) -> np.ndarray:
+    if not pixels.size:
+        raise ValueError(f"{name}: has no pixels; its size is {pixels.shape[1]} x {pixels.shape[0]}")
+    return pixels

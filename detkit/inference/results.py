@@ -1,0 +1,216 @@
+"""What was found in one image, in pixels of that image."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from operator import index
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from detkit.ops.boxes import xyxy_to_xywh
+from detkit.ops.drawing import draw_detections
+from detkit.recipe.faults import nearest
+
+NAMED = 5  # classes in a repr
+NOTEBOOK_PX = 1024  # longest side of the picture in a notebook
+
+
+class Detection(NamedTuple):
+    """One object."""
+
+    name: str  # of its class
+    score: float
+    box: tuple[float, float, float, float]  # xyxy, pixels of the original image
+    label: int  # class index
+
+
+class ImageDetections:
+    """The detections of one image, best first.
+
+    ``len``, iteration and a number give single detections; a slice or a mask gives fewer of them:
+    ``found[:10]``, ``found[found.scores > 0.5]``.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels of the original, upright image.
+        scores: (N,) in [0, 1].
+        labels: (N,) class index.
+        class_names: of every class index.
+        image_hw: of the original image.
+        path: of its file; None: it was not read from one.
+        read: gives the image again, (H, W, 3) uint8 RGB, to draw on; None: it must be given then.
+
+    Attributes:
+        boxes: float32, on the CPU like the others.
+        scores: float32.
+        labels: int64.
+
+    Raises:
+        ValueError: if the numbers of boxes, scores and labels differ, a value is not finite, or a label has no name.
+    """
+
+    def __init__(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        class_names: Sequence[str],
+        image_hw: tuple[int, int],
+        path: Path | None = None,
+        read: Callable[[], np.ndarray] | None = None,
+    ) -> None:
+        _check(boxes, scores, labels, len(class_names))
+        order = scores.argsort(descending=True, stable=True)
+        self.boxes = boxes[order].float().cpu()
+        self.scores = scores[order].float().cpu()
+        self.labels = labels[order].long().cpu()
+        self.class_names = tuple(class_names)
+        self.image_hw = image_hw
+        self.path = path
+        self._read = read
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each detection."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        columns = (self.names, self.scores.tolist(), map(tuple, self.boxes.tolist()), self.labels.tolist())
+        return map(Detection._make, zip(*columns, strict=True))
+
+    @overload
+    def __getitem__(self, which: int) -> Detection: ...
+    @overload
+    def __getitem__(self, which: slice | Tensor | np.ndarray | Sequence[bool]) -> "ImageDetections": ...
+    def __getitem__(self, which: Any) -> "Detection | ImageDetections":
+        """A detection by its number, or those of a slice or a mask.
+
+        Raises:
+            IndexError: if there is no such detection, or a mask does not say yes or no to each.
+        """
+        if isinstance(which, slice):
+            return self._those(torch.arange(len(self))[which])
+        if not hasattr(which, "__index__") or np.ndim(which):
+            mask = torch.as_tensor(which)
+            if mask.shape != self.scores.shape or (mask.dtype != torch.bool and len(mask)):
+                raise IndexError(
+                    f"a mask must be {len(self)} times true or false; got {tuple(mask.shape)} of {mask.dtype}"
+                )
+            return self._those(mask.bool().cpu())
+        return list(self)[index(which)]
+
+    def filter(self, score_threshold: float = 0.0, classes: str | Sequence[str] | None = None) -> "ImageDetections":
+        """Those of at least this score and of these classes.
+
+        Args:
+            score_threshold: in [0, 1].
+            classes: a name or several; None: every class.
+
+        Raises:
+            ValueError: if the threshold lies outside, or the detector knows no class of a name.
+        """
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in [0, 1]; got {score_threshold}")
+        mask = self.scores >= score_threshold
+        if classes is not None:
+            wanted = [classes] if isinstance(classes, str) else list(classes)
+            if unknown := sorted(set(wanted) - set(self.class_names)):
+                raise ValueError(f"there is no class {unknown[0]!r}{nearest(unknown[0], self.class_names)}")
+            mask = mask & torch.tensor([name in wanted for name in self.names], dtype=torch.bool)
+        return self._those(mask)
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO results, as pycocotools reads them; ``bbox`` is xywh.
+
+        Args:
+            image_id: the data set's.
+            category_ids: the data set's own id of each class index; None: the class index.
+
+        Raises:
+            ValueError: if there is not one id for each class.
+        """
+        ids = range(len(self.class_names)) if category_ids is None else category_ids
+        if len(ids) != len(self.class_names):
+            raise ValueError(f"category_ids must be one for each of {len(self.class_names)} classes; got {len(ids)}")
+        boxes_xywh = xyxy_to_xywh(self.boxes.double()).tolist()
+        return [
+            {"image_id": image_id, "category_id": int(ids[label]), "bbox": box_xywh, "score": score}
+            for label, box_xywh, score in zip(self.labels.tolist(), boxes_xywh, self.scores.tolist(), strict=True)
+        ]
+
+    def to_pandas(self) -> Any:
+        """A table with the columns name, score, x1, y1, x2, y2 and label.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+        x1, y1, x2, y2 = self.boxes.numpy().T
+        sides = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+        return pd.DataFrame({"name": self.names, "score": self.scores.numpy(), **sides, "label": self.labels.numpy()})
+
+    def draw(self, image: np.ndarray | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: a copy of the image with boxes, names and scores.
+
+        Args:
+            image: likewise; None: the image that was looked at, read again.
+
+        Raises:
+            ValueError: if there is no image to draw on, or it is another one: its size differs.
+            DataError: if the file cannot be read any more.
+        """
+        if image is None:
+            if self._read is None:
+                raise ValueError("these detections do not know their image; give it: draw(image)")
+            image = self._read()
+        if image.shape[:2] != self.image_hw:
+            raise ValueError(f"the detections are of an image of {_size(self.image_hw)}; got {_size(image.shape)}")
+        return draw_detections(image, self.boxes.numpy(), self.labels.numpy(), self.scores.numpy(), self.class_names)
+
+    def __repr__(self) -> str:
+        number = f"{len(self)} detection{'' if len(self) == 1 else 's'}" if len(self) else "nothing"
+        where = f"{number} in {self.path.name if self.path else 'image'} ({_size(self.image_hw)})"
+        counts = Counter(self.names).most_common()
+        shown = [f"{count} {name}" for name, count in counts[:NAMED]]
+        if len(counts) > NAMED:
+            shown.append(f"{sum(count for _, count in counts[NAMED:])} of {len(counts) - NAMED} other classes")
+        return f"<{where}: {', '.join(shown)}; best {self.scores[0]:.2f}>" if shown else f"<{where}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """For notebooks, not larger than a screen; nothing where the image is not known."""
+        if self._read is None:
+            return None
+        picture = self.draw()
+        scale = min(1, NOTEBOOK_PX / max(self.image_hw))
+        size_wh = tuple(max(1, round(side * scale)) for side in reversed(self.image_hw))
+        picture = cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA)
+        _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        return content.tobytes()
+
+    def _those(self, which: Tensor) -> "ImageDetections":
+        values = (self.boxes[which], self.scores[which], self.labels[which])
+        return ImageDetections(*values, self.class_names, self.image_hw, self.path, self._read)
+
+
+def _check(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int) -> None:
+    if scores.ndim != 1 or labels.shape != scores.shape or boxes.shape != (len(scores), 4):
+        shapes = ", ".join(str(tuple(values.shape)) for values in (boxes, scores, labels))
+        raise ValueError(f"boxes, scores and labels must be (N, 4), (N,) and (N,); got {shapes}")
+    for name, values in (("boxes", boxes), ("scores", scores)):
+        if not values.isfinite().all():
+            raise ValueError(f"{name} must be finite; got {values[~values.isfinite()][0].item()}")
+    if len(nameless := labels[(labels < 0) | (labels >= num_classes)]):
+        raise ValueError(f"labels must lie in [0, {num_classes}), one for each class name; got {nameless[0].item()}")
+
+
+def _size(size_hw: Sequence[int]) -> str:
+    return f"{size_hw[1]} x {size_hw[0]}"
