@@ -116,6 +116,11 @@ class Saver(Checkpoint):
         self.interrupt.stop_if_requested(trainer)
 
     @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let Lightning forget the last validation: some of its resumes do, and later checkpoints would differ."""
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset_on_run()
+
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
