@@ -85,9 +85,9 @@ class ImageDetections:
         return map(Detection._make, zip(*columns, strict=True))
 
     @overload
-    def __getitem__(self, which: int) -> Detection: ...
-    @overload
     def __getitem__(self, which: slice | Tensor | np.ndarray | Sequence[bool]) -> "ImageDetections": ...
+    @overload
+    def __getitem__(self, which: int | np.integer) -> Detection: ...
     def __getitem__(self, which: Any) -> "Detection | ImageDetections":
         """A detection by its number, or those of a slice or a mask.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,3 +100,22 @@ def test_builds_only_what_is_trusted(tmp_path: Path, detector: torch.nn.Module, 
 def test_detkit_offers_load_and_nothing_like_it() -> None:
     with pytest.raises(AttributeError, match="'detkit' has no attribute 'lod'"):
         _ = detkit.lod  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, detector: torch.nn.Module) -> None:
+    """Such a detector would find nothing, without a word."""
+    with torch.no_grad():
+        list(detector.parameters())[-1].fill_(float("nan"))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: 1 of \d+ weights hold NaN, the first is head\."):
+        detkit.load(write(tmp_path / "a.safetensors", detector))
+
+
+def test_a_file_is_enough_to_predict(tmp_path: Path, detector: torch.nn.Module) -> None:
+    """Through the file's own decode: seven detections at most, from 0.003 on; an image of another size."""
+    predictor = detkit.load(write(tmp_path / "detector.safetensors", detector))
+    found = predictor.predict(np.zeros((100, 300, 3), np.uint8), score_threshold=0.003)
+    assert len(found) == 7
+    assert set(found.names) <= {"cat", "dog"}
+    assert found.boxes[:, 2:].max() > 96  # beyond the network's input
+    with pytest.raises(ValueError, match=r"score_threshold must lie in \[0\.003, 1\]; got 0\.002"):
+        predictor.predict([], score_threshold=0.002)

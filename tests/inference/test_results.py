@@ -99,7 +99,7 @@ def test_coco_results() -> None:
         {"image_id": 7, "category_id": 18, "bbox": [10.0, 20.0, 30.0, 40.5], "score": 0.5},
         {"image_id": 7, "category_id": 18, "bbox": [0.0, 0.0, 8.0, 4.0], "score": 0.25},
     ]
-    coco = COCO()
+    coco: Any = COCO()
     coco.dataset = {"images": [{"id": 7}], "categories": [], "annotations": []}
     coco.createIndex()
     loaded = coco.loadRes(json.loads(json.dumps(results)))
@@ -154,9 +154,11 @@ def test_notebook_picture() -> None:
 
 
 def test_large_images_are_shrunk_for_a_notebook() -> None:
-    large = found(image_hw=(300, 4096), read=lambda: np.zeros((300, 4096, 3), np.uint8))._repr_png_()
-    assert large is not None
-    assert cv2.imdecode(np.frombuffer(large, np.uint8), cv2.IMREAD_COLOR_RGB).shape == (75, 1024, 3)
+    content = found(image_hw=(300, 4096), read=lambda: np.zeros((300, 4096, 3), np.uint8))._repr_png_()
+    assert content is not None
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert decoded is not None
+    assert decoded.shape == (75, 1024, 3)
 
 
 def test_repr() -> None:
