@@ -1,0 +1,85 @@
+"""The ids that results in COCO's form refer to: of an annotation file, or numbers from 1."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import torch
+
+from detkit.data.coco_document import read_columns
+from detkit.data.findings import Findings, Place
+from detkit.inference.results import ImageDetections
+from detkit.inference.sources import ImageFile, Source
+
+UNKNOWN = -1
+
+
+class CocoIds(NamedTuple):
+    """What images and classes are called."""
+
+    image_ids: dict[str, int] | None  # by the name of the source; None: in the order of the frames, from 1
+    category_ids: list[int]  # by label; UNKNOWN where the annotation file has no such category
+    class_names: tuple[str, ...]
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """As an annotation file lists them."""
+        return [{"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Classes that the annotation file does not have."""
+        pairs = zip(self.category_ids, self.class_names, strict=True)
+        return [name for number, name in pairs if number == UNKNOWN]
+
+    def known(self, found: ImageDetections) -> ImageDetections:
+        """Those of classes that have an id."""
+        return found[torch.tensor(self.category_ids)[found.labels] != UNKNOWN] if self.unknown else found
+
+
+def number_from_1(class_names: Sequence[str]) -> CocoIds:
+    """Without an annotation file: images as they come, classes by their labels."""
+    return CocoIds(None, list(range(1, len(class_names) + 1)), tuple(class_names))
+
+
+def ids_of_annotations(annotations: Path, sources: Sequence[Source], class_names: Sequence[str]) -> CocoIds:
+    """The ids that a COCO annotation file gives to these pictures, by file name, and to these classes, by name.
+
+    Args:
+        annotations: of the file.
+        sources: each has to be a picture whose path ends with one of its file names.
+        class_names: of the detector.
+
+    Raises:
+        DataError: if it is no annotation file, does not know a picture or any of the classes, or two pictures would
+            be one.
+    """
+    findings = Findings(annotations)
+    columns = read_columns(annotations, findings)
+    by_name = dict(zip(columns.file_names, columns.image_ids.tolist(), strict=True))
+    image_ids, taken = {}, {}
+    unlisted, twice = [], []
+    for source in sources:
+        path = source.path.absolute() if isinstance(source, ImageFile) else PurePosixPath()
+        image_id = next((by_name[ending] for ending in _endings(path) if ending in by_name), None)
+        if image_id is None:
+            unlisted.append(Place(source.name))
+        elif image_id in taken:
+            twice.append(Place(f"{taken[image_id]} and {source.name} are image {image_id}", image_id=image_id))
+        else:
+            image_ids[source.name], taken[image_id] = image_id, source.name
+    remedy = "leave annotations= out, or name the file that lists them"
+    findings.error("source-unlisted", "sources that are no image of this file", len(unlisted), unlisted, remedy)
+    findings.error("image-twice", "images that two sources would be", len(twice), twice, "leave one of them out")
+    number_of = dict(zip(columns.class_names, columns.category_ids.tolist(), strict=True))
+    if not number_of.keys() & set(class_names):
+        names = [Place(name) for name in class_names]
+        findings.error("no-category", "classes of the detector, none of which is in this file", len(names), names, "")
+    findings.raise_errors()
+    return CocoIds(image_ids, [number_of.get(name, UNKNOWN) for name in class_names], tuple(class_names))
+
+
+def _endings(path: PurePosixPath | Path) -> Iterator[str]:
+    """The longest first: a file may be listed with the folders that it lies in."""
+    for start in range(len(path.parts)):
+        yield "/".join(path.parts[start:])

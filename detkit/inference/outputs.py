@@ -1,0 +1,285 @@
+"""What was found, into files: annotated pictures and videos, COCO JSON, CSV, YOLO-txt. Nothing is held in memory.
+
+All lie in a folder of their own, under the names of their sources, so that no source is ever overwritten.
+"""
+
+import contextlib
+import csv
+import datetime as dt
+import io
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+
+from detkit.checkpoint import storing
+from detkit.errors import DataError
+from detkit.inference.coco_ids import CocoIds
+from detkit.inference.results import ImageDetections
+from detkit.inference.video import Frame, VideoWriter
+
+RUNS = Path("runs/predict")
+TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+CSV_HEADER = ("file", "frame", "label", "name", "score", "x1", "y1", "x2", "y2")
+JPEG_PX = 65_500  # longest side
+
+
+class Output(Protocol):
+    """One way to keep what was found."""
+
+    @property
+    def kept(self) -> str:
+        """Where, and what."""
+        ...
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        """Keep what was found in a frame; those of a video come one after the other."""
+        ...
+
+    def close(self) -> None:
+        """End the files."""
+        ...
+
+
+class Pictures:
+    """Annotated pictures as JPEG, and a video for each video, in the folders of their sources.
+
+    Args:
+        folder: to write to.
+        names: of all sources.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.paths = {suffix: output_names(names, suffix) for suffix in (".jpg", ".mp4")}
+        self._video: tuple[str, VideoWriter] | None = None
+
+    @property
+    def kept(self) -> str:
+        return str(self.folder)
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        drawn = found.draw(frame.image)
+        path = self.folder / self.paths[".jpg" if frame.number is None else ".mp4"][frame.name]
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if frame.number is None:
+                path.write_bytes(_jpeg(drawn))
+        if frame.number is not None:
+            self._writer(path, frame).write(drawn)
+
+    def close(self) -> None:
+        if self._video:
+            self._video[1].close()
+        self._video = None
+
+    def _writer(self, path: Path, frame: Frame) -> VideoWriter:
+        """Of the video that the frame is of; the one before it is closed."""
+        if self._video is None or self._video[0] != frame.name:
+            self.close()
+            self._video = frame.name, VideoWriter(path, frame.fps, frame.image.shape[:2])
+        return self._video[1]
+
+
+class CocoResults:
+    """``predictions.json`` as COCO's tools read it, and ``images.json``, the annotation file that it refers to.
+
+    Args:
+        folder: to write to.
+        ids: of images and classes.
+    """
+
+    def __init__(self, folder: Path, ids: CocoIds) -> None:
+        self.ids = ids
+        self.results = _JsonList(folder / "predictions.json")
+        own = {"categories": ids.categories, "annotations": []}
+        self.images = None if ids.image_ids else _JsonList(folder / "images.json", own, "images")
+        self._numbers = itertools.count(1)
+
+    @property
+    def kept(self) -> str:
+        return f"{self.results.path}" + (f" with {self.images.path.name}" if self.images else "")
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        image_id = self.ids.image_ids[frame.name] if self.ids.image_ids else next(self._numbers)
+        self.results.add(self.ids.known(found).to_coco(image_id, self.ids.category_ids))
+        if self.images:
+            height, width = frame.image.shape[:2]
+            place = {} if frame.number is None else {"frame": frame.number, "time_s": frame.time_s}
+            name = frame.name if frame.number is None else _of_frame(frame)
+            self.images.add([{"id": image_id, "file_name": name, "height": height, "width": width, **place}])
+
+    def close(self) -> None:
+        self.results.close()
+        if self.images:
+            self.images.close()
+
+
+class Csv:
+    """``predictions.csv``, a line for each detection; corners in pixels, no number of a frame for pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "predictions.csv"
+        _write(self.path, ",".join(CSV_HEADER) + "\n", "w")
+
+    @property
+    def kept(self) -> str:
+        return str(self.path)
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        where = frame.name, "" if frame.number is None else frame.number
+        columns = found.labels.tolist(), found.names, found.scores.numpy(), found.boxes.numpy()
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([*where, label, name, score, *box] for label, name, score, box in zip(*columns, strict=True))
+        _write(self.path, text.getvalue())
+
+    def close(self) -> None:
+        """It is whole after each frame."""
+
+
+class YoloTxt:
+    """A .txt for each picture and frame: class, centre x, y, width, height as parts of the image's, score.
+
+    Where nothing was found the file is empty. ``classes.txt`` beside the folder names the classes.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.paths = output_names(names, ".txt")
+        _write(folder.with_name("classes.txt"), "".join(f"{name}\n" for name in class_names), "w")
+
+    @property
+    def kept(self) -> str:
+        return str(self.folder)
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        height, width = frame.image.shape[:2]
+        lines = []
+        columns = found.labels.tolist(), found.boxes.tolist(), found.scores.tolist()
+        for label, (x1, y1, x2, y2), score in zip(*columns, strict=True):
+            values = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score
+            lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
+        name = self.paths[frame.name] if frame.number is None else f"{_of_frame(frame)}.txt"
+        path = self.folder / name
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, "".join(lines), "w")
+
+    def close(self) -> None:
+        """Each file is whole already."""
+
+
+@contextlib.contextmanager
+def opened(
+    folder: Path, save: Iterable[str], names: Sequence[str], class_names: Sequence[str], ids: CocoIds
+) -> Iterator[list[Output]]:
+    """The outputs that are asked for, closed at the end however that comes: what was found until then is kept.
+
+    Args:
+        folder: that is there.
+        save: some of pictures, coco, csv and yolo.
+        names: of all sources.
+        class_names: of the detector.
+        ids: for COCO.
+
+    Raises:
+        StorageError: if a file cannot be written.
+    """
+    make = {
+        "pictures": lambda: Pictures(folder / "pictures", names),
+        "coco": lambda: CocoResults(folder, ids),
+        "csv": lambda: Csv(folder),
+        "yolo": lambda: YoloTxt(folder / "labels", names, class_names),
+    }
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(make[name]())) for name in save]
+
+
+def make_folder(out: str) -> Path:
+    """The folder to write to: as named, if it is new or empty; else one named by the time.
+
+    Raises:
+        DataError: if there is something in it.
+        StorageError: if it cannot be made.
+    """
+    folder = Path(out).expanduser()
+    with storing(folder if out else RUNS):
+        if not out:
+            return _new_folder()
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise DataError(f"out={out}: is there already; choose a folder that is empty or not there yet")
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def output_names(names: Sequence[str], suffix: str) -> dict[str, str]:
+    """For each name that with another suffix; where several would become one, behind their own: a.png.jpg."""
+    wanted = {name: PurePosixPath(name).with_suffix(suffix).as_posix() for name in names}
+    shared = Counter(wanted.values())
+    taken = {name for name, number in shared.items() if number == 1}
+    for name, new in wanted.items():
+        if shared[new] > 1:
+            candidates = (f"{name}{'_' * number}{suffix}" for number in itertools.count())
+            wanted[name] = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(wanted[name])
+    return wanted
+
+
+def _new_folder() -> Path:
+    """Named by the time; a second run of one second gets a number."""
+    now = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
+    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
+    folder = next(RUNS / name for name in names if not (RUNS / name).exists())
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _of_frame(frame: Frame) -> str:
+    """A name for a frame of a video, as if they were pictures in a folder of its name."""
+    return f"{frame.name}/{frame.number:06d}"
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    """An RGB picture as a file, smaller where JPEG cannot hold so many rows or columns."""
+    scale = JPEG_PX / max(image.shape[:2])
+    if scale < 1:
+        size_wh = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
+        image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+
+
+class _JsonList:
+    """A list in a JSON file, written as it grows.
+
+    Args:
+        path: of the file.
+        document: what stands before it in an object; None: the list is all there is.
+        key: of the list in the object.
+    """
+
+    def __init__(self, path: Path, document: dict[str, Any] | None = None, key: str = "") -> None:
+        self.path = path
+        self._end = "\n]\n" if document is None else "\n]}\n"
+        self._before = "\n"
+        _write(path, "[" if document is None else f"{json.dumps(document)[:-1]}, {json.dumps(key)}: [", "w")
+
+    def add(self, items: Iterable[dict[str, Any]]) -> None:
+        text = ",\n".join(map(json.dumps, items))
+        if text:
+            _write(self.path, self._before + text)
+            self._before = ",\n"
+
+    def close(self) -> None:
+        _write(self.path, self._end)
+
+
+def _write(path: Path, text: str, mode: Literal["w", "a"] = "a") -> None:
+    """Text into a file, by default at its end."""
+    with storing(path), path.open(mode, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)  # names of files need not be text
