@@ -1,7 +1,30 @@
-"""Trained detectors, from their files to results."""
+"""Trained detectors, from their files to results.
 
-from detkit.inference.predictor import Predictor, load
-from detkit.inference.results import Detection, ImageDetections
-from detkit.inference.stored import StoredDetector, read_stored
+Torch is not imported before a name is asked for: a mistyped command is answered at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detkit.inference.predictor import Predictor, load
+    from detkit.inference.results import Detection, ImageDetections
+    from detkit.inference.stored import StoredDetector, read_stored
 
 __all__ = ["Detection", "ImageDetections", "Predictor", "StoredDetector", "load", "read_stored"]
+
+_MODULES = {
+    "Detection": "detkit.inference.results",
+    "ImageDetections": "detkit.inference.results",
+    "Predictor": "detkit.inference.predictor",
+    "StoredDetector": "detkit.inference.stored",
+    "load": "detkit.inference.predictor",
+    "read_stored": "detkit.inference.stored",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A part, imported when it is asked for."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,216 @@
+"""A detector over all that ``source=`` names: read, look, write, a batch after the other."""
+
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from detkit.data.findings import Finding, Place
+from detkit.errors import DataError, RecipeError
+from detkit.inference.coco_ids import CocoIds, ids_of_annotations, number_from_1
+from detkit.inference.outputs import Output, make_folder, opened
+from detkit.inference.predict_options import Options
+from detkit.inference.predictor import Predictor, load
+from detkit.inference.results import ImageDetections
+from detkit.inference.sources import Source, find_sources
+from detkit.inference.video import Frame
+
+Phase = Literal["read", "network", "write"]
+Item = TypeVar("Item")
+
+
+class Tally:
+    """What was seen and found, and how long it took.
+
+    Attributes:
+        frames: pictures and frames of videos.
+        detections: of each label.
+        holders: frames with at least one of the label.
+        unread: what was wrong with the files that could not be read, or not to their end.
+        seconds: of each phase.
+        kept: where the results lie.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.detections: Counter[int] = Counter()
+        self.holders: Counter[int] = Counter()
+        self.unread: list[str] = []
+        self.seconds: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
+        self.kept: list[str] = []
+
+    def add(self, found: ImageDetections) -> None:
+        """Count a frame."""
+        labels = found.labels.tolist()
+        self.frames += 1
+        self.detections.update(labels)
+        self.holders.update(set(labels))
+
+    @contextlib.contextmanager
+    def timing(self, phase: Phase) -> Iterator[None]:
+        """Add the time that passes in here."""
+        start_s = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start_s
+
+
+class Work(NamedTuple):
+    """All that is needed for a run, found right."""
+
+    options: Options
+    sources: list[Source]
+    predictor: Predictor
+    ids: CocoIds
+    folder: Path | None  # None: nothing is kept
+
+    def run(self, console: Console) -> None:
+        """Look at everything, with a bar while that goes on, and tell what was found, also if it is stopped.
+
+        Raises:
+            DataError: if a file cannot be read and ``unreadable`` is "stop", or none can be read.
+            StorageError: if a result cannot be written.
+        """
+        tally = Tally()
+        try:
+            self._look(tally)
+        finally:
+            if tally.frames:
+                self._show(tally, console)
+        if not tally.frames:
+            raise DataError(_unread(tally.unread))
+
+    def _look(self, tally: Tally) -> None:
+        names, class_names = [source.name for source in self.sources], self.predictor.class_names
+        keep = self.options.save if self.folder else ()
+        batches = _batched(self._frames(tally), self.options.batch_size)
+        if not (batch := _next(batches, tally)):
+            return  # before there are files without anything in them
+        with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, _bar() as progress:
+            tally.kept = [output.kept for output in outputs]
+            task = progress.add_task("", total=None if progress.disable else _total(self.sources))
+            while batch:
+                for frame, found in zip(batch, self._predict(batch, tally), strict=True):
+                    _keep(frame, found, outputs, tally)
+                progress.update(task, description=batch[-1].name, completed=tally.frames + len(tally.unread))
+                batch = _next(batches, tally)
+
+    def _frames(self, tally: Tally) -> Iterator[Frame]:
+        for source in self.sources:
+            try:
+                yield from source.frames()
+            except DataError as error:
+                if self.options.unreadable == "stop":
+                    raise
+                tally.unread.append(str(error))
+
+    def _predict(self, batch: list[Frame], tally: Tally) -> list[ImageDetections]:
+        with tally.timing("network"):
+            return self.predictor.predict(
+                [frame.image for frame in batch],
+                score_threshold=self.options.score_threshold,
+                max_detections=self.options.max_detections,
+                batch_size=self.options.batch_size,
+            )
+
+    def _show(self, tally: Tally, console: Console) -> None:
+        table = Table("class", "detections", "images", box=None, padding=(0, 3, 0, 0))
+        for label, name in enumerate(self.predictor.class_names):
+            if tally.detections[label]:
+                table.add_row(Text(name), f"{tally.detections[label]:,}", f"{tally.holders[label]:,}")
+        table.add_row("all", f"{tally.detections.total():,}", f"{tally.frames:,}")
+        console.print(table)
+        lines = [_speed(tally), *([f"not read: {_unread(tally.unread)}"] if tally.unread else [])]
+        if self.ids.unknown and "coco" in self.options.save:
+            names = ", ".join(self.ids.unknown)
+            lines.append(f"not in predictions.json, for {self.options.annotations} has no such category: {names}")
+        lines += [f"kept: {kept}" for kept in tally.kept]
+        console.print("", *lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
+
+
+def prepare(options: Options) -> Work:
+    """Find the sources, load the detector and make the folder for its results.
+
+    Raises:
+        DataError: if there is no source, or the annotation file does not fit them.
+        RecipeError: if there is no such device, or the detector gives no such scores or numbers of detections.
+        CheckpointError: if the detector cannot be loaded.
+        StorageError: if the folder cannot be made.
+    """
+    sources = find_sources(options.source)
+    device = _device(options.device)
+    predictor = load(options.checkpoint, options.trusted.split(",")).to(device)
+    _check_limits(predictor, options)
+    ids = number_from_1(predictor.class_names)
+    if options.annotations:
+        ids = ids_of_annotations(Path(options.annotations).expanduser(), sources, predictor.class_names)
+    return Work(options, sources, predictor, ids, make_folder(options.out) if options.save else None)
+
+
+def _device(name: str) -> torch.device:
+    """As named; "auto": the first GPU, if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"device={name}: cannot be used: {reason}; there is always cpu") from error
+
+
+def _check_limits(predictor: Predictor, options: Options) -> None:
+    try:
+        predictor.predict([], score_threshold=options.score_threshold, max_detections=options.max_detections)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _keep(frame: Frame, found: ImageDetections, outputs: list[Output], tally: Tally) -> None:
+    tally.add(found)
+    with tally.timing("write"):
+        for output in outputs:
+            output.add(frame, found)
+
+
+def _next(batches: Iterator[list[Frame]], tally: Tally) -> list[Frame]:
+    with tally.timing("read"):
+        return next(batches, [])
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _total(sources: list[Source]) -> int | None:
+    lengths = [source.length for source in sources]
+    return None if None in lengths else sum(length for length in lengths if length)
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    name = TextColumn("{task.description}", markup=False)
+    return Progress(*columns, name, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _speed(tally: Tally) -> str:
+    parts = ", ".join(f"{name} {1000 * seconds / tally.frames:.1f}" for name, seconds in tally.seconds.items())
+    return f"{tally.frames / sum(tally.seconds.values()):.1f} images/s; milliseconds of each: {parts}"
+
+
+def _unread(messages: list[str]) -> str:
+    """How many, and the first ten; one alone."""
+    if len(messages) == 1:
+        return messages[0]
+    what = "files that cannot be read, or not to their end"
+    return str(Finding("unreadable", "error", what, len(messages), tuple(map(Place, messages))))

@@ -1,0 +1,251 @@
+"""scripts/predict.py: what it writes is what the detector finds, frame by frame, and what goes wrong is one line."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import detkit
+from detkit import recipe
+from detkit.checkpoint import write_detector
+from detkit.errors import RecipeError
+from detkit.inference.coco_ids import number_from_1
+from detkit.inference.predict_options import Options, read_options
+from detkit.inference.predict_run import Work
+from detkit.inference.video import Frame
+from scripts.predict import main
+from tests.inference.test_sources import SIZE_HW, number_in, write_video
+from tests.warm_scripts import ROOT, run_script
+
+LOW = "score_threshold=0.01"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained detector, which finds something everywhere, with low scores."""
+    plan = recipe.load(["recipe=yolo_csp_n", "data.root=somewhere", "data.image_hw=[64,64]"])
+    model = {**plan.config["model"], "head": {**plan.config["model"]["head"], "num_classes": 2}}
+    torch.manual_seed(0)
+    detector = recipe.instantiate(model)
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            if name.endswith("weight") and parameter.ndim == 4:
+                parameter.mul_(1.5)  # so that images differ in what is found
+    metadata = {"recipe": {**plan.config, "model": model}, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
+    path = tmp_path_factory.mktemp("run") / "detector.safetensors"
+    write_detector(path, detector.state_dict(), metadata)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five pictures in two folders, two of one name, and a text that is called a picture."""
+    rng = np.random.default_rng(0)
+    for name in ("2.jpg", "10.png", "10.jpg", "b/2.jpg", "b/3.bmp"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 255, [*rng.integers(40, 90, 2).tolist(), 3]))
+    (tmp_path / "photos" / "b" / "text.jpg").write_text("hello world")
+    return tmp_path / "photos"
+
+
+def words(checkpoint: Path, source: Path, out: Path, *more: str) -> list[str]:
+    return ["scripts/predict.py", f"checkpoint={checkpoint}", f"source={source}", f"out={out}", "device=cpu", *more]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(file.read_text())))
+
+
+def test_all_results_are_those_of_predict(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    out = tmp_path / "out"
+    done = run_script(words(checkpoint, photos, out, LOW, "save=pictures,coco,csv,yolo", "batch_size=2"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+    names = ["2.jpg", "10.jpg", "10.png", "b/2.jpg", "b/3.bmp"]
+    expected = {name: detkit.load(checkpoint).predict(photos / name, score_threshold=0.01) for name in names}
+    assert min(map(len, expected.values())) > 0
+
+    rows = rows_of(out / "predictions.csv")
+    images = json.loads((out / "images.json").read_text())["images"]
+    results = json.loads((out / "predictions.json").read_text())
+    assert [image["file_name"] for image in images] == names
+    for image in images:
+        found = expected[image["file_name"]]
+        mine = [row for row in rows if row["file"] == image["file_name"]]
+        assert [row["name"] for row in mine] == found.names
+        assert [float(row["score"]) for row in mine] == pytest.approx(found.scores.tolist(), abs=1e-5)
+        boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in mine]
+        assert np.allclose(boxes, found.boxes, atol=1e-3)
+        assert (image["height"], image["width"]) == found.image_hw
+        of_image = [row for row in results if row["image_id"] == image["id"]]
+        assert [row["category_id"] for row in of_image] == [label + 1 for label in found.labels.tolist()]
+    pictures = {path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.jpg")}
+    assert pictures == {"2.jpg", "10.jpg.jpg", "10.png.jpg", "b/2.jpg", "b/3.jpg"}
+    labels = {path.relative_to(out / "labels").as_posix() for path in (out / "labels").rglob("*.txt")}
+    assert labels == {"2.txt", "10.jpg.txt", "10.png.txt", "b/2.txt", "b/3.txt"}
+
+    shown = [line.split() for line in done.stdout.splitlines()]
+    total = sum(map(len, expected.values()))
+    assert ["all", f"{total:,}", "5"] in shown
+    for name in ("dog", "cat"):
+        counts = [found.names.count(name) for found in expected.values()]
+        assert not sum(counts) or [name, f"{sum(counts):,}", str(sum(map(bool, counts)))] in shown
+    assert "images/s; milliseconds of each: read " in done.stdout
+    assert f"not read: {photos}/b/text.jpg: not an image: it begins with b'hello wo'" in done.stdout
+    assert f"kept: {out}/predictions.json with images.json" in done.stdout
+
+
+def test_annotations_give_the_ids(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    """A class that the annotation file does not have is left out, and named."""
+    (photos / "b" / "text.jpg").unlink()
+    names = ["b/3.bmp", "b/2.jpg"]
+    images = [{"id": 40 + n, "file_name": name, "height": 9, "width": 9} for n, name in enumerate(names)]
+    document = {"images": images, "annotations": [], "categories": [{"id": 17, "name": "cat"}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    done = run_script(words(checkpoint, photos / "b", tmp_path / "o", LOW, f"annotations={tmp_path}/a.json"))
+    assert done.returncode == 0, done.stderr
+    assert f"not in predictions.json, for {tmp_path}/a.json has no such category: dog" in done.stdout
+    results = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    expected = {
+        40 + n: detkit.load(checkpoint).predict(photos / name, score_threshold=0.01).names.count("cat")
+        for n, name in enumerate(names)
+    }
+    assert sum(expected.values()) > 0
+    assert {n: [row["image_id"] for row in results].count(n) for n in expected} == expected
+    assert {row["category_id"] for row in results} == {17}
+
+
+def test_video_of_300_frames(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All frames, in their order, at the same rate, and never many of them at once."""
+    video, out = write_video(tmp_path / "clip.avi", 300, 30.0, "MJPG"), tmp_path / "out"
+    tracemalloc.start()
+    main(words(checkpoint, video, out, "score_threshold=0.9", "save=pictures,coco")[1:])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    annotated = cv2.VideoCapture(str(out / "pictures" / "clip.mp4"))
+    frames = [annotated.read()[1] for _ in range(300)]
+    assert [number_in(frame) for frame in frames] == list(range(300))
+    assert not annotated.read()[0]
+    assert annotated.get(cv2.CAP_PROP_FPS) == 30.0
+    images = json.loads((out / "images.json").read_text())["images"]
+    assert [image["frame"] for image in images] == list(range(300))
+    assert peak < 100 * np.prod((*SIZE_HW, 3))
+    assert ["all", "0", "300"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = [str(ROOT / "scripts/predict.py"), f"checkpoint={checkpoint}", f"source={photos}/2.jpg", "device=cpu"]
+    done = run_script([*arguments, "save=csv"], cwd=tmp_path)
+    [folder] = (tmp_path / "runs" / "predict").iterdir()
+    assert f"kept: runs/predict/{folder.name}/predictions.csv" in done.stdout
+    assert run_script([*arguments, "save="], cwd=tmp_path).returncode == 0
+    assert [*(tmp_path / "runs" / "predict").iterdir()] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["source=gone.jpg"], 65, "error: source=gone.jpg: there is no such file or folder\n"),
+        (["source=empty"], 65, "error: empty: no file in it, or in a folder inside it, ends with one of .avi, .bmp,"),
+        (["source=text.jpg"], 65, "error: text.jpg: not an image: it begins with b'hello wo'; detkit reads JPEG,"),
+        (["source=text.mp4"], 65, "error: text.mp4: is no video that can be read, or has no frames\n"),
+        (["source=list.txt", "unreadable=stop"], 65, "error: text.jpg: not an image: it begins with b'hello wo'"),
+        (["checkpoint=gone"], 66, "error: gone: no such file"),
+        (["out=text.jpg/x"], 74, "error: text.jpg/x: cannot be written: Not a directory"),
+        (["out=full"], 65, "error: out=full: is there already; choose a folder that is empty or not there yet\n"),
+        (["annotations=gone.json"], 65, "No such file"),
+        (["device=cuda:99"], 78, "error: device=cuda:99: cannot be used: "),
+        (["device=gpu"], 78, "error: device=gpu: cannot be used: "),
+        (["score_threshold=0.0001"], 78, "error: score_threshold must lie in [0.001, 1]; got 0.0001"),
+        (["sorce=a"], 78, "error: sorce: no such key; did you mean 'source'?\n"),
+    ],
+)
+def test_what_is_wrong_is_told_without_a_traceback(
+    checkpoint: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    for folder in ("empty", "full/x"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("text.jpg", "text.mp4"):
+        (tmp_path / name).write_text("hello world")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 30, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("a.png\ntext.jpg\n")
+    given = {"checkpoint": str(checkpoint), "source": "a.png", "out": "out"}
+    given |= dict(argument.split("=", 1) for argument in arguments)
+    done = run_script([str(ROOT / "scripts/predict.py"), *(f"{key}={text}" for key, text in given.items())], tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_are_checked_together() -> None:
+    wrong = ["chekpoint=a", "source=", "save=csv,pdf", "score_threshold=nan", "batch_size=0", "unreadable=maybe", "x"]
+    with pytest.raises(RecipeError) as caught:
+        read_options([*wrong, "max_detections=1.5"])
+    assert str(caught.value).splitlines() == [
+        "9 faults in the arguments:",
+        "  chekpoint: no such key; did you mean 'checkpoint'?",
+        "  x: must have the form key=value, e.g. source=photos",
+        "  checkpoint: is missing, e.g. checkpoint=runs/NAME/TIME",
+        "  source: is missing, e.g. source=photos",
+        "  save: must be some of pictures,coco,csv,yolo; got 'pdf'",
+        "  score_threshold: must be a number from 0 to 1; got 'nan'",
+        "  batch_size: must be a whole number from 1 on; got '0'",
+        "  unreadable: must be skip or stop; got 'maybe'",
+        "  max_detections: must be a whole number from 1 on; got '1.5'",
+    ]
+
+
+def test_options_as_typed() -> None:
+    options = read_options(["checkpoint=a=b.ckpt", "source=007", "save=[csv, yolo,csv]", "score_threshold=1e-2"])
+    assert options == Options("a=b.ckpt", "007", save=("csv", "yolo"), score_threshold=0.01)
+    assert read_options(["checkpoint=a", "source=b", "save="]).save == ()
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["checkpoint=a", "-h"]])
+def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(argv)
+    said = capsys.readouterr().out
+    for key in Options._fields:
+        assert f"{key}=" in said or f"{key}:" in said, f"the help is silent on {key}"
+
+
+def test_a_mistyped_command_is_answered_before_torch_is_imported() -> None:
+    code = "import sys; from detkit.inference.predict_options import read_options; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+class Stopped(NamedTuple):
+    """A camera at which somebody presses Ctrl-C."""
+
+    name: str = "camera_0.mp4"
+    length: int | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        for number in range(3):
+            yield Frame(np.full((48, 64, 3), 90, np.uint8), self.name, number, number / 25)
+        sys.exit(130)
+
+
+def test_what_was_found_until_ctrl_c_is_kept_and_told(checkpoint: Path, tmp_path: Path) -> None:
+    predictor, source, console = detkit.load(checkpoint), Stopped(), Console(file=io.StringIO(), width=100)
+    options = Options("", "0", save=("pictures", "coco"), batch_size=1)
+    sources: Any = [source]
+    with pytest.raises(SystemExit):
+        Work(options, sources, predictor, number_from_1(predictor.class_names), tmp_path).run(console)
+    assert cv2.VideoCapture(str(tmp_path / "pictures" / source.name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
+    assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
