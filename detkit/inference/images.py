@@ -46,7 +46,7 @@ class GivenImage(NamedTuple):
             return _with_pixels(upright_rgb(self.source, self.name), self.name)
         is_tensor = isinstance(self.source, Tensor)
         pixels = _of_tensor(self.source, self.name) if is_tensor else _of_array(self.source, self.name)
-        return np.ascontiguousarray(pixels[..., ::-1] if self.is_bgr else pixels)
+        return pixels[..., ::-1] if self.is_bgr else pixels
 
 
 def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[GivenImage]:
@@ -109,7 +109,7 @@ def _of_tensor(tensor: Any, name: str) -> np.ndarray:
             f"{name}: a tensor must be (3, H, W); got {tuple(tensor.shape)}. Give several images as a list"
         )
     if tensor.is_floating_point():
-        values = tensor.detach().float()
+        values = tensor.float()
         outside = values[~((values >= 0) & (values <= 1))]  # NaN too
         if len(outside):
             raise ValueError(

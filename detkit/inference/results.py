@@ -130,12 +130,12 @@ class ImageDetections:
 
         Args:
             image_id: the data set's.
-            category_ids: the data set's own id of each class index; None: the class index.
+            category_ids: the data set's own id of each class index; None: numbered from 1.
 
         Raises:
             ValueError: if there is not one id for each class.
         """
-        ids = range(len(self.class_names)) if category_ids is None else category_ids
+        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
         if len(ids) != len(self.class_names):
             raise ValueError(f"category_ids must be one for each of {len(self.class_names)} classes; got {len(ids)}")
         boxes_xywh = xyxy_to_xywh(self.boxes.double()).tolist()
@@ -156,7 +156,8 @@ class ImageDetections:
             raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
         x1, y1, x2, y2 = self.boxes.numpy().T
         sides = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-        return pd.DataFrame({"name": self.names, "score": self.scores.numpy(), **sides, "label": self.labels.numpy()})
+        names = np.array(self.names, dtype=object)  # of a type that does not change where there are none
+        return pd.DataFrame({"name": names, "score": self.scores.numpy(), **sides, "label": self.labels.numpy()})
 
     def draw(self, image: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB: a copy of the image with boxes, names and scores.

@@ -36,7 +36,7 @@ class Colours(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         assert images.dtype == torch.float32 and images.max() <= 1
-        assert not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and not self.training
+        assert torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu") and not self.training
         return images
 
     @staticmethod
@@ -163,7 +163,9 @@ def test_detections_outlive_inference_mode_and_pickling() -> None:
     detector = predictor()
     detector.detector.train()
     found = detector.predict(picture(RED))
-    (found.boxes * torch.ones(4, requires_grad=True)).sum().backward()
+    [detected] = detector.detect([picture(RED)])
+    for values in (found.boxes, found.scores, detected.boxes, detected.scores, detected.labels):
+        (values * torch.ones(1, requires_grad=True)).sum().backward()
     again = pickle.loads(pickle.dumps(found))
     assert list(again) == list(found)
     np.testing.assert_array_equal(again.draw(), found.draw())

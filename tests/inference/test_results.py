@@ -104,7 +104,9 @@ def test_coco_results() -> None:
     coco.createIndex()
     loaded = coco.loadRes(json.loads(json.dumps(results)))
     assert [annotation["area"] for annotation in loaded.loadAnns(loaded.getAnnIds())] == [1200.0, 1215.0, 32.0]
-    assert [result["category_id"] for result in found().to_coco(7)] == [0, 1, 1]
+    wide = found(boxes=torch.tensor([[0.1, 0, 1000.3, 1]] * 3)).to_coco(7)[0]["bbox"]
+    assert wide[2] == np.float32(1000.3).item() - np.float32(0.1).item()  # not rounded to float32
+    assert [result["category_id"] for result in found().to_coco(7)] == [1, 2, 2]
     assert nothing().to_coco(7) == []
     with pytest.raises(ValueError, match="category_ids must be one for each of 3 classes; got 2"):
         found().to_coco(7, [1, 2])
@@ -116,7 +118,9 @@ def test_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(table) == ["name", "score", "x1", "y1", "x2", "y2", "label"]
     rows = list(zip(*(list(column) for column in table.values()), strict=True))
     assert rows[1] == ("dog", 0.5, 10.0, 20.0, 40.0, 60.5, 1)
-    assert [len(column) for column in nothing().to_pandas().values()] == [0] * 7
+    assert [(len(column), column.dtype.kind) for column in nothing().to_pandas().values()] == [
+        (0, kind) for kind in "Offfffi"
+    ]
 
 
 def test_table_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
