@@ -14,6 +14,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -52,6 +54,8 @@ def as_run_here(command: str, runs: Path) -> list[str]:
         case ["python", "scripts/train.py", *given]:
             as_it_stands = not given or given[-1] == "--help" or given[0].startswith("resume=")
             return [sys.executable, *words[1:], *([] if as_it_stands else short)]
+        case ["python", "scripts/predict.py", *_]:
+            return [sys.executable, *words[1:], "device=cpu"]
         case ["python", "scripts/inspect_model.py" | "scripts/check_data.py" | "scripts/convert_data.py", *_]:
             return [sys.executable, *words[1:]]
         case ["python", "scripts/evaluate.py", *_]:
@@ -85,7 +89,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({"model": official_weights("s")}, place / "yolox_s.pth")
     torch.save(port_of("rtdetr_r18").state_dict(), place / "rtdetr_r18vd.pth")
     torch.save(torchvision.models.resnet18().state_dict(), place / "resnet18.pth")
-    Image.new("RGB", (160, 120), "grey").save(place / "photo.jpg")
+    (place / "photos").mkdir()
+    for name in ("photo.jpg", "photos/a.jpg"):
+        Image.new("RGB", (160, 120), "grey").save(place / name)
+    clip = cv2.VideoWriter(str(place / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
+    for level in (50, 100, 150):
+        clip.write(np.full((120, 160, 3), level, np.uint8))
+    clip.release()
     for split in ("train", "val"):
         write_yolo(place / "my_yolo", {f"{split}.jpg": "0 0.5 0.5 0.2 0.2\n"}, split)
     published = place.with_name("torch_home") / "hub/checkpoints" / RESNET50_FILE
@@ -94,6 +104,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "torch_home").symlink_to(place.with_name("torch_home"))
     for name in ("yolo_csp_n", "classify_csp"):
         run_here([sys.executable, "scripts/train.py", f"recipe={name}", *SHORT, "trainer.max_epochs=1"], place)
+    [trained] = place.glob("runs/yolo_csp_n/*/detector.safetensors")
+    shutil.copy(trained, place)
     return place
 
 
