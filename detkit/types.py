@@ -124,6 +124,13 @@ class DETRPredictions(NamedTuple):
     image_hw: tuple[int, int]  # pixels of the network input, in which boxes are normalised
 
 
+class DenseDetections(NamedTuple):
+    """Every candidate of a batch before any is chosen: a box for each place and a score for each of its classes."""
+
+    boxes: Tensor  # (B, A, 4) xyxy; A queries for a DETR
+    scores: Tensor  # (B, A, C) in [0, 1]
+
+
 class Detections(NamedTuple):
     """Final detections of one image, best first."""
 

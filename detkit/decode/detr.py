@@ -5,7 +5,7 @@ from torch import Tensor
 
 from detkit.ops.boxes import cxcywh_norm_to_xyxy
 from detkit.ops.precision import at_least_float32
-from detkit.types import Detections, DETRPredictions
+from detkit.types import DenseDetections, Detections, DETRPredictions
 
 
 class DETRDecode:
@@ -35,14 +35,25 @@ class DETRDecode:
     @torch.no_grad()
     def __call__(self, predictions: DETRPredictions) -> list[Detections]:
         """Detections of each image, best first, in pixels of the network input."""
+        return self.select(self.dense(predictions))
+
+    def dense(self, predictions: DETRPredictions) -> DenseDetections:
+        """Boxes and scores of all queries: arithmetic alone, which any runtime can do."""
         answer = predictions.layers[-1]
-        num_classes = answer.logits.shape[-1]
-        scores_BX = at_least_float32(answer.logits).sigmoid().flatten(1)  # X = query * C + class
-        scores_BK, best_BK = scores_BX.topk(min(self.max_detections, scores_BX.shape[1]), dim=1)
         boxes_BQ4 = cxcywh_norm_to_xyxy(at_least_float32(answer.boxes_cxcywh_norm), predictions.image_hw)
-        boxes_BK4 = boxes_BQ4.gather(1, (best_BK // num_classes)[..., None].expand(-1, -1, 4))
-        found = zip(boxes_BK4, scores_BK, best_BK % num_classes, strict=True)
-        return [self._above_threshold(*of_image) for of_image in found]
+        return DenseDetections(boxes_BQ4, at_least_float32(answer.logits).sigmoid())
+
+    def select(self, dense: DenseDetections) -> list[Detections]:
+        """The best of each image."""
+        return [self._above_threshold(*of_image) for of_image in zip(*self.best(dense), strict=True)]
+
+    def best(self, dense: DenseDetections) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (B, K, 4), scores and labels (B, K) of the best, whatever their score."""
+        num_classes = dense.scores.shape[-1]
+        scores_BX = dense.scores.flatten(1)  # X = query * C + class
+        scores_BK, best_BK = scores_BX.topk(min(self.max_detections, scores_BX.shape[1]), dim=1)
+        boxes_BK4 = dense.boxes.gather(1, (best_BK // num_classes)[..., None].expand(-1, -1, 4))
+        return boxes_BK4, scores_BK, best_BK % num_classes
 
     def _above_threshold(self, boxes_K4: Tensor, scores_K: Tensor, labels_K: Tensor) -> Detections:
         kept = scores_K >= self.score_threshold

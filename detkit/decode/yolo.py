@@ -5,7 +5,7 @@ from torch import Tensor
 
 from detkit.ops.box_coding import decode_boxes
 from detkit.ops.nms import batched_nms
-from detkit.types import Detections, YOLOPredictions
+from detkit.types import DenseDetections, Detections, YOLOPredictions
 
 
 class YOLODecode:
@@ -47,13 +47,21 @@ class YOLODecode:
     @torch.no_grad()
     def __call__(self, predictions: YOLOPredictions) -> list[Detections]:
         """Detections of each image, in pixels of the network input."""
+        return self.select(self.dense(predictions))
+
+    def dense(self, predictions: YOLOPredictions) -> DenseDetections:
+        """Boxes and scores of all anchor points: arithmetic alone, which any runtime can do."""
         boxes_BA4 = decode_boxes(predictions.boxes, predictions.points, predictions.strides, predictions.box_coding)
         scores_BAC = predictions.logits.float().sigmoid()
         if predictions.objectness is not None:
             scores_BAC = scores_BAC * predictions.objectness.float().sigmoid()[..., None]
-        return [self._decode_image(boxes, scores) for boxes, scores in zip(boxes_BA4, scores_BAC, strict=True)]
+        return DenseDetections(boxes_BA4, scores_BAC)
 
-    def _decode_image(self, boxes_A4: Tensor, scores_AC: Tensor) -> Detections:
+    def select(self, dense: DenseDetections) -> list[Detections]:
+        """What scores and is not suppressed, of each image."""
+        return [self._select_of_image(boxes, scores) for boxes, scores in zip(*dense, strict=True)]
+
+    def _select_of_image(self, boxes_A4: Tensor, scores_AC: Tensor) -> Detections:
         if self.multi_label:
             point_K, labels_K = (scores_AC >= self.score_threshold).nonzero(as_tuple=True)
             scores_K = scores_AC[point_K, labels_K]
