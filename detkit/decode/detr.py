@@ -1,5 +1,8 @@
 """Raw predictions of a DETR head to detections: the best scores, without suppression."""
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -31,6 +34,12 @@ class DETRDecode:
             raise ValueError(f"score_threshold must lie in [0, 1]; got {score_threshold}")
         self.max_detections = max_detections
         self.score_threshold = score_threshold
+
+    def with_threshold(self, score_threshold: float) -> Self:
+        """The same decoder with another lowest score: of a higher one the detections are the best of this one's."""
+        other = copy.copy(self)
+        other.score_threshold = score_threshold
+        return other
 
     @torch.no_grad()
     def __call__(self, predictions: DETRPredictions) -> list[Detections]:

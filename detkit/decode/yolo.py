@@ -1,5 +1,8 @@
 """Raw predictions of a YOLO head to detections, by class-aware non-maximum suppression."""
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -43,6 +46,15 @@ class YOLODecode:
         self.max_detections = max_detections
         self.max_candidates = max_candidates
         self.multi_label = multi_label
+
+    def with_threshold(self, score_threshold: float) -> Self:
+        """The same decoder with another lowest score: of a higher one the detections are the best of this one's.
+
+        But where more than ``max_candidates`` reach one threshold, equal scores may rank otherwise.
+        """
+        other = copy.copy(self)
+        other.score_threshold = score_threshold
+        return other
 
     @torch.no_grad()
     def __call__(self, predictions: YOLOPredictions) -> list[Detections]:

@@ -1,11 +1,16 @@
 """Class-aware non-maximum suppression, by torchvision."""
 
+import torch
 import torchvision
 from torch import Tensor
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """Rows to keep, best first: a box goes if a better one of its class overlaps it more than the threshold.
+
+    What becomes of a box depends on the better boxes of its class alone: without the worst boxes the result is the
+    same, but for these. For that equal scores rank by row, and all is float64: torchvision moves the boxes of each
+    class away from the others by a distance that depends on all boxes, which float32 rounds.
 
     Args:
         boxes: (K, 4) xyxy.
@@ -16,4 +21,6 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     Returns:
         (kept,) int64 rows.
     """
-    return torchvision.ops.batched_nms(boxes.float(), scores.float(), labels, iou_threshold)
+    rows = scores.argsort(descending=True, stable=True)
+    ranks = torch.arange(len(rows), 0, -1, dtype=torch.float64, device=rows.device)
+    return rows[torchvision.ops.batched_nms(boxes[rows].double(), ranks, labels[rows], iou_threshold)]

@@ -87,3 +87,14 @@ def test_detections_are_exact_in_every_precision(dtype: torch.dtype) -> None:
 def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DETRDecode(**arguments)
+
+
+@pytest.mark.parametrize("max_detections", [5, 300])
+def test_a_higher_threshold_gives_the_best_of_a_lower_one(max_detections: int) -> None:
+    given, low = predictions(), DETRDecode(max_detections)
+    for threshold in (0.0, 0.3, 0.6, 1.0):
+        high = low.with_threshold(threshold)
+        assert low.score_threshold == 0
+        for found, expected in zip(high(given), low(given), strict=True):
+            for ours, theirs in zip(found, expected, strict=True):
+                assert torch.equal(ours, theirs[expected.scores >= threshold])

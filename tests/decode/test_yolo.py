@@ -64,3 +64,23 @@ def test_nothing_found() -> None:
 def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         YOLODecode(**arguments)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_detections": 9}, {"max_candidates": 300}, {"multi_label": False}])
+@pytest.mark.parametrize("classes", [1, 80])
+def test_a_higher_threshold_gives_the_best_of_a_lower_one(limits: dict, classes: int) -> None:
+    """To the last bit; three images with more candidates than torchvision moves apart, and boxes in heaps."""
+    points, strides = anchor_points([(20, 20), (10, 10)], [8, 16])
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, len(points), classes, generator=rng, dtype=torch.float64).float() * 2 - 1
+    boxes = torch.randn(3, len(points), 4, generator=rng) * 0.3 + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    given = YOLOPredictions(logits, boxes, None, points, strides, "offsets")
+    low = YOLODecode(**limits)
+    for threshold in (0.001, 0.25, 0.5, 0.8, 1.0):
+        high = low.with_threshold(threshold)
+        assert low.score_threshold == 0.001
+        for found, expected in zip(high(given), low(given), strict=True):
+            enough = expected.scores >= threshold
+            assert threshold > 0.8 or enough.any()
+            for ours, theirs in zip(found, expected, strict=True):
+                assert torch.equal(ours, theirs[enough])
