@@ -37,6 +37,12 @@ class TrainingError(DetkitError):
     exit_code = 70
 
 
+class ExportError(DetkitError):
+    """A detector cannot be exported as it stands, or its export is not the same detector."""
+
+    exit_code = 69
+
+
 class StorageError(DetkitError):
     """A file cannot be written: the disk is full, the folder is read-only, a quota is used up."""
 

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe"},
     "inspection": {"errors", "types", "ops", "data"},
-    "export": {"errors", "types", "decode", "inference"},
+    "export": {"errors", "types", "layers", "decode", "checkpoint", "inference", "recipe"},
     "recipe": {"errors"},
     "": {"inference"},  # detkit/__init__.py offers detkit.load
 }

@@ -3,8 +3,9 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Literal, NamedTuple, Self, get_args, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from detkit.data import Resize, to_input
 from detkit.data.resize import to_unit
 from detkit.errors import CheckpointError, DataError
 from detkit.inference.images import GivenImage, OneImage, given_images
+from detkit.inference.merging import LEAST
 from detkit.inference.results import ImageDetections
+from detkit.inference.slicing import LEAST_SLICE, MOST_OVERLAP, detect_mirrored, detect_slices
 from detkit.inference.stored import read_stored
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections
@@ -67,17 +70,17 @@ class Predictor:
     @overload
     def predict(
         self, images: OneImage, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
-        bgr: bool = ..., unreadable: Unreadable = ...,
+        bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
     ) -> ImageDetections: ...
     @overload
     def predict(
         self, images: str | Path, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
-        bgr: bool = ..., unreadable: Unreadable = ...,
+        bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
     ) -> Any: ...
     @overload
     def predict(
         self, images: ManyImages, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
-        bgr: bool = ..., unreadable: Unreadable = ...,
+        bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
     ) -> list[ImageDetections]: ...
     # fmt: on
     def predict(
@@ -89,6 +92,9 @@ class Predictor:
         batch_size: int = 8,
         bgr: bool = False,
         unreadable: Unreadable = "raise",
+        slices: int | None = None,
+        overlap: float = 0.2,
+        flip: bool = False,
     ) -> Any:
         """What is in one image or in many.
 
@@ -98,9 +104,15 @@ class Predictor:
                 ``photos/*.jpg``, or a list of any of these.
             score_threshold: lowest score of a detection, in [0, 1]; not below that of ``decode``.
             max_detections: most detections of an image, the best ones; ``decode`` may keep fewer.
-            batch_size: images that go through the network together: the time and memory, not the results.
+            batch_size: images, or windows of one, that go through the network together: the time and memory, not the
+                results.
             bgr: whether arrays and tensors hold BGR, as cv2 reads them.
             unreadable: of many images, "skip" leaves out those that cannot be read, with a warning for each.
+            slices: look at windows of so many pixels a side as well, each at the size of the network's input: for
+                objects that are small in large images; None: at the whole image alone.
+            overlap: the part of a window, at least, that the next one sees too; more than the usual object.
+            flip: look at the mirrored image as well, in twice the time; what one of the two does not see has half
+                its score.
 
         Returns:
             The detections of one image; of many a list, in their order; files of a folder in natural order.
@@ -111,21 +123,25 @@ class Predictor:
             TypeError: if images are in none of these forms.
             CheckpointError: if the checkpoint is of a classifier.
         """
-        self._check_options(score_threshold, max_detections, batch_size, unreadable)
+        look = _Look(score_threshold, max_detections, batch_size, slices, overlap, flip)
+        look.check(getattr(self.decode, "score_threshold", 0.0))
+        if unreadable not in get_args(Unreadable):
+            raise ValueError(f"unreadable must be {' or '.join(get_args(Unreadable))}; got {unreadable!r}")
         given = given_images(images, bgr)
         if isinstance(given, GivenImage):
-            return self._predict([(given, given.read())], score_threshold, max_detections)[0]
+            return self._predict([(given, given.read())], look)[0]
         readable = _readable(given, skip=unreadable == "skip")
         found: list[ImageDetections] = []
-        while batch := list(itertools.islice(readable, batch_size)):
-            found += self._predict(batch, score_threshold, max_detections)
+        while batch := list(itertools.islice(readable, 1 if slices else batch_size)):
+            found += self._predict(batch, look)
         return found
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+    def detect(self, images: Sequence[np.ndarray], score_threshold: float = 0.0) -> list[Detections]:
         """All that ``decode`` keeps, of images that are decoded already, in one batch.
 
         Args:
             images: each (H, W, 3) uint8 RGB, of any size.
+            score_threshold: lowest score, where it is above that of ``decode``.
 
         Returns:
             The detections of each, on the CPU, in its own pixels and clipped to it.
@@ -137,10 +153,12 @@ class Predictor:
             return []
         inputs, scales = zip(*(to_input(image, self.image_hw, self.resize) for image in images), strict=True)
         batch = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)
+        decode = self._decode_from(score_threshold)
         if self.detector.training:
             self.detector.eval()
+        takes_uint8 = getattr(self.detector, "takes_uint8", False)  # some exported programs
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            decoded = self.decode(self.detector(to_unit(batch)))
+            decoded = decode(self.detector(batch if takes_uint8 else to_unit(batch)))
         if not isinstance(decoded[0], Detections):
             raise CheckpointError(
                 f"predict needs a detector; the checkpoint's decode gives {type(decoded[0]).__name__}"
@@ -154,35 +172,65 @@ class Predictor:
             for found, image, scale_xy in zip(decoded, images, scales, strict=True)
         ]
 
-    def _predict(
-        self, batch: Sequence[tuple[GivenImage, np.ndarray]], score_threshold: float, max_detections: int
-    ) -> list[ImageDetections]:
+    def _decode_from(self, score_threshold: float) -> Callable[[Any], list[Detections]]:
+        """``decode``, which spares itself what has a lower score, if it can."""
+        with_threshold = getattr(self.decode, "with_threshold", None)
+        if with_threshold is None:
+            return self.decode
+        return with_threshold(max(score_threshold, getattr(self.decode, "score_threshold", 0.0)))
+
+    def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], look: "_Look") -> list[ImageDetections]:
         return [
             ImageDetections(*found, self.class_names, (image.shape[0], image.shape[1]), given.path, given.read).filter(
-                score_threshold
-            )[:max_detections]
-            for (given, image), found in zip(batch, self.detect([image for _, image in batch]), strict=True)
+                look.score_threshold
+            )[: look.max_detections]
+            for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True)
         ]
 
-    def _check_options(self, score_threshold: float, max_detections: int, batch_size: int, unreadable: str) -> None:
-        lowest = getattr(self.decode, "score_threshold", 0.0)
-        if not lowest <= score_threshold <= 1:
+
+class _Look(NamedTuple):
+    """How images are looked at, see ``Predictor.predict``."""
+
+    score_threshold: float
+    max_detections: int
+    batch_size: int
+    slices: int | None
+    overlap: float
+    flip: bool
+
+    def at(self, images: Sequence[np.ndarray], detect: Callable[..., list[Detections]]) -> list[Detections]:
+        """All detections that reach the threshold, and others."""
+        least = self.score_threshold * (LEAST if self.slices else 1)
+        views = partial(detect_mirrored, detect, least) if self.flip else partial(detect, score_threshold=least)
+        if self.slices is None:
+            return views(images)
+        return [detect_slices(views, image, self.slices, self.overlap, self.batch_size) for image in images]
+
+    def check(self, lowest: float) -> None:
+        """ValueError, if something is out of its range; ``lowest`` is the score that the decoder begins with."""
+        if not lowest <= self.score_threshold <= 1:
             raise ValueError(
-                f"score_threshold must lie in [{lowest}, 1]; got {score_threshold}. The detector's decode keeps no "
-                "lower scores; predictor.decode.score_threshold may be set lower"
+                f"score_threshold must lie in [{lowest}, 1]; got {self.score_threshold}. The detector's decode keeps "
+                "no lower scores; predictor.decode.score_threshold may be set lower"
             )
-        if max_detections < 1 or batch_size < 1:
-            raise ValueError(f"limits must be at least 1; got max_detections={max_detections}, batch_size={batch_size}")
-        if unreadable not in get_args(Unreadable):
-            raise ValueError(f"unreadable must be {' or '.join(get_args(Unreadable))}; got {unreadable!r}")
+        if self.max_detections < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"limits must be at least 1; got max_detections={self.max_detections}, batch_size={self.batch_size}"
+            )
+        if self.slices is not None and self.slices < LEAST_SLICE:
+            raise ValueError(f"slices must be at least {LEAST_SLICE} pixels a side; got {self.slices}")
+        if not 0 <= self.overlap <= MOST_OVERLAP:
+            raise ValueError(f"overlap must lie in [0, {MOST_OVERLAP}], a part of a window; got {self.overlap}")
 
 
 def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
     """Rebuild a trained detector on the CPU.
 
     Args:
-        path: a run's folder, its detector.safetensors or one of its checkpoints.
-        trusted: packages of your own that the detector has classes of; others than detkit's are refused.
+        path: a run's folder, its detector.safetensors, one of its checkpoints, or an exported detector (.onnx, .xml of
+            OpenVINO, .pt2, .torchscript).
+        trusted: packages of your own that the detector has classes of; others than detkit's are refused. "torch" opens
+            .pt2 and .torchscript files, which may run code of whoever made them.
 
     Raises:
         CheckpointError: if the file cannot be read, or its weights do not fit its recipe or are no numbers.

@@ -1,8 +1,9 @@
 """What a training run leaves behind, ready to be rebuilt."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from detkit import checkpoint
 from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
+from detkit.inference import runtimes
 from detkit.inference.budget import at_most
+from detkit.inference.exported import metadata_of_export
 from detkit.inference.metadata import metadata_faults
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
@@ -33,6 +36,7 @@ class StoredDetector(NamedTuple):
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]
     path: Path | None = None  # of the file, for messages
+    noted: Mapping[str, Any] = MappingProxyType({})  # all that lies beside the weights
 
     @property
     def resize(self) -> Resize:
@@ -85,8 +89,13 @@ class StoredDetector(NamedTuple):
 
         Raises:
             RecipeError: if the recipe of the model does not stand.
-            CheckpointError: if a name or a shape differs.
+            CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
         """
+        if self.path and self.path.suffix in runtimes.RUNS_CODE and "torch" not in trusted:
+            raise CheckpointError(
+                f"a {self.path.suffix} file may run code of whoever made it when torch opens it; trusted=torch if you "
+                "trust it. An ONNX or OpenVINO file or a detector file runs none"
+            )
         if not any(trusted):
             with torch.device("meta"), at_most(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
                 self._compare(instantiate(self.recipe["model"]))
@@ -141,17 +150,18 @@ def read_stored(path: str | Path) -> StoredDetector:
     """The detector that a run left.
 
     Args:
-        path: the run's folder, its detector.safetensors or one of its checkpoints.
+        path: the run's folder, its detector.safetensors, one of its checkpoints, or an exported detector: .onnx,
+            .xml of OpenVINO, .pt2 or .torchscript.
 
     Raises:
         CheckpointError: if there is none, it cannot be read, or lacks what a detector is rebuilt from.
     """
     path = checkpoint.local(path)
-    weights, metadata = checkpoint.read_trained(path)
+    weights, metadata = ({}, metadata_of_export(path)) if runtimes.is_exported(path) else checkpoint.read_trained(path)
     if fault := next(metadata_faults(metadata), None):
         raise CheckpointError(f"{path}: {fault}")
     height, width = metadata["image_hw"]
-    return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path)
+    return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path, metadata)
 
 
 def _require_parts(plan: Plan) -> None:

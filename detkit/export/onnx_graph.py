@@ -1,0 +1,69 @@
+"""A captured program as an ONNX graph, by torch's own exporter."""
+
+import logging
+import re
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import torch
+from torch.export import ExportedProgram
+
+from detkit.errors import ExportError
+from detkit.export.folding import module_path
+
+OPSET = 20  # the first with GridSample as DETR-type detectors need it in all runtimes
+LOUD = ("onnxscript", "onnx_ir", "torch.onnx")
+
+
+def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.ModelProto:
+    """The graph with its weights.
+
+    Args:
+        program: with one input.
+        output_names: in the order of the program's.
+
+    Raises:
+        ExportError: if ONNX has no operator for one of the program's, with the modules that it stands in.
+    """
+    levels = {name: logging.getLogger(name).level for name in LOUD}
+    try:
+        for name in LOUD:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=list(output_names),
+                opset_version=OPSET,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(_reason(program, error)) from error
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    if made is None:
+        raise ExportError("torch.onnx gave no graph")
+    return made.model_proto
+
+
+def _reason(program: ExportedProgram, error: BaseException) -> str:
+    """Which operator cannot be converted, and where it stands."""
+    said = "\n".join(map(str, _causes(error)))
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)', overload='(\w+)'\)", said)
+    if not found:
+        return f"the ONNX exporter of torch fails: {said.strip().splitlines()[0]}"
+    name = f"{found[1]}.{found[2]}"
+    places = {module_path(node).removeprefix("detector.") for node in program.graph.nodes if str(node.target) == name}
+    where = f", which {', '.join(sorted(places)[:5])} calls" if places else ""
+    return (
+        f"ONNX has no operator for {name}{where}: write it there with other operations, or use format=torch_export, "
+        "which keeps every operator of torch"
+    )
+
+
+def _causes(error: BaseException | None) -> Sequence[BaseException]:
+    return [error, *_causes(error.__cause__ or error.__context__)] if error else []

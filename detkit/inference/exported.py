@@ -1,0 +1,175 @@
+"""Exported detectors in the place of the detectors that they were made from."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detkit.errors import CheckpointError
+from detkit.inference import runtimes
+from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
+
+Outputs = Literal["raw", "decoded", "detections"]
+Dynamic = Literal["none", "batch", "size"]
+UNBATCHED = ("points", "strides")  # outputs that are the same for every image
+
+
+class Signature(NamedTuple):
+    """What goes into an exported program and what comes out.
+
+    Outputs by name. raw: "logits", "boxes" and, of a YOLO, "objectness" where it has one, "points", "strides", see
+    ``YOLOPredictions`` and ``QueryOutput``. decoded: "boxes" and "scores", see ``DenseDetections``. detections:
+    "boxes" (B, K, 4), "scores" (B, K), "labels" (B, K) int64, best first, and "counts" (B,) int64: how many of the K
+    are detections; what follows is padding. Boxes of the last two are xyxy in pixels of the network input.
+    """
+
+    outputs: Outputs
+    output_names: tuple[str, ...]
+    takes_uint8: bool  # (B, H, W, 3) uint8 RGB instead of (B, 3, H, W) float32 RGB in [0, 1]
+    dynamic: Dynamic  # none: one image of image_hw; batch: any number; size: any number and any size
+    image_hw: tuple[int, int]
+    largest_stride: int
+    box_coding: BoxCoding  # of raw outputs of a YOLO
+
+
+class ExportedModel(nn.Module):
+    """Images in, predictions out, by the runtime that the file belongs to.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.signature = _signature(self.path, _metadata(self.path))
+        self.takes_uint8 = self.signature.takes_uint8
+        self.largest_stride = self.signature.largest_stride
+        self._program: runtimes.Program | None = None
+
+    @property
+    def program(self) -> runtimes.Program:
+        """The opened file, at the first use."""
+        self._program = self._program or runtimes.open_program(self.path)
+        return self._program
+
+    def forward(self, images: Tensor) -> Any:
+        """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.
+
+        Raises:
+            ValueError: if the program was made for another size.
+        """
+        image_hw = (images.shape[-2], images.shape[-1])
+        if self.signature.dynamic != "size" and image_hw != self.signature.image_hw:
+            height, width = self.signature.image_hw
+            raise ValueError(
+                f"{self.path}: takes images of {height} x {width} pixels alone; got {image_hw[0]} x {image_hw[1]}. "
+                "An export with dynamic=size takes any"
+            )
+        return self._predictions(self._run(self._as_taken(images)), image_hw)
+
+    def _as_taken(self, images: Tensor) -> np.ndarray:
+        """As the program wants them: from [0, 1] back to the very bytes of the image, or the other way round."""
+        if self.takes_uint8:
+            pixels = images if images.dtype == torch.uint8 else (images.float() * 255).round().to(torch.uint8)
+            return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return (images.float().div_(255) if images.dtype == torch.uint8 else images.float()).cpu().numpy()
+
+    def _run(self, images: np.ndarray) -> dict[str, Tensor]:
+        batches = [images] if self.signature.dynamic != "none" else np.split(images, len(images))
+        runs = [list(map(torch.from_numpy, self.program(batch))) for batch in batches]
+        return {
+            name: values[0] if name in UNBATCHED or len(values) == 1 else torch.cat(values)
+            for name, *values in zip(self.signature.output_names, *runs, strict=True)
+        }
+
+    def _predictions(self, found: dict[str, Tensor], image_hw: tuple[int, int]) -> Any:
+        boxes = found["boxes"]
+        if self.signature.outputs == "decoded":
+            return DenseDetections(boxes, found["scores"])
+        if self.signature.outputs == "detections":
+            of_images = zip(boxes, found["scores"], found["labels"], found["counts"].tolist(), strict=True)
+            return [Detections(box[:count], score[:count], label[:count]) for box, score, label, count in of_images]
+        if "points" not in found:
+            answer = QueryOutput(found["logits"], boxes)
+            return DETRPredictions([answer], answer, None, image_hw)
+        points, strides, box_coding = found["points"], found["strides"], self.signature.box_coding
+        return YOLOPredictions(found["logits"], boxes, found.get("objectness"), points, strides, box_coding)
+
+
+class ExportedDecode:
+    """What is left of a decoder's work after the program has done its part.
+
+    Args:
+        decode: of the detector.
+        outputs: of the program.
+
+    Raises:
+        ValueError: if the outputs are of no known kind.
+    """
+
+    def __init__(self, decode: Any, outputs: Outputs) -> None:
+        if outputs not in get_args(Outputs):
+            raise ValueError(f"outputs must be {', '.join(get_args(Outputs))}; got {outputs!r}")
+        self.decode = decode
+        self.outputs: Outputs = outputs
+
+        self.score_threshold: float = decode.score_threshold
+
+    def with_threshold(self, score_threshold: float) -> "ExportedDecode":
+        """The same with another lowest score."""
+        return ExportedDecode(self.decode.with_threshold(score_threshold), self.outputs)
+
+    def __call__(self, predictions: Any) -> list[Detections]:
+        """Detections of each image."""
+        if self.outputs == "raw":
+            return self.decode(predictions)
+        return self.decode.select(predictions) if self.outputs == "decoded" else [self._best(of) for of in predictions]
+
+    def _best(self, found: Detections) -> Detections:
+        kept = found.scores >= self.score_threshold
+        return Detections(*(values[kept] for values in found))
+
+
+def metadata_of_export(path: Path) -> dict[str, Any]:
+    """As that of a detector file, with the exported program as model.
+
+    Raises:
+        CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
+    """
+    metadata = _metadata(path)
+    signature, recipe = _signature(path, metadata), metadata.get("recipe")
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{path}: has no recipe inside")
+    model = {"_target_": "detkit.inference.exported.ExportedModel", "path": str(path)}
+    decode = {"_target_": "detkit.inference.exported.ExportedDecode", "outputs": signature.outputs}
+    return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    texts = runtimes.read_metadata(path)
+    if "detkit_version" not in texts:
+        raise CheckpointError(f"{path}: was not exported by detkit: it has no class names and no recipe inside")
+    try:
+        return {key: json.loads(text) for key, text in texts.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: what the exporter noted in it is damaged: {error}") from error
+
+
+def _signature(path: Path, metadata: dict[str, Any]) -> Signature:
+    try:
+        signature = Signature(**metadata["signature"])
+        height, width = signature.image_hw
+        return signature._replace(image_hw=(int(height), int(width)), output_names=tuple(signature.output_names))
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: does not say what goes in and out; export it again with this version of detkit"
+        ) from error

@@ -1,0 +1,44 @@
+"""Exported detectors, run by the library that their format belongs to.
+
+Each module knows one format: ``read_metadata(path)`` gives what the exporter noted in the file, ``open_program(path)``
+a function from a batch of images to the outputs, in the order that the file names them. Both raise CheckpointError.
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+Program = Callable[[np.ndarray], list[np.ndarray]]
+
+MODULES = {
+    ".onnx": "detkit.inference.runtimes.onnx_runtime",
+    ".xml": "detkit.inference.runtimes.open_vino",
+    ".pt2": "detkit.inference.runtimes.torch_program",
+    ".torchscript": "detkit.inference.runtimes.torch_program",
+}
+RUNS_CODE = (".pt2", ".torchscript")  # torch may run what such a file holds, when it is opened
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is an exported detector, by its suffix."""
+    return path.suffix in MODULES
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the exporter noted in the file; nothing in it is run.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or its library is not installed.
+    """
+    return importlib.import_module(MODULES[path.suffix]).read_metadata(path)
+
+
+def open_program(path: Path) -> Program:
+    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs; as many threads as torch.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or its library is not installed.
+    """
+    return importlib.import_module(MODULES[path.suffix]).open_program(path)

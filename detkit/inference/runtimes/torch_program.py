@@ -1,0 +1,46 @@
+"""torch.export programs and TorchScript, by torch itself, on the CPU."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detkit.checkpoint import UNREADABLE, first_line
+from detkit.errors import CheckpointError
+from detkit.inference.runtimes import Program
+
+INFO = "detkit.json"  # an extra file in the archive: a dictionary of texts
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the exporter noted in the file: read from the archive, without opening the program."""
+    import json
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/{INFO}")]
+            return json.loads(archive.read(names[0])) if names else {}
+    except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
+        raise CheckpointError(f"{path}: is no archive of torch: {first_line(error)}") from error
+
+
+def open_program(path: Path) -> Program:
+    """The program as a function."""
+    program = _load(path)
+
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [output.numpy() for output in program(torch.from_numpy(np.ascontiguousarray(batch)))]
+
+    return run
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module()
+        return torch.jit.load(path, map_location="cpu").eval()
+    except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
+        raise CheckpointError(f"{path}: is no program of torch: {first_line(error)}") from error
