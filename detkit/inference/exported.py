@@ -72,14 +72,7 @@ class ExportedModel(nn.Module):
                 f"{self.path}: takes images of {height} x {width} pixels alone; got {image_hw[0]} x {image_hw[1]}. "
                 "An export with dynamic=size takes any"
             )
-        return self._predictions(self._run(self._as_taken(images)), image_hw)
-
-    def _as_taken(self, images: Tensor) -> np.ndarray:
-        """As the program wants them: from [0, 1] back to the very bytes of the image, or the other way round."""
-        if self.takes_uint8:
-            pixels = images if images.dtype == torch.uint8 else (images.float() * 255).round().to(torch.uint8)
-            return pixels.permute(0, 2, 3, 1).cpu().numpy()
-        return (images.float().div_(255) if images.dtype == torch.uint8 else images.float()).cpu().numpy()
+        return self._predictions(self._run(as_taken(images, self.takes_uint8)), image_hw)
 
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
         batches = [images] if self.signature.dynamic != "none" else np.split(images, len(images))
@@ -101,6 +94,20 @@ class ExportedModel(nn.Module):
             return DETRPredictions([answer], answer, None, image_hw)
         points, strides, box_coding = found["points"], found["strides"], self.signature.box_coding
         return YOLOPredictions(found["logits"], boxes, found.get("objectness"), points, strides, box_coding)
+
+
+def as_taken(images: Tensor, takes_uint8: bool) -> np.ndarray:
+    """Images as a program wants them: from [0, 1] back to the very bytes of the image, or the other way round.
+
+    Args:
+        images: (B, 3, H, W) RGB, uint8 or in [0, 1].
+        takes_uint8: see ``Signature``.
+    """
+    is_uint8 = images.dtype == torch.uint8
+    if takes_uint8:
+        pixels = images if is_uint8 else (images.float() * 255).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return (images.float().div_(255) if is_uint8 else images.float()).cpu().numpy()
 
 
 class ExportedDecode:
