@@ -1,0 +1,131 @@
+"""What each layer of a quantized graph loses on its own."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from detkit.export.layers import Layers, with_names
+
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+PREFIX = "int8/"  # of the names in the graph that is quantized
+
+
+def rank_layers(
+    float_model: onnx.ModelProto, int8_model: onnx.ModelProto, batches: Iterable[np.ndarray]
+) -> list[tuple[str, float]]:
+    """Relative error of each quantized layer, worst first.
+
+    Each node gets the float graph's activations, so that it answers for its own rounding and not for what
+    came to it. The error of a layer is that of its nodes: the root of the sum of their squared errors over the sum of
+    squares of the float output.
+
+    Args:
+        float_model: that was quantized.
+        int8_model: as ``quantize`` made it of that.
+        batches: for the input of both.
+
+    Returns:
+        (name of the layer, error); no layer that is float in both.
+    """
+    float_model = with_names(float_model)
+    probe = _Probe(float_model, int8_model)
+    sums: dict[str, float] = defaultdict(float)
+    session = onnxruntime.InferenceSession(probe.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch in batches:
+        values = session.run(list(probe.sums), {float_model.graph.input[0].name: batch})
+        for name, value in zip(probe.sums, values, strict=True):
+            sums[name] += float(np.asarray(value))
+    layer_of = Layers(float_model).of_node
+    squares: dict[str, float] = defaultdict(float)
+    for node, (error, signal) in probe.compared.items():
+        if layer_of[node]:
+            squares[layer_of[node]] += _ratio(sums[error], sums[signal])
+    return sorted(((name, math.sqrt(square)) for name, square in squares.items()), key=lambda pair: -pair[1])
+
+
+def _ratio(error: float, signal: float) -> float:
+    return error / signal if signal else (math.inf if error else 0.0)
+
+
+class _Probe:
+    """The float graph, and beside each node its quantized copy, fed with the float activations."""
+
+    def __init__(self, float_model: onnx.ModelProto, int8_model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(float_model)
+        self.compared: dict[str, tuple[str, str]] = {}  # node to the names of its error and of its signal
+        self.sums: dict[str, None] = {}  # outputs of the graph
+        self._floats = {output for node in float_model.graph.node for output in node.output}
+        self._floats |= {given.name for given in float_model.graph.input}
+        self._floats |= {tensor.name for tensor in float_model.graph.initializer}
+        self._made_by = {output: node for node in int8_model.graph.node for output in node.output}
+        self._weights = {tensor.name: tensor for tensor in int8_model.graph.initializer}
+        self._rounded = {node.input[0]: node for node in int8_model.graph.node if node.op_type == "QuantizeLinear"}
+        self._dequantized = {
+            node.input[0]: node for node in int8_model.graph.node if node.op_type == "DequantizeLinear"
+        }
+        self._copied: set[str] = set()
+        del self.model.graph.output[:]
+        for node in int8_model.graph.node:
+            if node.op_type not in ROUNDING and self._is_quantized(node):
+                self._compare(node)
+
+    def _is_quantized(self, node: onnx.NodeProto) -> bool:
+        """Whether its weights are int8, or its output; int8 inputs alone come from others."""
+        weights = [self._made_by[name] for name in node.input if name in self._made_by]
+        from_int8 = any(made.op_type == "DequantizeLinear" and made.input[0] in self._weights for made in weights)
+        return from_int8 or node.output[0] in self._rounded
+
+    def _compare(self, node: onnx.NodeProto) -> None:
+        """Both ways to the output of a node, and the sums of squares of their difference and of the float one."""
+        output = node.output[0]
+        if output not in self._floats:
+            return
+        quantized = self._copy(node)
+        if rounded := self._rounded.get(output):
+            integers = self._copy(rounded, {output: quantized})
+            quantized = self._copy(self._dequantized[rounded.output[0]], {rounded.output[0]: integers})
+        difference, error, signal = (f"{PREFIX}{output}/{what}" for what in ("difference", "error", "signal"))
+        self.model.graph.node.extend(
+            [
+                onnx.helper.make_node("Sub", [output, quantized], [difference]),
+                onnx.helper.make_node("ReduceSumSquare", [difference], [error], keepdims=0),
+                onnx.helper.make_node("ReduceSumSquare", [output], [signal], keepdims=0),
+            ]
+        )
+        for name in (error, signal):
+            self.model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []))
+            self.sums[name] = None
+        self.compared[node.name] = (error, signal)
+
+    def _copy(self, node: onnx.NodeProto, given: dict[str, str] | None = None) -> str:
+        """The node with all that rounds its inputs; given: names that stand for its inputs. Its output's new name."""
+        name = f"{PREFIX}{node.output[0]}" + ("/again" if given else "")
+        if name not in self._copied:
+            self._copied.add(name)
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = name
+            copy.output[:] = [name, *(f"{PREFIX}{other}" for other in node.output[1:])]
+            copy.input[:] = [(given or {}).get(source) or self._source(source) for source in node.input]
+            self.model.graph.node.append(copy)
+        return name
+
+    def _source(self, name: str) -> str:
+        """The input of a copy: rounded as in the quantized graph, else that of the float graph."""
+        made_by = self._made_by.get(name)
+        if made_by is not None and made_by.op_type in ROUNDING:
+            return self._copy(made_by)
+        if name in self._weights:
+            new = f"{PREFIX}{name}"
+            if new not in self._copied:
+                self._copied.add(new)
+                tensor = self.model.graph.initializer.add()
+                tensor.CopyFrom(self._weights[name])
+                tensor.name = new
+            return new
+        return name

@@ -1,0 +1,277 @@
+"""Int8 against the same arithmetic done by hand, and what becomes of layers that int8 ruins."""
+
+import logging
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper, parser
+
+from detkit.errors import ExportError
+from detkit.export.layer_loss import rank_layers
+from detkit.export.quantize import QuantizedModel, Runtime, quantize, quantize_within
+
+# Three convolutions with SiLU between them, and what stands for a decoder: boxes of some hundred pixels.
+NET = """
+<ir_version: 10, opset_import: ["" : 20], metadata_props: ["names": "cell"]>
+net (float[B,3,12,12] images) => (float[B,4,12,12] boxes)
+<float[6,3,3,3] w1, float[6] b1, float[6,6,3,3] w2, float[6] b2, float[4,6,1,1] w3, float[1] pixels>
+{
+    [first] a = Conv <pads = [1, 1, 1, 1]> (images, w1, b1)
+    [first_sigmoid] a_gate = Sigmoid (a)
+    [first_mul] c = Mul (a, a_gate)
+    [second] d = Conv <pads = [1, 1, 1, 1]> (c, w2, b2)
+    [second_sigmoid] d_gate = Sigmoid (d)
+    [second_mul] e = Mul (d, d_gate)
+    [last] f = Conv (e, w3)
+    [decode] boxes = Add (f, pixels)
+}
+"""
+
+
+def net(outlier: float = 0.0) -> onnx.ModelProto:
+    """The net with random weights.
+
+    Args:
+        outlier: one weight of each channel of the second layer, on an input that is always 0 (its channel is made so):
+            it takes the range of the others, and adds nothing.
+    """
+    random = np.random.default_rng(0)
+    shapes = {"w1": (6, 3, 3, 3), "b1": (6,), "w2": (6, 6, 3, 3), "b2": (6,), "w3": (4, 6, 1, 1)}
+    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["pixels"] = np.array([600], np.float32)
+    if outlier:
+        weights["w1"][0] = weights["b1"][0] = 0
+        weights["w2"][:, 0, 1, 1] = outlier
+    model = parser.parse_model(NET)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    return model
+
+
+def batches(number: int = 3) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [random.random((2, 3, 12, 12), np.float32) for _ in range(number)]
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    [output] = session.run(None, {session.get_inputs()[0].name: images})
+    return np.asarray(output)
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def error(model: onnx.ModelProto, of: onnx.ModelProto) -> float:
+    """Of the boxes, relative to their spread."""
+    [images] = batches(1)
+    truth = run(of, images)
+    return float(np.abs(run(model, images) - truth).mean() / truth.std())
+
+
+def rounded(values: torch.Tensor, lowest: float, highest: float) -> torch.Tensor:
+    """To 256 steps from the lowest to the highest; 0 is one of them."""
+    lowest, highest = min(lowest, 0), max(highest, 0)
+    step = (highest - lowest) / 255
+    zero = round(-lowest / step)
+    return ((values / step).round() + zero).clamp(0, 255).sub(zero) * step
+
+
+def rounded_weights(weights: torch.Tensor) -> torch.Tensor:
+    """To 127 steps on either side of 0, for each output channel."""
+    step = weights.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    return (weights / step).round() * step
+
+
+def by_hand(model: onnx.ModelProto, images: np.ndarray, between: bool) -> np.ndarray:
+    """The net in float arithmetic on rounded values; between: whether the activation function is rounded too."""
+    w = {name: torch.from_numpy(value.copy()) for name, value in weights_of(model).items()}
+    seen = torch.from_numpy(np.concatenate(batches()))
+    x = torch.from_numpy(images)
+
+    def in_int8(values: torch.Tensor, on_batches: torch.Tensor) -> torch.Tensor:
+        return rounded(values, float(on_batches.min()), float(on_batches.max()))
+
+    for number in (1, 2):
+        weight, bias = w[f"w{number}"], w[f"b{number}"]
+        x = F.conv2d(in_int8(x, seen), rounded_weights(weight), bias, padding=1)
+        seen = F.conv2d(seen, weight, bias, padding=1)
+        if between:
+            x = in_int8(x, seen)
+            x = x * in_int8(x.sigmoid(), seen.sigmoid())
+            x = in_int8(x, F.silu(seen))
+        else:
+            x = F.silu(x)
+        seen = F.silu(seen)
+    return (F.conv2d(x, w["w3"]) + w["pixels"]).numpy()
+
+
+@pytest.mark.parametrize(("runtime", "between"), [("openvino", False), ("onnxruntime", True)])
+def test_int8_is_the_arithmetic_by_hand(runtime: Runtime, between: bool) -> None:
+    model = net()
+    int8 = quantize(model, iter(batches()), runtime=runtime)
+    [images] = batches(1)
+    given, expected = run(int8, images), by_hand(model, images, between)
+    off = np.abs(given - expected)
+    lost = np.abs(expected - run(model, images))
+    assert lost.mean() > 1e-3  # int8 loses something, and by hand the same is lost
+    assert off.mean() < lost.mean() / 20  # a value on the edge between two steps may fall on either
+    assert weights_of(int8)["w3"].dtype == np.float32
+    assert {w.dtype for name, w in weights_of(int8).items() if name.startswith(("w1", "w2"))} >= {np.dtype(np.int8)}
+    assert len(np.unique(given)) > 1000  # the answer is not in 256 steps
+    assert [(entry.key, entry.value) for entry in int8.metadata_props] == [("names", "cell")]
+
+
+def test_float_graph_stays_as_it_is() -> None:
+    model = net()
+    before = model.SerializeToString(deterministic=True)
+    quantize(model, batches())
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_images_of_bytes() -> None:
+    text = NET.replace("float[B,3,12,12] images", "uint8[B,12,12,3] pictures").replace(
+        "[first] a", "real = Cast <to = 1> (pictures)\nturned = Transpose <perm = [0, 3, 1, 2]> (real)\n"
+        "images = Div (turned, white)\n[first] a"
+    ).replace("float[1] pixels", "float[1] pixels, float[1] white")  # fmt: skip
+    model = parser.parse_model(text)
+    model.graph.initializer.extend(net().graph.initializer)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([255], np.float32), "white"))
+    bytes_of = [(batch.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8) for batch in batches()]
+    int8 = quantize(model, bytes_of)
+    from_floats = quantize(net(), [(batch / np.float32(255)).transpose(0, 3, 1, 2) for batch in bytes_of])
+    floats = (bytes_of[0] / np.float32(255)).transpose(0, 3, 1, 2)
+    assert np.abs(run(int8, bytes_of[0]) - run(from_floats, floats)).max() < 1e-3
+
+
+def test_layers_that_stay_float() -> None:
+    model = net()
+    kept = quantize(model, batches(), keep_float=["second"], runtime="openvino")
+    assert weights_of(kept)["w2"].dtype == np.float32
+    assert (weights_of(kept)["w2"] == weights_of(model)["w2"]).all()
+    assert "w1" not in weights_of(kept)
+    assert error(kept, model) < error(quantize(model, batches(), runtime="openvino"), model)
+    everything = quantize(model, batches(), keep_float=["first", "second"])
+    assert error(everything, model) < 1e-6
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_worst_layer_is_found_and_left_in_float(runtime: Runtime) -> None:
+    model = net(outlier=300.0)
+    int8 = quantize(model, batches(), runtime=runtime)
+    ranking = rank_layers(model, int8, batches(2))
+    assert [name for name, _ in ranking] == ["second", "first"]
+    assert ranking[0][1] > 0.3
+    assert ranking[1][1] < 0.05
+
+    measured = []
+
+    def is_good_enough(candidate: onnx.ModelProto) -> bool:
+        measured.append(error(candidate, model))
+        return measured[-1] < 0.05
+
+    found = quantize_within(model, iter(batches()), is_good_enough, runtime=runtime)
+    assert found[1:] == (("second",), True)
+    assert len(measured) == 2
+    assert measured[0] > 0.3
+    assert measured[1] == error(found.model, model)
+
+
+def test_rounds_are_limited() -> None:
+    seen = []
+    found = quantize_within(net(), batches(), lambda graph: bool(seen.append(graph)), max_rounds=2)
+    assert isinstance(found, QuantizedModel)
+    assert len(seen) == 2
+    assert not found.good_enough
+    assert found.model is seen[-1]
+    assert len(found.in_float) == 1
+
+
+def test_error_of_a_layer_is_its_own() -> None:
+    """What the first layer ruins does not count for the second one."""
+    model = net()
+    first = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+    ruined = numpy_helper.to_array(first).copy()
+    ruined[:, 2, 1, 1] = 300  # on a channel that is dark
+    first.CopyFrom(numpy_helper.from_array(ruined, "w1"))
+    dark = [batch * np.array([1, 1, 0], np.float32).reshape(1, 3, 1, 1) for batch in batches()]
+    ranking = dict(rank_layers(model, quantize(model, dark, runtime="openvino"), dark))
+    assert ranking["first"] > 0.3
+    assert ranking["second"] < 0.02
+
+
+def test_says_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    before = root.handlers[:], root.filters[:]
+    quantize_within(net(), batches(), lambda _: False, max_rounds=2)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert (root.handlers, root.filters) == before
+
+
+def test_batches_are_not_kept() -> None:
+    alive: list[Any] = []
+    most = 0
+
+    def many() -> Iterator[np.ndarray]:
+        nonlocal most
+        for batch in batches(40):
+            copy = batch.copy()
+            alive.append(weakref.ref(copy))
+            most = max(most, sum(reference() is not None for reference in alive))
+            yield copy
+
+    quantize(net(), many())
+    assert most <= 3
+    assert len(alive) == 40
+
+
+def test_no_batches() -> None:
+    with pytest.raises(ExportError, match="ranges of activations from; there is not one batch"):
+        quantize(net(), [])
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (
+            np.zeros((2, 3, 12, 8), np.float32),
+            r"must be float32 \(any, 3, 12, 12\); batch 1 is float32 \(2, 3, 12, 8\)",
+        ),
+        (np.zeros((3, 12, 12), np.float32), r"batch 1 is float32 \(3, 12, 12\)"),
+        (np.zeros((2, 3, 12, 12)), r"batch 1 is float64 \(2, 3, 12, 12\)"),
+        (np.full((2, 3, 12, 12), np.nan, np.float32), "must be finite; batch 1 holds nan"),
+        (np.full((2, 3, 12, 12), -np.inf, np.float32), "must be finite; batch 1 holds -inf"),
+    ],
+)
+def test_wrong_batch(batch: np.ndarray, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        quantize(net(), [*batches(1), batch])
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(
+        ValueError, match="no layer of the graph is called third; it has 3, such as first, second, last"
+    ):
+        quantize(net(), batches(), keep_float=["third"])
+    with pytest.raises(ValueError, match="runtime must be one of onnxruntime, openvino; got 'tensorrt'"):
+        quantize(net(), batches(), runtime="tensorrt")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="max_rounds must be at least 1; got 0"):
+        quantize_within(net(), batches(), lambda _: True, max_rounds=0)
+    model = net()
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [1]))
+    with pytest.raises(ValueError, match="must have one input, of images; got 2: images, scale"):
+        quantize(model, batches())
