@@ -7,8 +7,9 @@ side shows what they are part of: the two boxes are of one object if they are th
 1. A fragment goes, if the other box holds all of it, and is not cut itself where the first window looks further.
 2. Otherwise the two are joined: each has what the other lacks. The hull of such a chain is the object; so objects come
    out whole that no window holds, however many they span.
-3. The rest is suppressed, the best boxes first, fragments with half their score: a whole box by an IoU of more than a
-   half with a better one of another view, a fragment if more than half of it lies in one.
+3. The rest is suppressed, the best boxes first, by an IoU of more than a half with a better box of another view. For
+   this a fragment counts with half its score, and goes also if more than half of it lies in the better box. So does
+   what the whole image shows where a window holds all of it, in more detail, but if the better box lies in it.
 
 Boxes of one view never drop each other: the detector has decided on these, a DETR without any suppression at all.
 Nothing but better boxes decides on a box, so that a threshold applied before and after gives the same (``LEAST``).
@@ -27,15 +28,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detkit.ops.boxes import box_areas
 from detkit.ops.iou import aligned_iou, pairwise_coverage, pairwise_iou
 from detkit.types import Detections
 
 SAME = 0.5  # IoU, or part of a fragment that lies in another box: more is the same object
 HELD = 0.9  # of a fragment in the box that another window saw: more is all of it
 NEAR = 0.02  # of a window's side: a box that ends within is cut by the border
-CUT_WEIGHT = 0.5  # of a fragment's score in the ranking
+DOUBTFUL_WEIGHT = 0.5  # of the score of a fragment or a coarse box, in the ranking
 PART = 0.5  # of a fragment's score: what has less takes no fragment away and is not joined to it
-LEAST = CUT_WEIGHT * PART * PART  # what scores less than this part of a threshold changes nothing above it
+LEAST = DOUBTFUL_WEIGHT * PART * PART  # what scores less than this part of a threshold changes nothing above it
 
 
 class _Views(NamedTuple):
@@ -46,6 +48,7 @@ class _Views(NamedTuple):
     labels: Tensor  # (N,)
     view: Tensor  # (N,) which view a box is of
     cut: Tensor  # (N, 4) bool: the sides that lie on a border of the view inside the image
+    coarse: Tensor  # (N,) bool: a smaller view holds it
 
     def those(self, which: Tensor) -> "_Views":
         return _Views(*(values[which] for values in self))
@@ -91,7 +94,12 @@ def _gather(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, i
     near = NEAR * (windows[:, 2:] - windows[:, :2]).repeat(1, 2)
     inner = torch.cat((windows[:, :2] > 0, windows[:, 2:] < windows.new_tensor((image_hw[1], image_hw[0]))), dim=1)
     cut = ((boxes - windows[view]).abs() <= near[view]) & inner[view]
-    return _Views(boxes, scores, labels, view, cut)
+    areas = box_areas(windows)
+    coarse = torch.zeros_like(labels, dtype=torch.bool)
+    for large in (areas > areas.min()).nonzero().squeeze(1).tolist():
+        mine, smaller = view == large, windows[areas < areas[large]]
+        coarse[mine] = (pairwise_coverage(boxes[mine], smaller) >= 1).any(dim=1)
+    return _Views(boxes, scores, labels, view, cut, coarse)
 
 
 def _with_joined(views: _Views, windows: Tensor) -> _Views:
@@ -145,20 +153,21 @@ def _hull(chain: _Views, view: int) -> _Views:
     low, lowest = chain.boxes[:, :2].min(dim=0)
     high, highest = chain.boxes[:, 2:].max(dim=0)
     cut = torch.cat((chain.cut[:, :2].gather(0, lowest[None]), chain.cut[:, 2:].gather(0, highest[None])), dim=1)
-    best = chain.scores.max()[None]
-    return _Views(torch.cat((low, high))[None], best, chain.labels[:1], torch.tensor([view]), cut)
+    best, whole = chain.scores.max()[None], torch.tensor([False])
+    return _Views(torch.cat((low, high))[None], best, chain.labels[:1], torch.tensor([view]), cut, whole)
 
 
 def _not_dropped(views: _Views) -> Tensor:
     """(kept,) rows; the best of all decide first."""
-    is_cut = views.cut.any(dim=1)
-    order = (views.scores * torch.where(is_cut, CUT_WEIGHT, 1.0)).argsort(descending=True, stable=True)
-    views, is_cut = views.those(order), is_cut[order]
+    weights = torch.where(views.cut.any(dim=1) | views.coarse, DOUBTFUL_WEIGHT, 1.0)
+    order = (views.scores * weights).argsort(descending=True, stable=True)
+    views = views.those(order)
     droppers: dict[int, list[int]] = defaultdict(list)
-    for mine, others in _groups(views, torch.ones_like(is_cut)):
+    for mine, others in _groups(views, torch.ones_like(views.coarse)):
         boxes, other_boxes = views.boxes[mine], views.boxes[others]
-        covered = pairwise_coverage(boxes, other_boxes)
-        overlap = torch.where(is_cut[mine][:, None], covered, pairwise_iou(boxes, other_boxes))
+        inside = torch.where(views.cut[mine].any(dim=1)[:, None], pairwise_coverage(boxes, other_boxes), 0)
+        around = torch.where(views.coarse[mine][:, None], pairwise_coverage(other_boxes, boxes).T, 0)
+        overlap = pairwise_iou(boxes, other_boxes).maximum(inside).maximum(around)
         better = (others < mine[:, None]) & (views.labels[mine][:, None] == views.labels[others])
         for row, column in ((overlap > SAME) & better).nonzero().tolist():
             droppers[int(mine[row])].append(int(others[column]))

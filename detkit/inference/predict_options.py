@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
+from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
 from detkit.recipe.options import Between
 from detkit.recipe.options import read_options as read
 
@@ -20,6 +21,9 @@ class Options(NamedTuple):
     score_threshold: Annotated[float, Between(0, 1)] = 0.25
     max_detections: Annotated[int, Between(1)] = 100
     batch_size: Annotated[int, Between(1)] = 8
+    slices: Annotated[int, Between(LEAST_SLICE)] | None = None  # side of windows that are looked at as well
+    overlap: Annotated[float, Between(0, MOST_OVERLAP)] = 0.2  # of windows
+    flip: bool = False  # look at the mirrored image as well
     device: str = "auto"
     unreadable: Literal["skip", "stop"] = "skip"  # a file that cannot be read is counted, or ends the run
     annotations: str = ""  # COCO file that the ids of images and categories are taken from

@@ -91,7 +91,7 @@ class Work(NamedTuple):
     def _look(self, tally: Tally) -> None:
         names, class_names = [source.name for source in self.sources], self.predictor.class_names
         keep = self.options.save if self.folder else ()
-        batches = _batched(self._frames(tally), self.options.batch_size)
+        batches = _batched(self._frames(tally), 1 if self.options.slices else self.options.batch_size)
         if not (batch := _next(batches, tally)):
             return  # before there are files without anything in them
         with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, _bar() as progress:
@@ -119,6 +119,9 @@ class Work(NamedTuple):
                 score_threshold=self.options.score_threshold,
                 max_detections=self.options.max_detections,
                 batch_size=self.options.batch_size,
+                slices=self.options.slices,
+                overlap=self.options.overlap,
+                flip=self.options.flip,
             )
 
     def _show(self, tally: Tally, console: Console) -> None:

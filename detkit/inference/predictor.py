@@ -15,11 +15,12 @@ from detkit import recipe
 from detkit.data import Resize, to_input
 from detkit.data.resize import to_unit
 from detkit.errors import CheckpointError, DataError
+from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
 from detkit.inference.images import GivenImage, OneImage, given_images
 from detkit.inference.merging import LEAST
 from detkit.inference.results import ImageDetections
-from detkit.inference.slicing import LEAST_SLICE, MOST_OVERLAP, detect_mirrored, detect_slices
-from detkit.inference.stored import read_stored
+from detkit.inference.slicing import detect_mirrored, detect_slices
+from detkit.inference.stored import StoredDetector, read_stored
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections
 
@@ -236,7 +237,16 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
         CheckpointError: if the file cannot be read, or its weights do not fit its recipe or are no numbers.
         RecipeError: if the recipe inside names a class that is not found or not trusted.
     """
-    stored = read_stored(path)
+    return predictor_of(read_stored(path), trusted)
+
+
+def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predictor:
+    """As ``load``, of a file that is read already.
+
+    Raises:
+        CheckpointError: if its weights do not fit its recipe or are no numbers.
+        RecipeError: if the recipe inside names a class that is not found or not trusted.
+    """
     packages = (*recipe.TRUSTED, *trusted)
     model, decode = (stored.recipe[part] for part in ("model", "decode"))
     with stored.building():

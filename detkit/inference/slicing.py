@@ -1,17 +1,15 @@
 """Inference on windows of large images and on mirrored ones, by a detector of whole images."""
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from detkit.inference.grid import grid
 from detkit.inference.merging import fuse, merge
 from detkit.types import Detections
 
-LEAST_SLICE = 32
-MOST_OVERLAP = 0.9
 Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
 
 
@@ -30,9 +28,9 @@ def detect_slices(detect: Detect, image: np.ndarray, slices: int, overlap: float
         Detections of all views merged, see ``detkit.inference.merging``.
     """
     image_hw = (image.shape[0], image.shape[1])
-    windows = [(0, 0, image_hw[1], image_hw[0]), *grid(image_hw, slices, overlap)]
-    if len(windows) == 2:  # one that is the whole image
-        windows = windows[:1]
+    windows = list(grid(image_hw, slices, overlap))
+    if len(windows) > 1:
+        windows.append((0, 0, image_hw[1], image_hw[0]))  # last: of equal scores the finer view is asked first
     found: list[Detections] = []
     waiting = iter(windows)
     while batch := list(itertools.islice(waiting, batch_size)):
@@ -41,26 +39,12 @@ def detect_slices(detect: Detect, image: np.ndarray, slices: int, overlap: float
     return merge(found, torch.tensor(windows), image_hw)
 
 
-def grid(image_hw: tuple[int, int], slices: int, overlap: float) -> Iterator[tuple[int, int, int, int]]:
-    """Windows, xyxy, row by row: as few as cover the image with this overlap, evenly spread, none beyond it."""
-    height, width = image_hw
-    for y, x in itertools.product(_starts(height, slices, overlap), _starts(width, slices, overlap)):
-        yield x, y, min(x + slices, width), min(y + slices, height)
-
-
 def detect_mirrored(detect: Detect, least: float, images: Sequence[np.ndarray]) -> list[Detections]:
     """What is in the images and in their mirrors, left to right, fused, as far as it has at least this score."""
     mirrored = detect([np.ascontiguousarray(image[:, ::-1]) for image in images])
     views = zip(detect(images), mirrored, images, strict=True)
     fused = [fuse(ours, _mirrored(theirs, image.shape[1])) for ours, theirs, image in views]
     return [Detections(*(values[found.scores >= least] for values in found)) for found in fused]
-
-
-def _starts(length: int, slices: int, overlap: float) -> list[int]:
-    """Where windows begin along a side."""
-    step = max(1, math.floor(slices * (1 - overlap)))
-    steps = math.ceil(max(0, length - slices) / step)
-    return [round(number * (length - slices) / steps) for number in range(steps + 1)] if steps else [0]
 
 
 def _moved(found: Detections, by_xy: tuple[int, int]) -> Detections:

@@ -11,8 +11,9 @@ import torch
 import torchvision
 from torch import Tensor
 
+from detkit.inference.grid import grid
 from detkit.inference.merging import LEAST, fuse, merge
-from detkit.inference.slicing import detect_mirrored, detect_slices, grid
+from detkit.inference.slicing import detect_mirrored, detect_slices
 from detkit.types import Detections
 
 SIDE, OVERLAP = 64, 0.25

@@ -249,3 +249,26 @@ def test_what_was_found_until_ctrl_c_is_kept_and_told(checkpoint: Path, tmp_path
     assert cv2.VideoCapture(str(tmp_path / "pictures" / source.name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
     assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_slices_and_flip_are_those_of_predict(checkpoint: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    more = [LOW, "save=csv", "slices=48", "overlap=0.3", "flip=true", "batch_size=5"]
+    main(words(checkpoint, tmp_path / "a.png", tmp_path / "out", *more)[1:])
+    options: dict[str, Any] = {"slices": 48, "overlap": 0.3, "flip": True}
+    expected = detkit.load(checkpoint).predict(tmp_path / "a.png", score_threshold=0.01, **options)
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    assert [float(row["score"]) for row in rows] == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    plain = detkit.load(checkpoint).predict(tmp_path / "a.png", score_threshold=0.01)
+    assert len(expected) > 0 and plain.boxes.tolist() != expected.boxes.tolist()
+
+
+def test_wrong_slices_are_told_before_torch_is_imported() -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_options(["checkpoint=a", "source=b", "slices=20", "overlap=0.95", "flip=1"])
+    assert str(caught.value).splitlines()[1:] == [
+        "  slices: must be a whole number from 32 on; got '20'",
+        "  overlap: must be a number from 0 to 0.9; got '0.95'",
+        "  flip: must be true or false; got '1'",
+    ]

@@ -1,0 +1,96 @@
+"""What slices and the mirrored image bring: AP in pixels of the original images, and seconds.
+
+    python benchmarks/slices.py checkpoint=runs/NAME/TIME root=data/aerial_cars [slices=320,480,640] [overlap=0.2]
+        [split=val] [limit=10]
+
+Each way looks at the same images of the split, one image at a time; its time is the median of an image, with the
+file's decoding. limit: so many images alone.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import detkit
+from detkit.data.splits import find_splits, load_indices
+from detkit.errors import DataError, run_script
+from detkit.inference import ImageDetections, Predictor
+from detkit.metrics import CocoMetric
+from detkit.recipe.options import Between, read_options
+from detkit.types import Detections, GroundTruth, Target
+
+NUMBERS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AR_100")
+
+
+class Options(NamedTuple):
+    """What is measured."""
+
+    checkpoint: str
+    root: str
+    slices: tuple[Annotated[int, Between(32)], ...] = (320, 480, 640)
+    overlap: Annotated[float, Between(0, 0.9)] = 0.2
+    split: Literal["train", "val", "test"] = "val"
+    limit: Annotated[int, Between(1)] | None = None
+
+
+def ways(options: Options) -> dict[str, dict[str, Any]]:
+    """Names and the arguments of ``predict``."""
+    overlap = options.overlap
+    sliced = {f"slices={side}": {"slices": side, "overlap": overlap} for side in options.slices}
+    flipped = {f"{name} flip": {**arguments, "flip": True} for name, arguments in sliced.items()}
+    return {"whole": {}, "whole flip": {"flip": True}, **sliced, **flipped}
+
+
+def measure(
+    predictor: Predictor, files: dict[int, Path], truth: GroundTruth, arguments: dict[str, Any]
+) -> tuple[dict[str, float], float]:
+    """The COCO numbers, and the median of seconds of an image."""
+    metric, times = CocoMetric(truth), []
+    for image_id, file in files.items():
+        start = time.perf_counter()
+        found = predictor.predict(file, score_threshold=predictor.decode.score_threshold, **arguments)  # type: ignore[attr-defined]
+        times.append(time.perf_counter() - start)
+        metric.update([_in_order_of(truth.class_names, found)], [_target(image_id, found.image_hw)])
+    return {name: float(value) for name, value in metric.compute().items()}, statistics.median(times)
+
+
+def _in_order_of(class_names: tuple[str, ...], found: ImageDetections) -> Detections:
+    known = found.filter(classes=[name for name in found.class_names if name in class_names])
+    labels = torch.tensor([class_names.index(name) for name in known.names], dtype=torch.int64)
+    return Detections(known.boxes, known.scores, labels)
+
+
+def _target(image_id: int, image_hw: tuple[int, int]) -> Target:
+    return Target(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), torch.empty(0, 4), image_id, image_hw)
+
+
+def main(argv: list[str]) -> None:
+    """Measure every way, and print a row of each as it is done."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    options = read_options(Options, argv, {"checkpoint": "runs/NAME/TIME", "root": "data/aerial_cars"})
+    splits = find_splits(options.root, {options.split: (None, None)}, [options.split])
+    index = load_indices(splits, options.root)[options.split]
+    rows = range(min(len(index), options.limit or len(index)))
+    files = {int(index.image_ids[row]): index.path(row) for row in rows}
+    predictor = detkit.load(options.checkpoint)
+    if unknown := set(index.class_names) - set(predictor.class_names):
+        raise DataError(f"the detector does not know {', '.join(sorted(unknown))}")
+    table = Table("", *NUMBERS, "s / image", box=None)
+    for name, arguments in ways(options).items():
+        numbers, seconds = measure(predictor, files, index.ground_truth(), arguments)
+        table.add_row(name, *(f"{numbers[number]:.4f}" for number in NUMBERS), f"{seconds:.3f}")
+        print(f"{name}: AP {numbers['AP']:.4f}", file=sys.stderr, flush=True)
+    print(f"{len(files)} images; {torch.get_num_threads()} threads; overlap {options.overlap}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    run_script(main)
