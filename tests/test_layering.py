@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "checkpoint": {"errors"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe"},
     "inspection": {"errors", "types", "ops", "data"},
-    "export": {"errors", "types", "layers", "decode", "checkpoint", "inference", "recipe"},
+    "export": {"errors", "types", "ops", "layers", "decode", "data", "training", "checkpoint", "inference", "recipe"},
+    "benchmark": {"errors", "types", "data", "training", "checkpoint", "inference", "export", "recipe"},
     "recipe": {"errors"},
     "": {"inference"},  # detkit/__init__.py offers detkit.load
 }
@@ -128,5 +129,12 @@ def test_stays_light(statement: str) -> None:
     """A misspelt recipe is answered before torch is imported, so the way there must not import it."""
     heavy = "{'torch', 'lightning', 'numpy', 'cv2', 'wandb'} & set(sys.modules)"
     code = f"import sys; {statement}; print(sorted({heavy}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_prediction_starts_without_training() -> None:
+    """Lightning is most of the start-up time and memory of a program that only predicts."""
+    code = "import sys; from detkit.inference import load; print(sorted({'lightning', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

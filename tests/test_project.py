@@ -38,11 +38,21 @@ def test_no_copyleft_dependency() -> None:
     assert not names & {"ultralytics", "albumentationsx", "supervision", "av"}
 
 
-@pytest.mark.parametrize("extra", ["timm", "export", "serve", "plot"])
+@pytest.mark.parametrize("extra", ["timm", "serve", "plot"])
 def test_extra_is_imported_in_one_file_each(extra: str) -> None:
     for requirement in EXTRAS[extra]:
         users = [path for path in (ROOT / "detkit").rglob("*.py") if requirement.name in _imported(path)]
         assert len(users) <= 1, f"{requirement.name} is imported in {users}"
+
+
+def test_export_is_imported_where_files_are_written_and_run() -> None:
+    """A checkpoint is used without it."""
+    names = {requirement.name for requirement in EXTRAS["export"]}
+    users = {
+        path.relative_to(ROOT / "detkit").as_posix() for path in ROOT.glob("detkit/**/*.py") if _imported(path) & names
+    }
+    runtimes = {"inference/runtimes/onnx_runtime.py", "inference/runtimes/open_vino.py"}
+    assert {user for user in users if not user.startswith(("export/", "benchmark/"))} == runtimes
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -15,10 +15,10 @@ from detkit.export.formats import WRITERS, Metadata
 from detkit.export.graph import ExportGraph, refuse
 from detkit.export.onnx_graph import to_onnx
 from detkit.export.suppression import DENSE_NAMES, with_suppression
-from detkit.inference.exported import Dynamic, Outputs, Signature
+from detkit.inference.exported import Signature
+from detkit.inference.forms import Dynamic, Format, Outputs
 from detkit.types import BoxCoding
 
-Format = Literal["onnx", "openvino", "torch_export", "torchscript"]
 ONNX_BASED: tuple[Format, ...] = ("onnx", "openvino")
 
 

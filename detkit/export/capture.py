@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from detkit.errors import ExportError
 from detkit.export.folding import fold_norms
 from detkit.export.graph import ExportGraph
-from detkit.inference.exported import Dynamic
+from detkit.inference.forms import Dynamic
 
 
 def capture(graph: ExportGraph, image_hw: tuple[int, int], dynamic: Dynamic, largest_stride: int) -> ExportedProgram:

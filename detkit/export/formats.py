@@ -17,7 +17,6 @@ from detkit.errors import StorageError
 from detkit.inference.runtimes import open_vino, torch_program
 
 Metadata = Mapping[str, Any]  # plain JSON values
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2", "torchscript": ".torchscript"}
 
 
 def write_onnx(path: Path, model: onnx.ModelProto, metadata: Metadata) -> None:

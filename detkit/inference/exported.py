@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
+from detkit.inference.forms import Dynamic, Outputs
 from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
 
-Outputs = Literal["raw", "decoded", "detections"]
-Dynamic = Literal["none", "batch", "size"]
 UNBATCHED = ("points", "strides")  # outputs that are the same for every image
 
 

@@ -25,7 +25,8 @@ def open_program(path: Path) -> Program:
     [images] = session.get_inputs()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
-        return session.run(None, {images.name: np.ascontiguousarray(batch)})
+        with _reading(path):
+            return session.run(None, {images.name: np.ascontiguousarray(batch)})
 
     return run
 

@@ -1,0 +1,89 @@
+"""Detections of two runtimes, matched one to one."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detkit.ops.iou import pairwise_iou
+from detkit.types import Detections
+
+LEAST_SCORE = 0.05  # of detections that are compared; below it the limit on their number decides what is there
+LEAST_IOU = 0.5
+
+
+class Difference(NamedTuple):
+    """How far two sets of detections are apart; boxes in pixels of the network input, the greatest of four sides."""
+
+    matched: int
+    unmatched: int  # of either, without a partner in the other
+    largest_box_px: float
+    mean_box_px: float
+    largest_score: float
+    mean_score: float
+
+    @property
+    def unmatched_share(self) -> float:
+        """Of all pairs and singles; 0 where there are none."""
+        return self.unmatched / max(1, self.matched + self.unmatched)
+
+
+class Comparison:
+    """Gathers images.
+
+    A detection that scores ``least_score`` or more in one of the two may have any score in the other. Partners have the
+    same class; the pair with the greatest IoU, less the difference of its scores, comes first.
+
+    Args:
+        least_score: of detections that are compared.
+    """
+
+    def __init__(self, least_score: float = LEAST_SCORE) -> None:
+        self.least_score = least_score
+        self.unmatched = 0
+        self.box_px: list[float] = []
+        self.score: list[float] = []
+
+    def add(self, ours: Detections, theirs: Detections) -> None:
+        """One image, seen by both."""
+        pairs = _pairs(ours, theirs)
+        matched_ours, matched_theirs = {row for row, _ in pairs}, {column for _, column in pairs}
+        self.unmatched += self._without_partner(ours, matched_ours) + self._without_partner(theirs, matched_theirs)
+        for row, column in pairs:
+            if max(ours.scores[row], theirs.scores[column]) >= self.least_score:
+                self.box_px.append(float((ours.boxes[row] - theirs.boxes[column]).abs().max()))
+                self.score.append(float((ours.scores[row] - theirs.scores[column]).abs()))
+
+    def difference(self) -> Difference:
+        """Of all images so far."""
+        boxes, scores = (sorted(values) or [0.0] for values in (self.box_px, self.score))
+        means = sum(boxes) / len(boxes), sum(scores) / len(scores)
+        return Difference(len(self.box_px), self.unmatched, boxes[-1], means[0], scores[-1], means[1])
+
+    def _without_partner(self, found: Detections, matched: set[int]) -> int:
+        good = (found.scores >= self.least_score).nonzero().flatten().tolist()
+        return len(set(good) - matched)
+
+
+def _pairs(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
+    """Rows of partners."""
+    iou = _pairwise_iou(ours.boxes.double(), theirs.boxes.double())
+    may_pair = (iou >= LEAST_IOU) & (ours.labels[:, None] == theirs.labels)
+    likeness = iou - (ours.scores.double()[:, None] - theirs.scores).abs()
+    rows, columns = may_pair.nonzero(as_tuple=True)
+    best_first = likeness[rows, columns].argsort(descending=True, stable=True)
+    pairs: list[tuple[int, int]] = []
+    taken_rows: set[int] = set()
+    taken_columns: set[int] = set()
+    for row, column in zip(rows[best_first].tolist(), columns[best_first].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows.add(row)
+            taken_columns.add(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """As in ``ops``, and 1 for equal boxes without an area."""
+    equal = (a[:, None] == b).all(-1)
+    return torch.where(equal, torch.ones((), dtype=a.dtype), pairwise_iou(a, b))

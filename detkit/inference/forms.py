@@ -1,0 +1,13 @@
+"""The words that say what an exported program is: light to import, for the reader of options."""
+
+from typing import Literal
+
+Format = Literal["onnx", "openvino", "torch_export", "torchscript"]
+Outputs = Literal["raw", "decoded", "detections"]
+Dynamic = Literal["none", "batch", "size"]
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch_export": ".pt2",
+    "torchscript": ".torchscript",
+}
