@@ -11,8 +11,6 @@ import logging
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from detkit.errors import DataError
 
 NAMED = 10  # in an error
@@ -109,6 +107,8 @@ class UnreadableImages:
                 continue
             self.images[image.file] = image
             if len(self.images) <= min(SAID, self.limit):
+                from lightning.pytorch.utilities import rank_zero_only  # not at the start of those who only predict
+
                 number = f"{len(self.images)} of at most {self.limit}, see data.max_unreadable"
                 rank_zero_only(LOG.warning)(
                     "another image stands in for one that cannot be read (%s): %s", number, image
