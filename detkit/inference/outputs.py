@@ -201,17 +201,17 @@ def opened(
         yield [stack.enter_context(contextlib.closing(make[name]())) for name in save]
 
 
-def make_folder(out: str) -> Path:
-    """The folder to write to: as named, if it is new or empty; else one named by the time.
+def make_folder(out: str, runs: Path = RUNS) -> Path:
+    """The folder to write to: as named, if it is new or empty; else one in ``runs``, named by the time.
 
     Raises:
         DataError: if there is something in it.
         StorageError: if it cannot be made.
     """
     folder = Path(out).expanduser()
-    with storing(folder if out else RUNS):
+    with storing(folder if out else runs):
         if not out:
-            return _new_folder()
+            return _new_folder(runs)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise DataError(f"out={out}: is there already; choose a folder that is empty or not there yet")
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,11 +231,11 @@ def output_names(names: Sequence[str], suffix: str) -> dict[str, str]:
     return wanted
 
 
-def _new_folder() -> Path:
+def _new_folder(runs: Path) -> Path:
     """Named by the time; a second run of one second gets a number."""
     now = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
     names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
-    folder = next(RUNS / name for name in names if not (RUNS / name).exists())
+    folder = next(runs / name for name in names if not (runs / name).exists())
     folder.mkdir(parents=True)
     return folder
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 from detkit.data.findings import Finding, Place
 from detkit.errors import DataError, RecipeError
 from detkit.inference.coco_ids import CocoIds, ids_of_annotations, number_from_1
+from detkit.inference.device import find_device
 from detkit.inference.outputs import Output, make_folder, opened
 from detkit.inference.predict_options import Options
 from detkit.inference.predictor import Predictor, load
@@ -149,24 +149,13 @@ def prepare(options: Options) -> Work:
         StorageError: if the folder cannot be made.
     """
     sources = find_sources(options.source)
-    device = _device(options.device)
+    device = find_device(options.device)
     predictor = load(options.checkpoint, options.trusted.split(",")).to(device)
     _check_limits(predictor, options)
     ids = number_from_1(predictor.class_names)
     if options.annotations:
         ids = ids_of_annotations(Path(options.annotations).expanduser(), sources, predictor.class_names)
     return Work(options, sources, predictor, ids, make_folder(options.out) if options.save else None)
-
-
-def _device(name: str) -> torch.device:
-    """As named; "auto": the first GPU, if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).partition("\n")[0]
-        raise RecipeError(f"device={name}: cannot be used: {reason}; there is always cpu") from error
 
 
 def _check_limits(predictor: Predictor, options: Options) -> None:

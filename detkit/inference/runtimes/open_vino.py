@@ -20,9 +20,9 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in model.get_rt_info([INFO]).value.items()}
 
 
-def open_program(path: Path) -> Program:
-    """The compiled model as a function, in float32: where it can, OpenVINO would compute in bfloat16."""
-    compiled = _core().compile_model(_read(path), "CPU", settings())
+def open_program(path: Path, precision: str = "f32") -> Program:
+    """The compiled model as a function, in float32: where it can, OpenVINO would compute in bfloat16, "bf16"."""
+    compiled = _core().compile_model(_read(path), "CPU", settings(precision))
     request = compiled.create_infer_request()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:

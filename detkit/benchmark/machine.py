@@ -1,0 +1,63 @@
+"""On what was measured."""
+
+import datetime as dt
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from detkit import __version__
+
+LIBRARIES = ("torch", "onnxruntime", "openvino")
+_STATUS = Path("/proc/self/status")
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """The machine, its load and the libraries, in words."""
+    versions = {name: _version(name) for name in LIBRARIES}
+    installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    facts = {
+        "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "processor": f"{_processor()}, {usable_cores()} cores usable",
+        "load": f"{os.getloadavg()[0]:.1f} programs at work in the last minute, before the first measurement",
+        "software": f"detkit {__version__}, Python {platform.python_version()}, {installed}, {platform.system()}",
+    }
+    return {**facts, "GPU": torch.cuda.get_device_name(device)} if device.type == "cuda" else facts
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_installed(module: str) -> bool:
+    """Whether it could be imported; it is not."""
+    return importlib.util.find_spec(module) is not None
+
+
+def peak_mb() -> float:
+    """The most memory that this process ever held, in MB (10^6 bytes).
+
+    ``ru_maxrss`` is only the second choice: on Linux it begins with that of the process that started this one.
+    """
+    if _STATUS.is_file():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    return importlib.metadata.version(name) if is_installed(name) else ""

@@ -1,0 +1,174 @@
+"""What is going to be measured, found right before anything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from detkit import recipe
+from detkit.benchmark.machine import usable_cores
+from detkit.benchmark.options import Options, sizes_of
+from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, Runtime, missing, why_not
+from detkit.checkpoint import DETECTOR_FILE
+from detkit.data.demo_scene import draw_scene
+from detkit.errors import CheckpointError, DataError, RecipeError
+from detkit.inference import Predictor, StoredDetector, load, read_stored
+from detkit.inference.device import find_device
+from detkit.inference.outputs import make_folder
+from detkit.inference.runtimes import is_exported
+
+RUNS = Path("runs/benchmark")
+DRAWN_WH = (1280, 960)  # pictures where no data is given
+Data = Sequence[tuple[str, Any]]
+
+
+class Setting(NamedTuple):
+    """Rows of one setting are compared."""
+
+    threads: int
+    image_hw: tuple[int, int]
+    batch_size: int
+
+    def __str__(self) -> str:
+        height, width = self.image_hw
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{width} x {height} pixels, batch {self.batch_size}, {threads}"
+
+
+class Candidate(NamedTuple):
+    """A way to run the detector."""
+
+    name: str  # of the runtime, or the file that was given
+    title: str
+    runtime: Runtime
+    path: Path | None  # of the file; None: it is made from the detector
+    reason: str  # why it cannot be measured here; empty: it can
+
+
+class Plan(NamedTuple):
+    """All that is needed for the measurements."""
+
+    options: Options
+    stored: StoredDetector
+    data: Data  # keys of the recipe's data; none: no AP
+    device: torch.device
+    settings: list[Setting]
+    candidates: list[Candidate]
+    left_out: list[str]  # what is not installed, in words
+    trained_hw: tuple[int, int]
+    files: list[Path]  # images, at least one
+    folder: Path  # for the results
+
+    @property
+    def trusted(self) -> list[str]:
+        """Packages."""
+        return _packages(self.options)
+
+    def files_of(self, batch_size: int) -> list[str]:
+        """So many images, again from the first where there are fewer."""
+        return [str(self.files[number % len(self.files)].absolute()) for number in range(batch_size)]
+
+    def wants_accuracy(self, setting: Setting) -> bool:
+        """Whether AP is measured in this setting: in one of each size."""
+        same_size = next(other for other in self.settings if other.image_hw == setting.image_hw)
+        of_size = setting.image_hw == self.trained_hw or self.options.ap_sizes == "all"
+        return bool(self.data) and of_size and setting == same_size
+
+
+def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
+    """Look at everything that was asked for.
+
+    Args:
+        options: of the command line.
+        data: (key, value) of the recipe's data.
+        scratch: a folder for pictures, where no data is given.
+
+    Raises:
+        CheckpointError: if a detector cannot be loaded.
+        RecipeError: if an option does not fit the detector or this machine.
+        DataError: if the data cannot be used.
+        StorageError: if the folder of the results cannot be made.
+    """
+    device = find_device(options.device)
+    threads = _threads(options.threads)
+    predictor, stored = load(options.checkpoint, _packages(options)), read_stored(options.checkpoint)
+    stride = getattr(predictor.detector, "largest_stride", 1)
+    sizes = sizes_of(options.image_hw, predictor.image_hw, stride)
+    _check_threshold(predictor, options)
+    found = _candidates(options, _file_of(stored), device)
+    left_out = [_left_out(one) for one in found if missing(one.runtime)]
+    candidates = [one for one in found if not missing(one.runtime)]
+    if not candidates:
+        raise RecipeError(f"runtimes={','.join(options.runtimes)}: none is installed: pip install 'detkit[export]'")
+    settings = [Setting(*key) for key in ((t, hw, b) for t in threads for hw in sizes for b in options.batch_size)]
+    files = _files_of_data(stored, options, data) if data else _draw(scratch, max(options.batch_size))
+    folder = make_folder(options.out, RUNS)
+    return Plan(options, stored, data, device, settings, candidates, left_out, predictor.image_hw, files, folder)
+
+
+def _packages(options: Options) -> list[str]:
+    return list(filter(None, options.trusted.split(",")))
+
+
+def _threads(given: Sequence[int]) -> list[int]:
+    usable = usable_cores()
+    if too_many := [number for number in given if number > usable]:
+        raise RecipeError(f"threads={too_many[0]}: this process may use {usable} cores; more threads would wait")
+    return list(given) or [min(torch.get_num_threads(), usable)]
+
+
+def _check_threshold(predictor: Predictor, options: Options) -> None:
+    try:
+        predictor.predict([], score_threshold=options.score_threshold)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _file_of(stored: StoredDetector) -> Path:
+    if stored.path is None:
+        raise CheckpointError("a detector without a file cannot be measured")
+    path = stored.path.absolute()
+    return path / DETECTOR_FILE if path.is_dir() else path
+
+
+def _candidates(options: Options, path: Path, device: torch.device) -> list[Candidate]:
+    """The runtimes of a detector file, or an exported one as it is; and others beside it."""
+    found = []
+    for name in () if is_exported(path) else options.runtimes:
+        runtime = RUNTIMES[name]
+        place = Path(f"model{runtime.suffix}") if runtime.suffix else path
+        reason = "" if missing(runtime) else why_not(runtime, place, device)
+        found.append(Candidate(name, runtime.title, runtime, None if runtime.suffix else path, reason))
+    for text in [str(path)] * is_exported(path) + list(options.also):
+        file = Path(text).expanduser().absolute()
+        if not is_exported(file):
+            raise RecipeError(f"also={text}: must be an exported detector: .onnx, .xml, .pt2 or .torchscript")
+        load(file, _packages(options))  # so that what is wrong with it is said now
+        found.append(Candidate(text, file.name, EXPORTED, file, why_not(EXPORTED, file, device)))
+    return found
+
+
+def _left_out(candidate: Candidate) -> str:
+    return f"left out: {candidate.title}: {missing(candidate.runtime)} is not installed: pip install 'detkit[export]'"
+
+
+def _files_of_data(stored: StoredDetector, options: Options, data: Data) -> list[Path]:
+    """As many images of the split as the largest batch has, evenly over all of them."""
+    index = recipe.build(stored.plan(list(data), options.split, _packages(options))).data.index("val")
+    if not len(index):
+        raise DataError(f"split={options.split}: has no images to measure with")
+    number = min(len(index), max(options.batch_size))
+    return [Path(index.path(row)) for row in np.linspace(0, len(index) - 1, number).round().astype(int).tolist()]
+
+
+def _draw(folder: Path, number: int) -> list[Path]:
+    """Drawings of metal parts as JPEG, the same ones always."""
+    rng = np.random.default_rng(0)
+    files = [folder / f"{row}.jpg" for row in range(min(number, 8))]
+    for file in files:
+        image = cv2.resize(draw_scene(rng).image, DRAWN_WH, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(file), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return files

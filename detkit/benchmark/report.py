@@ -1,0 +1,105 @@
+"""What was measured, on what and how: on the terminal, as Markdown, JSON and a picture."""
+
+import itertools
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from detkit.benchmark.machine import is_installed
+from detkit.benchmark.plan import Plan
+from detkit.benchmark.rows import BASE, Row, Sheet, phase_sheet, speed_sheet
+from detkit.checkpoint import storing
+
+UNQUIET = 1.3  # slowest round over fastest: beyond it the machine did other work too
+FILES = {"json": "benchmark.json", "markdown": "benchmark.md", "picture": "benchmark.png"}
+
+
+def report(plan: Plan, rows: Sequence[Row], facts: dict[str, str], console: Console, *, is_whole: bool) -> None:
+    """Show the tables and write the files.
+
+    Args:
+        plan: of the measurements.
+        rows: as far as they came.
+        facts: about the machine.
+        console: for the tables.
+        is_whole: whether that is all of them.
+
+    Raises:
+        StorageError: if a file cannot be written.
+    """
+    sheets, notes = _sheets(rows), [*_notes(plan, rows, is_whole=is_whole), *_no_picture(rows)]
+    facts = {**facts, **_how(plan, rows)}
+    head = [f"{name}: {text}" for name, text in facts.items()]
+    console.print(*head, "", sep="\n", soft_wrap=True, highlight=False, markup=False)
+    for sheet in sheets:
+        console.print(sheet.to_rich(), "")
+    console.print(*notes, f"kept: {plan.folder}", sep="\n", soft_wrap=True, highlight=False, markup=False)
+    tables = [sheet.to_markdown() for sheet in sheets]
+    listed = ("\n".join(f"- {line}" for line in lines) for lines in (head, notes) if lines)
+    title, first = "# Benchmark", next(listed)
+    markdown = "\n\n".join([title, first, *tables, *listed]) + "\n"
+    document = {"facts": facts, "notes": notes, "rows": [row.to_json() for row in rows]}
+    with storing(plan.folder):
+        (plan.folder / FILES["markdown"]).write_text(markdown)
+        (plan.folder / FILES["json"]).write_text(json.dumps(document, indent=1))
+        if not _no_picture(rows):
+            from detkit.benchmark.picture import draw
+
+            draw(rows, plan.folder / FILES["picture"])
+
+
+def _no_picture(rows: Sequence[Row]) -> list[str]:
+    """Why there is none, if so."""
+    if not any(row.rounds for row in rows):
+        return ["no picture: nothing was measured"]
+    if not is_installed("matplotlib"):
+        return ["no picture: matplotlib is not installed: pip install 'detkit[plot]'"]
+    return []
+
+
+def _sheets(rows: Sequence[Row]) -> list[Sheet]:
+    of_settings = [(key, list(of)) for key, of in itertools.groupby(rows, key=lambda row: row.setting)]
+    speeds = [speed_sheet(setting, of) for setting, of in of_settings]
+    phases = [phase_sheet(setting, of) for setting, of in of_settings if setting.batch_size == 1]
+    return [*speeds, *(sheet for sheet in phases if sheet.lines)]
+
+
+def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
+    """What the words of the tables mean."""
+    options = plan.options
+    imports = [row.costs["imports_mb"] for row in rows if "imports_mb" in row.costs]
+    alone = f", of which Python and its imports alone {max(imports):.0f}" if imports else ""
+    memory = "the most that the GPU held" if plan.device.type == "cuda" else f"the most that the process held{alone}"
+    what = f"{options.split} split, {f'first {options.limit} images' if options.limit else 'all images'}"
+    images = what if plan.data else "drawn pictures of 1280 x 960 pixels; no data, no AP"
+    return {
+        "detector": f"{plan.stored.path}, {len(plan.stored.class_names)} classes",
+        "images": images,
+        "latency": "of a batch: network and boxes; median, and 95th percentile",
+        "x eager": "how many times as fast as torch eager",
+        "cores": "busy while the network runs, on average",
+        "memory": f"{memory}; MB are 10^6 bytes",
+        "repetitions": (
+            f"each row in a process of its own; {options.warmup} looks to warm up, then at least {options.repeat} and "
+            f"{options.least_s:g} s, at most {options.most_s:g} s, in 5 rounds over all rows of a table; "
+            f"boxes from score {options.score_threshold:g}, AP from that of the recipe"
+        ),
+        "exported": (
+            "ONNX and OpenVINO files are made for each size, float32, any batch, boxes decoded inside, suppression "
+            "outside; those of OpenVINO for batch 1 take one image alone"
+        ),
+    }
+
+
+def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:
+    spreads = [summary.spread for row in rows if (summary := row.summary())]
+    notes = [] if is_whole else ["stopped before the end: some rows are missing, or have fewer rounds"]
+    if spreads and max(spreads) > UNQUIET:
+        notes.append(
+            f"the machine was not quiet: the slowest round of a row took up to {max(spreads):.1f} times as long as its "
+            "fastest; measure again for figures to rely on"
+        )
+    if rows and not any(row.name == BASE for row in rows):
+        notes.append("x eager: torch eager was not among the runtimes")
+    return [*notes, *plan.left_out]

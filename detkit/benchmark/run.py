@@ -1,0 +1,173 @@
+"""The measurements: a process for every row, those of a setting in turns, so that a busy minute is slow for all."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from detkit.benchmark.converted import converted
+from detkit.benchmark.machine import describe
+from detkit.benchmark.plan import Candidate, Plan, Setting
+from detkit.benchmark.remote import FailedError, Remote
+from detkit.benchmark.report import report
+from detkit.benchmark.rows import Row
+from detkit.benchmark.stopwatch import Look
+
+ROUNDS = 5
+LOG = "log.txt"  # what the workers wrote themselves, with the tracebacks of those that failed
+
+
+class Benchmark(NamedTuple):
+    """All measurements of a plan.
+
+    Args:
+        plan: of them.
+        scratch: a folder for files that are needed while they run.
+    """
+
+    plan: Plan
+    scratch: Path
+
+    def run(self, console: Console) -> None:
+        """Measure everything, with a bar while that goes on, and tell what was measured, also if it is stopped.
+
+        Raises:
+            StorageError: if a result cannot be written.
+        """
+        rows: list[Row] = []
+        facts = describe(self.plan.device)
+        try:
+            with _bar() as progress:
+                self._measure(rows, progress, progress.add_task("", total=self._steps()))
+        finally:
+            report(
+                self.plan, rows, facts, console, is_whole=len(rows) == self._rows() and all(row.is_done for row in rows)
+            )
+
+    def _rows(self) -> int:
+        return len(self.plan.settings) * len(self.plan.candidates)
+
+    def _steps(self) -> int:
+        """Of the bar: opened, each round, AP."""
+        plan = self.plan
+        return sum(len(plan.candidates) * (1 + ROUNDS + plan.wants_accuracy(setting)) for setting in plan.settings)
+
+    def _measure(self, rows: list[Row], progress: Progress, task: TaskID) -> None:
+        conversions: dict[tuple[int, int], str] = {}
+        for setting in self.plan.settings:
+            progress.update(task, description=str(setting))
+            if setting.image_hw not in conversions:
+                conversions[setting.image_hw] = self._convert(setting)
+            of_setting = [self._row(one, setting, conversions[setting.image_hw]) for one in self.plan.candidates]
+            rows += of_setting
+            with contextlib.ExitStack() as stack:
+                asked = [_Asked(row, stack.enter_context(Remote(setting.threads, self._log))) for row in of_setting]
+                for _ in self._steps_of(setting, asked):
+                    progress.advance(task)
+            for row in of_setting:
+                row.is_done = True
+
+    @property
+    def _log(self) -> Path:
+        return self.plan.folder / LOG
+
+    def _convert(self, setting: Setting) -> str:
+        """Make the files of this size that other runtimes open; why that failed, or nothing."""
+        if all(candidate.path for candidate in self.plan.candidates):
+            return ""
+        places = {"checkpoint": str(self.plan.stored.path), "folder": str(self.scratch)}
+        with Remote(setting.threads, self._log) as remote:
+            try:
+                remote.ask("convert", **places, image_hw=setting.image_hw, trusted=self.plan.trusted)
+            except FailedError as error:
+                return str(error)
+        return ""
+
+    def _row(self, candidate: Candidate, setting: Setting, conversion: str) -> Row:
+        made = converted(self.scratch, setting.image_hw, setting.batch_size, candidate.runtime.suffix)
+        reason = candidate.reason or ("" if candidate.path else conversion)
+        return Row(candidate.name, candidate.title, candidate.path or made, setting, reason)
+
+    def _steps_of(self, setting: Setting, asked: Sequence["_Asked"]) -> Iterator[None]:
+        """One setting, step by step."""
+        plan, options = self.plan, self.plan.options
+        for one in asked:
+            one.open(plan)
+            yield
+        share = {"number": -(-options.repeat // ROUNDS), "least_s": options.least_s / ROUNDS}
+        for number in range(ROUNDS):
+            for one in [*asked[number % len(asked) :], *asked[: number % len(asked)]]:
+                one.repeat(**share, most_s=options.most_s / ROUNDS)
+                yield
+        if plan.wants_accuracy(setting):
+            for one in asked:
+                one.accuracy(plan)
+                yield
+
+
+class _Asked(NamedTuple):
+    """A row and the process that measures it; nothing more is asked after it failed."""
+
+    row: Row
+    remote: Remote
+
+    def open(self, plan: Plan) -> None:
+        setting, options = self.row.setting, plan.options
+        answer = self._ask(
+            "open",
+            runtime=self.row.name,
+            path=str(self.row.path),
+            device=str(plan.device),
+            trusted=plan.trusted,
+            image_hw=setting.image_hw,
+            files=plan.files_of(setting.batch_size),
+            warmup=options.warmup,
+            score_threshold=options.score_threshold,
+        )
+        self.row.costs.update(answer)
+
+    def repeat(self, **limits: Any) -> None:
+        answer = self._ask("repeat", **limits)
+        if answer:
+            self.row.rounds.append([Look(*look) for look in answer["looks"]])
+            self.row.costs["memory_mb"] = answer["memory_mb"]
+
+    def accuracy(self, plan: Plan) -> None:
+        options = plan.options
+        answer = self._ask(
+            "accuracy",
+            checkpoint=str(plan.stored.path),
+            data=plan.data,
+            split=options.split,
+            limit=options.limit,
+            batch_size=self.row.setting.batch_size,
+            trusted=plan.trusted,
+        )
+        self.row.numbers.update(answer.get("numbers", {}))
+
+    def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        if self.row.reason:
+            return {}
+        try:
+            return self.remote.ask(name, **arguments)
+        except FailedError as error:
+            self.row.reason = str(error)
+            return {}
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    name = TextColumn("{task.description}", markup=False)
+    return Progress(*columns, name, console=console, transient=True, disable=not console.is_terminal)

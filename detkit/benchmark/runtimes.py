@@ -1,0 +1,120 @@
+"""What a detector can be run by, and what each needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detkit.benchmark.machine import is_installed
+from detkit.inference import Predictor, load
+from detkit.inference.exported import ExportedModel
+from detkit.inference.runtimes import Program, is_exported, open_vino
+
+
+class Bfloat16(nn.Module):
+    """A detector under autocast: norms and what else needs it stay in float32."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Any:
+        """As the detector, in bfloat16 where that is precise enough."""
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return self.detector(images)
+
+
+class OpenVinoBfloat16(ExportedModel):
+    """An OpenVINO file computed in bfloat16."""
+
+    @property
+    def program(self) -> Program:
+        """The opened file, at the first use."""
+        self._program = self._program or open_vino.open_program(self.path, "bf16")
+        return self._program
+
+
+def _channels_last(detector: nn.Module) -> nn.Module:
+    return detector.to(memory_format=torch.channels_last)
+
+
+def _compiled(detector: nn.Module) -> nn.Module:
+    compiled: Any = torch.compile(detector)  # a module, which its annotation does not say
+    return compiled
+
+
+def _as_it_is(detector: nn.Module) -> nn.Module:
+    return detector
+
+
+def _openvino_bfloat16(detector: Any) -> nn.Module:
+    return OpenVinoBfloat16(str(detector.path))
+
+
+class Runtime(NamedTuple):
+    """A way to run a detector."""
+
+    title: str
+    adapt: Callable[[nn.Module], nn.Module] = _as_it_is  # the loaded detector
+    suffix: str = ""  # of the exported file that it opens; "": the detector file itself
+    needs: str = ""  # module besides torch
+    is_bf16: bool = False
+
+
+RUNTIMES = {
+    "eager": Runtime("torch eager"),
+    "compile": Runtime("torch compile", _compiled),
+    "channels_last": Runtime("torch channels_last", _channels_last),
+    "bf16": Runtime("torch bf16", Bfloat16, is_bf16=True),
+    "onnx": Runtime("ONNX Runtime", suffix=".onnx", needs="onnxruntime"),
+    "openvino": Runtime("OpenVINO", suffix=".xml", needs="openvino"),
+    "openvino_bf16": Runtime("OpenVINO bf16", _openvino_bfloat16, suffix=".xml", needs="openvino", is_bf16=True),
+}
+EXPORTED = Runtime("")  # an exported file that was given: it is what it is
+
+
+def missing(runtime: Runtime) -> str:
+    """What has to be installed for it; empty: nothing."""
+    needed = [runtime.needs, "onnx", "onnxscript"] if runtime.suffix else []
+    return next((name for name in needed if not is_installed(name)), "")
+
+
+def open_predictor(runtime: Runtime, path: Path, device: str, trusted: list[str]) -> Predictor:
+    """The detector of a file, run in this way."""
+    predictor = load(path, trusted).to(device)
+    predictor.detector = runtime.adapt(predictor.detector)
+    return predictor
+
+
+def why_not(runtime: Runtime, path: Path, device: torch.device) -> str:
+    """Why this machine cannot run it; empty: it can, as far as is known."""
+    if device.type == "cuda" and is_exported(path):
+        return _not_on_gpu(path)
+    if device.type == "cuda" or not runtime.is_bf16:
+        return ""
+    if runtime.suffix == ".xml":
+        import openvino
+
+        can = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    else:
+        from detkit.training.precision import precision_here
+
+        can = precision_here({"precision": "bf16-mixed", "accelerator": "cpu"}) == "bf16-mixed"
+    return "" if can else "this processor has no instructions for bfloat16"
+
+
+def _not_on_gpu(path: Path) -> str:
+    if path.suffix != ".onnx":
+        return f"{path.suffix} files run on the processor alone; device=cpu measures them"
+    import onnxruntime
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return "" if has_cuda else "this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has"
+
+
+def file_mb(path: Path) -> float:
+    """Of a model's file, in MB (10^6 bytes); of OpenVINO's two."""
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(file.stat().st_size for file in files) / 1e6

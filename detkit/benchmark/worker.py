@@ -1,0 +1,120 @@
+"""One row's own process: it opens a runtime, looks at images when it is told to, and answers in lines of JSON.
+
+A process of its own has its own number of threads, its own peak of memory, and its own crash.
+
+    python -m detkit.benchmark.worker THREADS
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import cv2
+import torch
+
+from detkit.benchmark import stopwatch
+from detkit.benchmark.machine import peak_mb
+from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, file_mb, open_predictor
+from detkit.errors import DetkitError
+
+REASON_CHARACTERS = 300
+
+
+class Worker:
+    """What it can be asked for; each answer is plain JSON values.
+
+    Args:
+        threads: of everything that it does.
+    """
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        self.imports_mb = peak_mb()
+
+    def open(
+        self,
+        *,
+        runtime: str,
+        path: str,
+        device: str,
+        trusted: list[str],
+        image_hw: tuple[int, int],
+        files: list[str],
+        warmup: int,
+        score_threshold: float,
+    ) -> dict[str, Any]:
+        """Open a runtime and look at the files ``warmup`` times."""
+        start_s = time.perf_counter()
+        self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), Path(path), device, trusted)
+        self.predictor.image_hw = (image_hw[0], image_hw[1])
+        self.detector = stopwatch.timed(self.predictor)
+        self.files, self.score_threshold = list(map(Path, files)), score_threshold
+        self._look()
+        first_s = time.perf_counter() - start_s
+        for _ in range(warmup - 1):
+            self._look()
+        return {"first_s": first_s, "file_mb": file_mb(Path(path)), "imports_mb": self.imports_mb}
+
+    def repeat(self, *, number: int, least_s: float, most_s: float) -> dict[str, Any]:
+        """One round of looks."""
+        looks = stopwatch.repeat(self._look, number, least_s, most_s, time.perf_counter)
+        on_gpu = self.predictor.device.type == "cuda"
+        memory_mb = torch.cuda.max_memory_allocated(self.predictor.device) / 1e6 if on_gpu else peak_mb()
+        return {"looks": looks, "memory_mb": memory_mb}
+
+    def accuracy(self, **arguments: Any) -> dict[str, Any]:
+        """The COCO numbers of the opened runtime."""
+        from detkit.benchmark.accuracy import measure  # Lightning, after the memory was looked at
+
+        return measure(self.predictor, **arguments)
+
+    def convert(self, *, checkpoint: str, folder: str, image_hw: tuple[int, int], trusted: list[str]) -> dict[str, Any]:
+        """The files that ONNX Runtime and OpenVINO open."""
+        from detkit.benchmark.converted import convert
+
+        convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted)
+        return {}
+
+    def _look(self) -> stopwatch.Look:
+        return stopwatch.look(self.predictor, self.detector, self.files, self.score_threshold)
+
+
+def main(threads: int, lines: TextIO, answers: TextIO) -> None:
+    """Answer until there are no more questions; an error is the last answer."""
+
+    def answer(values: dict[str, Any]) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    def fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        answer({"failed": reason(error)})
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = fail
+    worker = Worker(threads)
+    asked: dict[str, Callable[..., dict[str, Any]]] = {
+        name: getattr(worker, name) for name in ("open", "repeat", "accuracy", "convert")
+    }
+    for line in lines:
+        name, arguments = json.loads(line)
+        answer(asked[name](**arguments))
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2])[:REASON_CHARACTERS]
+    is_plain = isinstance(error, DetkitError | ValueError) or type(error) is RuntimeError
+    return text if text and is_plain else f"{type(error).__name__}: {text}"
+
+
+if __name__ == "__main__":
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that print must not answer
+    main(int(sys.argv[1]), sys.stdin, own)

@@ -1,0 +1,20 @@
+"""Where a detector runs, by its name on a command line."""
+
+import torch
+
+from detkit.errors import RecipeError
+
+
+def find_device(name: str) -> torch.device:
+    """As named; "auto": the first GPU, if there is one.
+
+    Raises:
+        RecipeError: if it cannot be used here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"device={name}: cannot be used: {reason}; there is always cpu") from error

@@ -1,0 +1,91 @@
+"""What the tables say of rows that were measured, and of those that were not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detkit.benchmark.picture import draw
+from detkit.benchmark.plan import Setting
+from detkit.benchmark.rows import Row, phase_sheet, speed_sheet
+from detkit.benchmark.stopwatch import Look
+
+SETTING = Setting(2, (384, 640), 1)
+
+
+def row(name: str, network_ms: float, setting: Setting = SETTING) -> Row:
+    """Measured twice in each of two rounds: read 2 ms, resized in 1, boxes in 3."""
+    made = Row(name, f"torch {name}", Path("detector.safetensors"), setting)
+    look = Look(0.002, 0.001, network_ms / 1000, 0.003, 1.9 * network_ms / 1000)
+    made.rounds = [[look, look], [look, look]]
+    made.costs = {"memory_mb": 700.4, "file_mb": 9.11, "first_s": 1.5, "imports_mb": 500}
+    return made
+
+
+def failed(reason: str) -> Row:
+    return Row("compile", "torch compile", Path("detector.safetensors"), SETTING, reason)
+
+
+def test_speed_beside_eager() -> None:
+    fast, base = row("bf16", 17), row("eager", 37)
+    fast.numbers = {"AP": 0.61234}
+    sheet = speed_sheet(SETTING, [fast, base])
+    assert sheet.title == "640 x 384 pixels, batch 1, 2 threads"
+    by_name = dict(zip(sheet.headings, sheet.lines[0], strict=True))
+    assert sheet.lines[0][0] == "torch bf16"
+    assert by_name["latency ms"] == "20.0" and by_name["p95"] == "20.0"
+    assert by_name["images/s"] == "50.0"
+    assert by_name["x eager"] == "2.00" and sheet.lines[1][4] == "1.00"
+    assert by_name["cores"] == "1.90"
+    assert (by_name["memory MB"], by_name["file MB"], by_name["AP"]) == ("700", "9.1", "0.6123")
+    assert sheet.lines[1][8] == "-"  # no AP of this one
+
+
+def test_images_of_a_batch_count() -> None:
+    sheet = speed_sheet(SETTING, [row("eager", 37, SETTING._replace(batch_size=8))])
+    assert sheet.lines[0][3] == "200.0"  # 8 in 40 ms
+
+
+def test_without_eager_there_is_no_ratio() -> None:
+    assert speed_sheet(SETTING, [row("bf16", 17)]).lines[0][4] == "-"
+
+
+def test_a_row_that_failed_says_why() -> None:
+    halfway = row("onnx", 17)
+    halfway.reason = "its process was killed"
+    sheet = speed_sheet(SETTING, [failed("no C++ compiler"), halfway])
+    assert sheet.lines[0] == ["torch compile", *["-"] * 8, "not measured: no C++ compiler"]
+    assert sheet.lines[1][1] == "20.0" and sheet.lines[1][-1] == "stopped: its process was killed"
+    assert "no C++ compiler" not in str(phase_sheet(SETTING, [failed("no C++ compiler")]).lines)
+
+
+def test_where_the_time_goes() -> None:
+    [line] = phase_sheet(SETTING, [row("eager", 18)]).lines
+    assert line == ["torch eager", "2.0", "1.0", "18.0", "3.0", "24.0", "24.0", "25.0 %", ""]
+
+
+def test_markdown_is_a_table_whatever_a_reason_holds() -> None:
+    lines = speed_sheet(SETTING, [failed("a | b")]).to_markdown().splitlines()
+    assert lines[0] == "**640 x 384 pixels, batch 1, 2 threads**"
+    assert lines[3].startswith("| --- | ---: |")
+    assert {line.replace("\\|", "").count("|") for line in lines[2:]} == {11}
+
+
+def test_json_holds_every_look() -> None:
+    found = json.loads(json.dumps(row("eager", 37).to_json()))
+    assert found["threads"] == 2 and found["image_hw"] == [384, 640] and found["batch_size"] == 1
+    assert found["latency_ms"] == pytest.approx(40)
+    assert found["looks"] == 4 and [len(of_round) for of_round in found["rounds"]] == [2, 2]
+    assert found["rounds"][0][0][2] == pytest.approx(0.037)
+    assert json.loads(json.dumps(failed("why").to_json()))["reason"] == "why"
+
+
+def test_pictures_with_and_without_accuracy(tmp_path: Path) -> None:
+    """Both are drawn; what they show differs."""
+    rows = [row("eager", 37), row("bf16", 17, SETTING), row("onnx", 9, SETTING._replace(threads=1)), failed("why")]
+    draw(rows, tmp_path / "speed.png")
+    rows[0].numbers = {"AP": 0.6}
+    draw(rows, tmp_path / "accuracy.png")
+    speed, accuracy = (tmp_path / name for name in ("speed.png", "accuracy.png"))
+    assert speed.read_bytes()[1:4] == accuracy.read_bytes()[1:4] == b"PNG"
+    assert speed.read_bytes() != accuracy.read_bytes()
