@@ -45,8 +45,8 @@ def quantize(
 ) -> onnx.ModelProto:
     """Layers in int8: weights per channel, activations in the range that they have on the batches.
 
-    The layers that give logits and box parameters, and the arithmetic after them, stay float. Memory does not
-    grow with the batches: of each tensor the least and the greatest value are kept.
+    The layers that give logits and box parameters, and the arithmetic after them, stay float. Memory is that of
+    the largest batch, however many there are: of each tensor the least and the greatest value are kept.
 
     Args:
         model: with one input of images.
