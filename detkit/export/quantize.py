@@ -141,7 +141,7 @@ class _Quantizer:
         return int8
 
     def _around_zero(self) -> dict[str, list[dict[str, object]]]:
-        """Inputs of matrix products as int8 without an offset: OpenVINO fails on one where the batch may vary."""
+        """Inputs of matrix products as int8 without an offset: OpenVINO fails on a join of several with one."""
         inputs = [node.input[0] for node in self.model.graph.node if node.op_type in ("Gemm", "MatMul")]
         return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in inputs}
 
