@@ -41,6 +41,7 @@ class Remote:
                 start_new_session=True,  # Ctrl-C is for the program that asks
             )
         self.pid = self._process.pid
+        self._log = log
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """The answer to a question, see ``Worker``.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -61,22 +62,20 @@ class Row:
 
 
 class Sheet(NamedTuple):
-    """A table for the terminal and for Markdown; the first column is text, as is the last."""
+    """A table for the terminal and for Markdown; the last column says why a row is not measured."""
 
     title: str
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
 
-    def to_rich(self) -> Table:
-        """For a terminal."""
+    def to_rich(self) -> Group:
+        """For a terminal, where the last column would be too narrow: it becomes lines below the table."""
         table = Table(box=None, padding=(0, 2, 0, 0), title=Text(self.title, style="bold"), title_justify="left")
-        last = len(self.headings) - 1
-        for number, heading in enumerate(self.headings):
-            is_text = number in (0, last)
-            table.add_column(heading, justify="left" if is_text else "right", no_wrap=number != last)
+        for number, heading in enumerate(self.headings[:-1]):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
         for line in self.lines:
-            table.add_row(*map(Text, line))
-        return table
+            table.add_row(*map(Text, line[:-1]))
+        return Group(table, *(Text(f"{line[0]}: {line[-1]}") for line in self.lines if line[-1]))
 
     def to_markdown(self) -> str:
         """With its title above it."""

@@ -51,7 +51,7 @@ def summarise(rounds: Sequence[Sequence[Look]], batch_size: int) -> Summary:
         boxes_ms=MS * statistics.median(boxes),
         whole_ms=MS * whole,
         whole_p95_ms=MS * float(np.percentile(wholes, 95)),
-        outside_frac=1 - sum(network) / sum(wholes),
+        outside_frac=statistics.median(1 - look.network / sum(look[:4]) for look in looks),
         cores=sum(network_cpu) / sum(network),
         spread=max(of_rounds) / min(of_rounds),
     )

@@ -93,8 +93,8 @@ def main(threads: int, lines: TextIO, answers: TextIO) -> None:
         answers.flush()
 
     def fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.__excepthook__(kind, error, trace)  # first: with its last answer it may be ended
         answer({"failed": reason(error)})
-        sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = fail
     worker = Worker(threads)

@@ -35,6 +35,7 @@ def test_a_killed_process_is_the_reason(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match="its process was killed, as happens when memory runs out"):
         remote.ask("open", **OPEN, path="a")
     remote.close()
+    assert not (tmp_path / "log.txt").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(remote.pid, 0)
 

@@ -1,0 +1,120 @@
+"""What a worker opens is the detector, in each runtime: the same boxes, and evaluate's AP."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from detkit import recipe
+from detkit.benchmark.converted import converted
+from detkit.benchmark.worker import Worker, main
+from detkit.checkpoint import write_detector
+from detkit.inference import load
+from tests.inference.test_predictor import MODEL
+from tests.scripts.test_evaluate_cli import printed, write_split
+from tests.warm_scripts import run_script
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "openvino_bf16": ".xml"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained detector whose boxes are so large that they find objects that fill the image."""
+    return write_tiny_detector(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_split(root, "val")
+    return root
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """In this process: what it opens is what counts, not where."""
+    before = cv2.getNumThreads()
+    yield Worker(1)
+    cv2.setNumThreads(before)
+
+
+@pytest.fixture(scope="module")
+def files(worker: Worker, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    assert worker.convert(checkpoint=str(checkpoint), folder=str(folder), image_hw=(64, 64), trusted=[]) == {}
+    return folder
+
+
+def write_tiny_detector(folder: Path) -> Path:
+    plan = recipe.load(["recipe=yolo_csp_n", "data.root=somewhere", "data.image_hw=[64,64]", "data.num_workers=0"])
+    config = {**plan.config, "model": {**MODEL, "head": {**plan.config["model"]["head"], "num_classes": 2}}}
+    torch.manual_seed(0)
+    metadata = {"recipe": config, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
+    path = folder / "detector.safetensors"
+    write_detector(path, recipe.instantiate(config["model"]).state_dict(), metadata)
+    return path
+
+
+@pytest.mark.parametrize("name", ["channels_last", "bf16", "onnx", "openvino", "openvino_bf16"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_every_runtime_is_the_detector(
+    worker: Worker, checkpoint: Path, data: Path, files: Path, name: str, batch_size: int
+) -> None:
+    """Raw boxes and scores before any is chosen: to a thousandth in float32, to a bfloat16's 2^-8 else."""
+    path = converted(files, (64, 64), batch_size, SUFFIXES[name]) if name in SUFFIXES else checkpoint
+    images = sorted(map(str, (data / "val").iterdir()))[:batch_size]
+    about = {
+        "device": "cpu",
+        "trusted": [],
+        "image_hw": (64, 64),
+        "files": images,
+        "warmup": 2,
+        "score_threshold": 0.25,
+    }
+    answer = worker.open(runtime=name, path=str(path), **about)
+    bin_bytes = path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0
+    assert answer["file_mb"] == pytest.approx((path.stat().st_size + bin_bytes) / 1e6)
+    assert answer["first_s"] > 0
+    looks = worker.repeat(number=2, least_s=0, most_s=10)["looks"]
+    assert len(looks) == 2 and all(min(look[:4]) > 0 for look in looks)
+    batch = torch.rand(batch_size, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    eager = load(checkpoint)
+    with torch.inference_mode():
+        expected = eager.decode.dense(eager.detector(batch))  # pyright: ignore[reportFunctionMemberAccess]
+        found = worker.predictor.detector(batch)
+        if name not in SUFFIXES:
+            found = eager.decode.dense(found)  # pyright: ignore[reportFunctionMemberAccess]
+    is_bf16 = name.endswith("bf16")
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=4e-3 if is_bf16 else 1e-5)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1 if is_bf16 else 1e-3)
+    assert torch.equal(found.scores, expected.scores) <= (not is_bf16)  # bfloat16 is seen in the scores
+
+
+@pytest.mark.parametrize("name", ["eager", "onnx"])
+def test_accuracy_is_that_of_evaluate(worker: Worker, checkpoint: Path, data: Path, files: Path, name: str) -> None:
+    path = converted(files, (64, 64), 2, ".onnx") if name == "onnx" else checkpoint
+    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    worker.open(runtime=name, path=str(path), files=[str(data / "val" / "0.png")], **about)
+    asked = {"checkpoint": str(checkpoint), "data": [("data.root", str(data))], "split": "val", "trusted": []}
+    found = worker.accuracy(**asked, limit=None, batch_size=2)
+    evaluate = ["scripts/evaluate.py", f"checkpoint={checkpoint}", f"data.root={data}", "trainer.precision=32-true"]
+    expected = printed(run_script([*evaluate, "trainer.accelerator=cpu"]).stdout)
+    assert found["images"] == 5 and expected["AP"] > 0.05
+    for number in ("AP", "AP50", "AP75", "AR_100"):
+        assert found["numbers"][number] == pytest.approx(expected[number], abs=6e-5)
+    assert worker.accuracy(**asked, limit=3, batch_size=2)["images"] == 3
+
+
+def test_answers_are_lines_of_json(checkpoint: Path, data: Path) -> None:
+    about = {"device": "cpu", "trusted": [], "image_hw": [64, 64], "warmup": 1, "score_threshold": 0.25}
+    question = {"runtime": "eager", "path": str(checkpoint), "files": [str(data / "val" / "0.png")], **about}
+    lines = [["open", question], ["repeat", {"number": 3, "least_s": 0, "most_s": 9}]]
+    answers = io.StringIO()
+    main(1, io.StringIO("\n".join(map(json.dumps, lines))), answers)
+    opened, repeated = map(json.loads, answers.getvalue().splitlines())
+    assert opened["file_mb"] == pytest.approx(checkpoint.stat().st_size / 1e6)
+    assert len(repeated["looks"]) == 3 and repeated["memory_mb"] >= opened["imports_mb"]
