@@ -70,6 +70,13 @@ def _target(image_id: int, image_hw: tuple[int, int]) -> Target:
     return Target(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), torch.empty(0, 4), image_id, image_hw)
 
 
+def first_images(truth: GroundTruth, number: int) -> GroundTruth:
+    """The ground truth of the first images alone."""
+    here = truth.image_rows < number
+    boxes = {name: getattr(truth, name)[here] for name in ("boxes_xywh", "areas", "crowd", "labels", "image_rows")}
+    return truth._replace(image_ids=truth.image_ids[:number], sizes_hw=truth.sizes_hw[:number], **boxes)
+
+
 def main(argv: list[str]) -> None:
     """Measure every way, and print a row of each as it is done."""
     if not argv or {"-h", "--help"} & set(argv):
@@ -78,14 +85,14 @@ def main(argv: list[str]) -> None:
     options = read_options(Options, argv, {"checkpoint": "runs/NAME/TIME", "root": "data/aerial_cars"})
     splits = find_splits(options.root, {options.split: (None, None)}, [options.split])
     index = load_indices(splits, options.root)[options.split]
-    rows = range(min(len(index), options.limit or len(index)))
-    files = {int(index.image_ids[row]): index.path(row) for row in rows}
+    truth = first_images(index.ground_truth(), options.limit or len(index))
+    files = {int(image_id): index.path(row) for row, image_id in enumerate(truth.image_ids)}
     predictor = detkit.load(options.checkpoint)
     if unknown := set(index.class_names) - set(predictor.class_names):
         raise DataError(f"the detector does not know {', '.join(sorted(unknown))}")
     table = Table("", *NUMBERS, "s / image", box=None)
     for name, arguments in ways(options).items():
-        numbers, seconds = measure(predictor, files, index.ground_truth(), arguments)
+        numbers, seconds = measure(predictor, files, truth, arguments)
         table.add_row(name, *(f"{numbers[number]:.4f}" for number in NUMBERS), f"{seconds:.3f}")
         print(f"{name}: AP {numbers['AP']:.4f}", file=sys.stderr, flush=True)
     print(f"{len(files)} images; {torch.get_num_threads()} threads; overlap {options.overlap}")

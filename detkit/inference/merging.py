@@ -8,11 +8,12 @@ side shows what they are part of: the two boxes are of one object if they are th
 2. Otherwise the two are joined: each has what the other lacks. The hull of such a chain is the object; so objects come
    out whole that no window holds, however many they span.
 3. The rest is suppressed, the best boxes first, by an IoU of more than a half with a better box of another view. For
-   this a fragment counts with half its score, and goes also if more than half of it lies in the better box. So does
-   what the whole image shows where a window holds all of it, in more detail, but if the better box lies in it.
+   this a fragment counts with half its score, and goes also if more than half of it lies in the better box. A box of
+   the whole image that some window holds too, in more detail, counts with half its score as well, and goes also if
+   more than half of the better box lies in it.
 
 Boxes of one view never drop each other: the detector has decided on these, a DETR without any suppression at all.
-Nothing but better boxes decides on a box, so that a threshold applied before and after gives the same (``LEAST``).
+What has less than ``LEAST`` of a box's score changes nothing for it: a threshold before gives what one after gives.
 
 Source: Akyon et al., Slicing Aided Hyper Inference (SAHI), 2022. https://arxiv.org/abs/2202.06934
     Differs in: there all boxes that overlap are merged into their hull or suppressed, by one measure for all, within a
@@ -72,8 +73,9 @@ def merge(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, int
 def fuse(ours: Detections, theirs: Detections) -> Detections:
     """Two lists of detections of the same image, best first: the mean of what both found, half the score of the rest.
 
-    Boxes are paired by class and IoU, the highest first, each with one at most; the box of a pair is the mean,
-    weighted by the scores, its score the mean.
+    Boxes are paired within a class, each with one at most, the highest IoU times score first: by IoU alone the doubtful
+    second boxes of a DETR would take the place of the first. The box of a pair is the mean, weighted by the scores,
+    its score the mean.
     """
     partner = _partners(ours, theirs)
     mine, its = torch.tensor(list(partner.items()), dtype=torch.int64).reshape(-1, 2).T
@@ -196,7 +198,8 @@ def _clipped(boxes: Tensor, to: Tensor) -> Tensor:
 def _partners(ours: Detections, theirs: Detections) -> dict[int, int]:
     overlap = pairwise_iou(ours.boxes, theirs.boxes) * (ours.labels[:, None] == theirs.labels)
     pairs = (overlap > SAME).nonzero()
-    best_first = overlap[pairs[:, 0], pairs[:, 1]].argsort(descending=True, stable=True)
+    values = overlap * (ours.scores[:, None] + theirs.scores)
+    best_first = values[pairs[:, 0], pairs[:, 1]].argsort(descending=True, stable=True)
     partner: dict[int, int] = {}
     taken: set[int] = set()
     for mine, its in pairs[best_first].tolist():

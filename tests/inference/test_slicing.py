@@ -237,6 +237,15 @@ def test_each_box_has_one_partner_the_nearest() -> None:
     assert fused.boxes[1].tolist() == [0, 0, 10, 8]
 
 
+def test_a_doubtful_second_box_takes_no_ones_place() -> None:
+    """Though its IoU with theirs is 1, and that of the first 0.9."""
+    ours = detections([[0, 0, 10, 10], [0, 0, 10, 9]], [0.9, 0.1])
+    theirs = detections([[0, 0, 10, 9]], [0.9])
+    fused = fuse(ours, theirs)
+    torch.testing.assert_close(fused.scores, torch.tensor([0.9, 0.05]))
+    torch.testing.assert_close(fused.boxes[0], torch.tensor([0, 0, 10, 9.5]))
+
+
 def test_least_is_asked_of_the_fused_score() -> None:
     (found,) = detect_mirrored(
         lambda images: [detections([[0, 0, 4, 4]], [0.6])] * len(images), 0.31, [np.zeros((9, 9, 3))]

@@ -1,0 +1,131 @@
+"""What the seams of slices cost: AP on images put together to a large one, beside AP on each image alone.
+
+    python benchmarks/seams.py checkpoint=runs/NAME/TIME root=data/bccd slices=640 [overlap=0.2] [tiles=3] [split=val]
+
+With slices as large as an image, objects are for the network as large as in the image alone; what is lost is lost at
+seams. "suppression": all boxes of the same windows through nothing but NMS with IoU 0.5.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import detkit
+from detkit.data import CocoIndex, decode_image
+from detkit.data.splits import find_splits, load_indices
+from detkit.errors import run_script
+from detkit.inference import Predictor
+from detkit.inference.grid import grid
+from detkit.inference.slicing import detect_slices
+from detkit.metrics import CocoMetric
+from detkit.ops.nms import batched_nms
+from detkit.recipe.options import Between, read_options
+from detkit.types import Detections, Target
+
+NUMBERS = ("AP", "AP50", "AP75", "AR_100")
+Look = Callable[[np.ndarray], Detections]
+
+
+class Options(NamedTuple):
+    """What is measured."""
+
+    checkpoint: str
+    root: str
+    slices: Annotated[int, Between(32)]
+    overlap: Annotated[float, Between(0, 0.9)] = 0.2
+    tiles: Annotated[int, Between(1)] = 3  # images in a row and in a column
+    split: Literal["train", "val", "test"] = "val"
+
+
+class Tiled(NamedTuple):
+    """A large image, and which image lies where in it."""
+
+    canvas: np.ndarray
+    targets: list[Target]  # a tile's way to its own pixels is that of a letterbox: scale 1, and where it begins
+
+
+def tiled(index: CocoIndex, side: int) -> Iterator[Tiled]:
+    """All images of a split, side x side of them in each."""
+    height, width = index.sizes_hw.max(axis=0).tolist()
+    for start in range(0, len(index), side * side):
+        canvas, targets = np.full((height * side, width * side, 3), 114, np.uint8), []
+        for place, row in enumerate(range(start, min(start + side * side, len(index)))):
+            image, x, y = decode_image(index.path(row)), place % side * width, place // side * height
+            canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+            targets.append(target(int(index.image_ids[row]), image.shape[:2], (x, y)))
+        yield Tiled(canvas, targets)
+
+
+def target(image_id: int, image_hw: tuple[int, ...], start_xy: tuple[float, float]) -> Target:
+    """Where an image lies; of its truth nothing is needed."""
+    nothing, no_labels = torch.empty(0, 4), torch.empty(0, dtype=torch.int64)
+    return Target(nothing, no_labels, nothing, image_id, (image_hw[0], image_hw[1]), pad_xy=start_xy)
+
+
+def each_alone(detect: Look, images: Tiled) -> list[Detections]:
+    """Every image looked at for itself; boxes as they lie in the large one."""
+    found = []
+    for one in images.targets:
+        (x, y), (height, width) = map(int, one.pad_xy), one.original_hw
+        alone = detect(images.canvas[y : y + height, x : x + width])
+        found.append(alone._replace(boxes=alone.boxes + torch.tensor(one.pad_xy * 2)))
+    return found
+
+
+def all_at_once(detect: Look, images: Tiled) -> list[Detections]:
+    """The large image looked at; an object belongs to the image that its centre lies in."""
+    boxes, scores, labels = detect(images.canvas)
+    centres, found = (boxes[:, :2] + boxes[:, 2:]) / 2, []
+    for one in images.targets:
+        start = torch.tensor(one.pad_xy)
+        end = start + torch.tensor(one.original_hw).flip(0)
+        here = ((centres >= start) & (centres < end)).all(dim=1)
+        found.append(Detections(boxes[here], scores[here], labels[here]))
+    return found
+
+
+def suppressed(predictor: Predictor, image: np.ndarray, options: Options) -> Detections:
+    """NMS over all boxes of the windows and of the whole."""
+    windows = [*grid(image.shape[:2], options.slices, options.overlap), (0, 0, image.shape[1], image.shape[0])]
+    parts = [predictor.detect([image[y1:y2, x1:x2]])[0] for x1, y1, x2, y2 in windows]
+    boxes = torch.cat([part.boxes + torch.tensor(window[:2] * 2) for part, window in zip(parts, windows, strict=True)])
+    scores, labels = torch.cat([part.scores for part in parts]), torch.cat([part.labels for part in parts])
+    kept = batched_nms(boxes, scores, labels, 0.5)
+    return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+def main(argv: list[str]) -> None:
+    """Measure each image alone, the large ones whole, in slices, and in slices merged by suppression alone."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    options = read_options(Options, argv, {"checkpoint": "runs/NAME/TIME", "root": "data/bccd", "slices": "640"})
+    splits = find_splits(options.root, {options.split: (None, None)}, [options.split])
+    index = load_indices(splits, options.root)[options.split]
+    predictor = detkit.load(options.checkpoint)
+    whole: Look = lambda image: predictor.detect([image])[0]  # noqa: E731
+    sliced: Look = lambda image: detect_slices(predictor.detect, image, options.slices, options.overlap, 8)  # noqa: E731
+    ways = {
+        "each image alone": (each_alone, whole),
+        "large images, whole": (all_at_once, whole),
+        "large images, slices": (all_at_once, sliced),
+        "large images, suppression": (all_at_once, lambda image: suppressed(predictor, image, options)),
+    }
+    table = Table("", *NUMBERS, box=None)
+    for name, (way, look) in ways.items():
+        metric = CocoMetric(index.ground_truth())
+        for images in tiled(index, options.tiles):
+            metric.update(way(look, images), images.targets)
+        numbers = metric.compute()
+        table.add_row(name, *(f"{numbers[number]:.4f}" for number in NUMBERS))
+        print(f"{name}: AP {numbers['AP']:.4f}", file=sys.stderr, flush=True)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    run_script(main)
