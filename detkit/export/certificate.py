@@ -178,7 +178,7 @@ class Check:
     def _of_other_size(self, exported: Predictor) -> Difference:
         stride: int = exported.detector.largest_stride  # pyright: ignore[reportAssignmentType]
         height, width = self.reference.image_hw
-        images = generated_images(2, (height + stride, width + 2 * stride), self.reference.resize)
+        images = generated_images(2, (height + stride, width + 2 * stride))
         return compared(detect(self.reference, images), detect(exported, images))
 
 

@@ -57,7 +57,11 @@ def _reason(program: ExportedProgram, error: BaseException) -> str:
     if not found:
         return f"the ONNX exporter of torch fails: {said.strip().splitlines()[0]}"
     name = f"{found[1]}.{found[2]}"
-    places = {module_path(node).removeprefix("detector.") for node in program.graph.nodes if str(node.target) == name}
+    word = re.split(r"\W+", found[1])[
+        -1
+    ]  # what the exporter took apart keeps its word: special_bessel_j0 has bessel_j0
+    nodes = [node for node in program.graph.nodes if node.op == "call_function" and word in str(node.target)]
+    places = {module_path(node).removeprefix("detector.") for node in nodes}
     where = f", which {', '.join(sorted(places)[:5])} calls" if places else ""
     return (
         f"ONNX has no operator for {name}{where}: write it there with other operations, or use format=torch_export, "

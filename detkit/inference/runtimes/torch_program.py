@@ -1,5 +1,6 @@
 """torch.export programs and TorchScript, by torch itself, on the CPU."""
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def _load(path: Path) -> Any:
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
-        return torch.jit.load(path, map_location="cpu").eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is old, which its users know
+            return torch.jit.load(path, map_location="cpu").eval()
     except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: is no program of torch: {first_line(error)}") from error
