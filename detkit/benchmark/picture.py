@@ -43,6 +43,7 @@ def _accuracy(rows: Sequence[Row]) -> Figure:
                 MARKERS[sizes.index(row.setting.image_hw) % len(MARKERS)],
                 color=_colours(rows)[row.title],
                 markersize=9,
+                alpha=0.8,
                 label=_label(row, sizes),
             )
         panel.set(xlabel=f"latency of a batch of {smallest}, ms", ylabel="AP", title=_threads(number))

@@ -12,6 +12,7 @@ from detkit.benchmark.rows import BASE, Row, Sheet, phase_sheet, speed_sheet
 from detkit.checkpoint import storing
 
 UNQUIET = 1.3  # slowest round over fastest: beyond it the machine did other work too
+LEAST_CORES = 0.9  # that one thread has, on a machine that is its own
 FILES = {"json": "benchmark.json", "markdown": "benchmark.md", "picture": "benchmark.png"}
 
 
@@ -99,6 +100,12 @@ def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:
         notes.append(
             f"the machine was not quiet: the slowest round of a row took up to {max(spreads):.1f} times as long as its "
             "fastest; measure again for figures to rely on"
+        )
+    alone = [summary.cores for row in rows if row.setting.threads == 1 and (summary := row.summary())]
+    if plan.device.type == "cpu" and alone and min(alone) < LEAST_CORES:
+        notes.append(
+            f"one thread had a core for {100 * min(alone):.0f} % of its time alone: other programs took the rest; "
+            "measure again for figures to rely on"
         )
     if rows and not any(row.name == BASE for row in rows):
         notes.append("x eager: torch eager was not among the runtimes")

@@ -84,8 +84,8 @@ class Sheet(NamedTuple):
         return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-SPEED = ("", "latency ms", "p95", "images/s", "x eager", "cores", "memory MB", "file MB", "AP", "")
-PHASES = ("image file to boxes", "read", "resize", "network", "boxes", "whole ms", "p95", "outside network", "")
+SPEED = ("runtime", "latency ms", "p95", "images/s", "x eager", "cores", "memory MB", "file MB", "AP", "")
+PHASES = ("runtime", "read", "resize", "network", "boxes", "whole ms", "p95", "outside network", "")
 
 
 def speed_sheet(setting: Setting, rows: Sequence[Row]) -> Sheet:

@@ -1,0 +1,74 @@
+"""What is said beside the tables: a machine that was not quiet, an end before the end, what is not there."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from detkit.benchmark.options import Options
+from detkit.benchmark.plan import Plan
+from detkit.benchmark.report import report
+from detkit.benchmark.rows import Row
+from detkit.benchmark.stopwatch import Look
+from detkit.errors import StorageError
+from detkit.inference import StoredDetector
+from tests.benchmark.test_rows import SETTING, row
+
+
+def plan(folder: Path) -> Plan:
+    stored = StoredDetector({}, {}, ("cat",), (384, 640), Path("detector.safetensors"))
+    left_out = ["left out: OpenVINO: openvino is not installed"]
+    cpu = torch.device("cpu")
+    return Plan(Options("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [], folder)
+
+
+def said(folder: Path, rows: list[Row], *, is_whole: bool = True) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    report(plan(folder), rows, {"processor": "a fast one"}, console, is_whole=is_whole)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_quiet_machine_is_not_spoken_of(tmp_path: Path) -> None:
+    text = said(tmp_path, [row("eager", 37)])
+    assert "processor: a fast one" in text and f"kept: {tmp_path}" in text
+    assert "left out: OpenVINO: openvino is not installed" in text
+    assert "again for figures" not in text and "stopped" not in text
+    assert json.loads((tmp_path / "benchmark.json").read_text())["facts"]["processor"] == "a fast one"
+
+
+def test_rounds_that_differ_are_told(tmp_path: Path) -> None:
+    """40 ms and 80 ms."""
+    uneven = row("eager", 37)
+    uneven.rounds = [uneven.rounds[0], [Look(0.002, 0.001, 0.077, 0.003, 0.14)]]
+    assert "up to 2.0 times as long as its fastest" in " ".join(said(tmp_path, [uneven]).split())
+
+
+def test_a_core_that_was_shared_is_told(tmp_path: Path) -> None:
+    shared = row("eager", 37, SETTING._replace(threads=1))
+    shared.rounds = [[Look(0.002, 0.001, 0.037, 0.003, 0.037 / 2)]]
+    assert "one thread had a core for 50 % of its time alone" in " ".join(said(tmp_path, [shared]).split())
+
+
+def test_an_early_end_is_told(tmp_path: Path) -> None:
+    text = said(tmp_path, [row("bf16", 37)], is_whole=False)
+    assert "stopped before the end" in text and "torch eager was not among the runtimes" in text
+
+
+def test_nothing_measured_has_no_picture(tmp_path: Path) -> None:
+    assert "no picture: nothing was measured" in said(tmp_path, [])
+    assert not (tmp_path / "benchmark.png").exists()
+
+
+def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detkit.benchmark.report.is_installed", lambda name: name != "matplotlib")
+    assert "matplotlib is not installed: pip install 'detkit[plot]'" in said(tmp_path, [row("eager", 37)])
+    assert not (tmp_path / "benchmark.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="gone: cannot be written"):
+        said(tmp_path / "gone", [row("eager", 37)])
