@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
 from detkit.inference.forms import Dynamic, Outputs
+from detkit.recipe.plan import is_node
 from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
 
 UNBATCHED = ("points", "strides")  # outputs that are the same for every image
@@ -151,8 +152,8 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     """
     metadata = _metadata(path)
     signature, recipe = _signature(path, metadata), metadata.get("recipe")
-    if not isinstance(recipe, dict):
-        raise CheckpointError(f"{path}: has no recipe inside")
+    if not isinstance(recipe, dict) or not is_node(recipe.get("decode")):
+        raise CheckpointError(f"{path}: has no recipe inside that names a decode")
     model = {"_target_": "detkit.inference.exported.ExportedModel", "path": str(path)}
     decode = {"_target_": "detkit.inference.exported.ExportedDecode", "outputs": signature.outputs}
     return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}

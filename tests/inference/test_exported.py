@@ -1,0 +1,127 @@
+"""Exported files of strangers: nothing in them runs, and what is wrong in them is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import parser
+
+import detkit
+from detkit.errors import CheckpointError, RecipeError
+from detkit.export.formats import write_onnx, write_openvino, write_torchscript
+from detkit.inference.exported import ExportedDecode, Signature
+
+# All boxes are the image's corner, all scores its mean.
+NET = """<ir_version: 10, opset_import: ["" : 20]>
+net (float[B,3,32,32] images) => (float[B,1,4] boxes, float[B,1,1] scores)
+<float[1,1,4] box = {0, 0, 16, 8}, int64[3] axes = {1, 2, 3}, int64[3] shape = {-1, 1, 1}, float[1] zero = {0}>
+{ mean = ReduceMean <keepdims = 0> (images, axes)  scores = Reshape (mean, shape)
+  nothing = Mul (scores, zero)  boxes = Add (nothing, box) }"""
+SIGNATURE = Signature("decoded", ("boxes", "scores"), False, "batch", (32, 32), 32, "distances")._asdict()
+RECIPE = {"model": {"_target_": "detkit.models.Detector"}, "decode": {"_target_": "detkit.decode.YOLODecode"}}
+METADATA: dict[str, Any] = {
+    "detkit_version": "0.1.0",
+    "recipe": RECIPE,
+    "class_names": ["cat"],
+    "image_hw": [32, 32],
+    "signature": SIGNATURE,
+}
+
+
+def write(path: Path, **changed: Any) -> Path:
+    write_onnx(path, parser.parse_model(NET), {**METADATA, **changed})
+    return path
+
+
+def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
+    picture = np.full((32, 32, 3), 204, np.uint8)
+    write_openvino(tmp_path / "a.xml", parser.parse_model(NET), METADATA)
+    for path in (write(tmp_path / "a.onnx"), tmp_path / "a.xml"):
+        found = detkit.load(path).predict(picture)
+        assert (found.names, found.boxes.tolist()) == (["cat"], [[0, 0, 16, 8]])
+        assert found.scores.tolist() == pytest.approx([204 / 255])
+    with pytest.raises(ValueError, match=r"takes images of 32 x 32 pixels alone; got 64 x 32\. An export with dyn"):
+        detkit.load(path).detector(torch.zeros(1, 3, 64, 32))
+
+
+@pytest.mark.parametrize("target", ["os.system", "detkit.checkpoint.file.os.system", "tests.recipe.toys.Head"])
+def test_builds_only_what_is_trusted(tmp_path: Path, target: str) -> None:
+    recipe = {**RECIPE, "decode": {"_target_": target, "command": "false"}}
+    with pytest.raises(RecipeError, match=f"{target} is (of no|no class of a) trusted package"):
+        detkit.load(write(tmp_path / "a.onnx", recipe=recipe))
+
+
+class Nothing(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images[:, 0, :1, :4], images[:, 0, :1, :1]
+
+
+def test_programs_of_torch_are_trusted_or_not_opened(tmp_path: Path) -> None:
+    program = torch.export.export(Nothing(), (torch.zeros(1, 3, 32, 32),))
+    texts = {"detkit.json": json.dumps({key: json.dumps(value) for key, value in METADATA.items()})}
+    torch.export.save(program, tmp_path / "a.pt2", extra_files=texts)
+    (tmp_path / "a.pt2").rename(tmp_path / "b.pt2")
+    with pytest.raises(CheckpointError, match=r"b\.pt2: a \.pt2 file may run code .*; trusted=torch if you trust it"):
+        detkit.load(tmp_path / "b.pt2")
+    assert detkit.load(tmp_path / "b.pt2", ["torch"]).class_names == ("cat",)
+    with pytest.warns(FutureWarning):
+        traced = torch.jit.trace(Nothing(), (torch.zeros(1, 3, 32, 32),))
+    write_torchscript(tmp_path / "a.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(CheckpointError, match=r"a \.torchscript file may run code"):
+        detkit.load(tmp_path / "a.torchscript")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"signature": None}, "does not say what goes in and out"),
+        ({"signature": {**SIGNATURE, "image_hw": 32}}, "does not say what goes in and out"),
+        ({"signature": {**SIGNATURE, "more": 1}}, "does not say what goes in and out"),
+        ({"recipe": [1]}, "has no recipe inside that names a decode"),
+        ({"recipe": {"model": {}}}, "has no recipe inside that names a decode"),
+        ({"class_names": "cat"}, "class_names: must be a list of text"),
+        ({"image_hw": [32]}, r"image_hw: must be \[height, width\]; got \[32\]"),
+        ({"image_hw": [32, 10**9]}, "image_hw: a file may ask for at most 16384; got 1000000000"),
+    ],
+)
+def test_metadata_of_a_wrong_kind(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"a\.onnx: .*{said}"):
+        detkit.load(write(tmp_path / "a.onnx", **changed))
+
+
+def test_metadata_that_is_missing_or_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    onnx.save(parser.parse_model(NET), path)
+    with pytest.raises(CheckpointError, match=r"a\.onnx: was not exported by detkit: it has no class names"):
+        detkit.load(path)
+    model = onnx.load(write(path))
+    next(entry for entry in model.metadata_props if entry.key == "recipe").value = "{cut"
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=r"a\.onnx: what the exporter noted in it is damaged"):
+        detkit.load(path)
+    write_openvino(tmp_path / "b.xml", model, {})
+    with pytest.raises(CheckpointError, match=r"b\.xml: was not exported by detkit"):
+        detkit.load(tmp_path / "b.xml")
+    (tmp_path / "b.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"b\.xml: has no b\.bin beside it, which holds its weights"):
+        detkit.load(tmp_path / "b.xml")
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2", "torchscript"])
+def test_file_that_is_none(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with pytest.raises(CheckpointError, match=rf"a\.{suffix}: no such file"):
+        detkit.load(path)
+    path.write_text("hello world")
+    path.with_suffix(".bin").write_text("hello world")
+    with pytest.raises(CheckpointError, match=rf"a\.{suffix}: is no (ONNX file|OpenVINO file|archive of torch)"):
+        detkit.load(path, ["torch"])
+
+
+def test_outputs_of_no_known_kind() -> None:
+    with pytest.raises(ValueError, match="outputs must be raw, decoded, detections; got 'boxes'"):
+        ExportedDecode(None, "boxes")  # pyright: ignore[reportArgumentType]
