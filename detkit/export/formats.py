@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from detkit.checkpoint import storing
-from detkit.errors import StorageError
+from detkit.errors import ExportError, StorageError
 from detkit.inference.runtimes import open_vino, torch_program
 
 Metadata = Mapping[str, Any]  # plain JSON values
@@ -34,11 +34,17 @@ def write_openvino(path: Path, model: onnx.ModelProto, metadata: Metadata) -> No
     """An .xml with its .bin, from the ONNX graph.
 
     Raises:
+        ExportError: if OpenVINO has not all of its operators.
         StorageError: if they cannot be written; files that were there stay.
     """
     import openvino
+    from openvino.frontend import GeneralFailure, OpConversionFailure
 
-    converted = openvino.convert_model(io.BytesIO(model.SerializeToString()))
+    try:
+        converted = openvino.convert_model(io.BytesIO(model.SerializeToString()))
+    except (GeneralFailure, OpConversionFailure, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ExportError(f"OpenVINO cannot convert the graph: {said}; format=onnx keeps it as it is") from error
     for key, text in _texts(metadata).items():
         converted.set_rt_info(text, [open_vino.INFO, key])
     _put(path, lambda file: openvino.save_model(converted, file, compress_to_fp16=False))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import numpy_helper, parser
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, StorageError
 from detkit.export.artifact import Artifact, Form, make_artifact
 from detkit.export.certificate import Certificate, Check
+from detkit.export.formats import write_onnx, write_openvino
 from detkit.export.images import images_for, of_images
 from detkit.export.options import Options, read_options
 from detkit.export.precision import Change
@@ -242,18 +244,46 @@ def test_decision_in_python(plain_file: Path) -> None:
         make_artifact(reference.detector, reference.decode, Form(image_hw=tiny.IMAGE_HW))
 
 
-def test_runtime_that_cannot_run_it(plain_file: Path, tmp_path: Path) -> None:
-    """A graph that ONNX Runtime refuses; nothing is left behind."""
-    export = prepare(options(plain_file, tmp_path / "m.onnx"))
+def odd_graph() -> onnx.ModelProto:
+    """Of an operator that nobody has."""
     node = onnx.helper.make_node("NoSuchOperator", ["images"], ["boxes"], domain="nowhere")
     given = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("images", "boxes")]
     graph = onnx.helper.make_graph([node], "none", given[:1], given[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("nowhere", 1)], ir_version=10)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("nowhere", 1)], ir_version=10)
+
+
+def test_runtime_that_cannot_run_it(plain_file: Path, tmp_path: Path) -> None:
+    """A graph that ONNX Runtime refuses; nothing is left behind."""
+    export = prepare(options(plain_file, tmp_path / "m.onnx"))
     signature = Signature("decoded", ("boxes", "scores"), False, "batch", tiny.IMAGE_HW, 8, "distances")
-    trial = export.product.on_trial(Artifact("onnx", signature, model))
+    trial = export.product.on_trial(Artifact("onnx", signature, odd_graph()))
     with pytest.raises(ExportError, match=r"onnxruntime 1\.\S+ cannot run the export: .*NoSuchOperator"), trial:
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_operator_that_openvino_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"OpenVINO cannot convert the graph: .*NoSuchOperator.*; format=onnx keeps"):
+        write_openvino(tmp_path / "m.xml", odd_graph(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_onnx, "m.onnx"), (write_openvino, "m.xml")])
+def test_file_that_finds_no_room(tmp_path: Path, write: Any, name: str) -> None:
+    """The one before stays."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        large (float[1000000] x) => (float[1000000] y) <float[1000000] w> { y = Add (x, w) }""")
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(1e6, dtype=np.float32), "w"))
+    (tmp_path / name).write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    try:
+        with pytest.raises(StorageError, match=rf"{name}: cannot be written: "):
+            write(tmp_path / name, model, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "before"
 
 
 def test_file_that_was_changed_after_its_check(plain_file: Path, tmp_path: Path, onnx_file: Path) -> None:
@@ -321,12 +351,11 @@ def test_place_of_the_export(tmp_path: Path, plain_file: Path) -> None:
     write_detector(file, weights, metadata)
     other = file.rename(tmp_path / "run" / "cats.safetensors")
     write_detector(file, weights, metadata)
-    for given, more, expected in (
-        (file.parent, {}, "run/model.onnx"),
-        (file, {"precision": "int8"}, "run/model_int8.onnx"),
-        (other, {"format": "openvino"}, "run/cats.xml"),
-        (other, {"out": tmp_path / "there"}, "there/cats.onnx"),
-        (other, {"out": tmp_path / "there.onnx"}, "there.onnx"),
+    for given, expected in (
+        (Options(str(file.parent)), "run/model.onnx"),
+        (Options(str(file), precision="int8"), "run/model_int8.onnx"),
+        (Options(str(other), format="openvino"), "run/cats.xml"),
+        (Options(str(other), out=tmp_path / "there"), "there/cats.onnx"),
+        (Options(str(other), out=tmp_path / "there.onnx"), "there.onnx"),
     ):
-        product = prepare(Options(str(given), trusted="tests", **more)).product
-        assert product.out == tmp_path / expected
+        assert prepare(given._replace(trusted="tests")).product.out == tmp_path / expected
