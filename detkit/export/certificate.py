@@ -101,6 +101,11 @@ class Check:
         self.steps = steps
 
     @functools.cached_property
+    def first(self) -> Tensor:
+        """The first batch."""
+        return next(iter(self.images.batches()))[0]
+
+    @functools.cached_property
     def seen(self) -> tuple[Found, list[Target]]:
         """What the detector finds."""
         return self.look("torch", self.reference)
@@ -139,7 +144,7 @@ class Check:
             about: more that is noted.
         """
         ap, difference, points = self.measure("export", exported)
-        first = next(iter(self.images.batches()))[0]
+        first = self.first
         others = {
             "batch_1": compared(detect(exported, first), [detect(exported, image)[0] for image in first.split(1)])
         }

@@ -49,14 +49,13 @@ class Export(NamedTuple):
         """The same with images and a change of the graph, see ``make_artifact``."""
         with check.steps.step("convert"):
             artifact = make_artifact(self.reference.detector, self.reference.decode, self.form, change)
-        first = next(iter(check.images.batches()))[0]
         about = {"precision": self.options.precision, "runtime": self.product.runtime}
         with self.product.on_trial(artifact) as exported:
-            found = detect(exported, first)
+            found = detect(exported, check.first)
             certificate = check.certify(exported, self.options, {**about, **(change.about if change else {})})
-        said = "" if certificate.passed else self._said(certificate, artifact, change, first)
+        said = "" if certificate.passed else self._said(certificate, artifact, change, check.first)
         self.product.put(artifact, {**certificate.noted, "failed": said})
-        self.product.require_same(found, first)
+        self.product.require_same(found, check.first)
         self._show(artifact, check.steps, console)
         certificate.show(console)
         if said and not self.options.allow_difference:
