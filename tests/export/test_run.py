@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, StorageError
 from detkit.export.artifact import Artifact, Form, make_artifact
 from detkit.export.certificate import Certificate, Check
+from detkit.export.culprits import culprits, spelt
 from detkit.export.formats import write_onnx, write_openvino
 from detkit.export.images import images_for, of_images
 from detkit.export.options import Options, read_options
 from detkit.export.precision import Change
 from detkit.export.product import sha256_of
+from detkit.export.quantize import quantize
 from detkit.export.run import Export, prepare
 from detkit.export.steps import Steps
 from detkit.inference.exported import Signature, metadata_of_export
@@ -102,8 +105,20 @@ def test_layer_that_was_changed_is_named(tmp_path: Path, plain_file: Path, data:
     assert noted["passed"] is False and noted["failed"] == str(error.value)
     assert noted["ap"]["export"]["AP"] < noted["ap"]["torch"]["AP"] - 0.01
     taken = prepare(options(plain_file, out, allow_difference=True, limit=2), [("data.root", str(data))])
-    assert not proven(taken, Change(noise_in(spoilt))).passed
+    change = Change(noise_in(spoilt))
+    assert not proven(taken, change).passed
     assert metadata_of_export(out)["certificate"]["images"] == 2
+    assert change.after is not None
+    images = torch.rand(2, 3, *tiny.IMAGE_HW)
+    int8 = quantize(change.after, [images.numpy()])
+    said = culprits(taken.reference, taken.form, int8, change.after, images)  # of int8, beside the graph before it
+    assert re.fullmatch(r"the layers that differ most are (\S+ \(\d[\d.]* %\)|, )+", said)
+    assert "backbone.layers." in said
+
+
+def test_no_layer_is_blamed_for_rounding() -> None:
+    assert spelt([("a", 1e-6)]) == "no layer differs on its own: it is the arithmetic between them, or the runtime"
+    assert spelt([("a", 0.5), ("b", 0.02), ("c", 1e-6)]) == "the layers that differ most are a (50 %), b (2 %)"
 
 
 def proven(export: Export, change: Change) -> Certificate:
