@@ -33,7 +33,19 @@ SHORT = [
     *("data.image_hw=[64,64]", "data.batch_size=4", "data.num_workers=0", "wandb=disabled", "trainer.accelerator=cpu"),
     *("trainer.limit_train_batches=2", "trainer.limit_val_batches=2"),
 ]
-EXPORT = ["limit=4", "calibration=4", "data.num_workers=0", "allow_difference=true"]  # after two steps of training
+ADDED = {  # to the commands of other programs
+    "predict.py": ["device=cpu"],
+    "inspect_model.py": [],
+    "check_data.py": [],
+    "convert_data.py": [],
+    "evaluate.py": ["data.num_workers=0"],
+    "export.py": [  # of a detector after two steps of training
+        *("data.root=my_data", "data.num_workers=0", "limit=4", "calibration=4", "allow_difference=true"),
+    ],
+    "benchmark.py": [
+        *("repeat=1", "warmup=1", "least_s=0", "limit=2", "runtimes=eager", "batch_size=1", "data.num_workers=0"),
+    ],
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -55,25 +67,8 @@ def as_run_here(command: str, runs: Path) -> list[str]:
         case ["python", "scripts/train.py", *given]:
             as_it_stands = not given or given[-1] == "--help" or given[0].startswith("resume=")
             return [sys.executable, *words[1:], *([] if as_it_stands else short)]
-        case ["python", "scripts/predict.py", *_]:
-            return [sys.executable, *words[1:], "device=cpu"]
-        case ["python", "scripts/export.py", *_]:
-            return [sys.executable, *words[1:], *EXPORT, "data.root=my_data"]
-        case ["python", "scripts/benchmark.py", *_]:
-            brief = [
-                "repeat=1",
-                "warmup=1",
-                "least_s=0",
-                "limit=2",
-                "runtimes=eager",
-                "batch_size=1",
-                "data.num_workers=0",
-            ]
-            return [sys.executable, *words[1:], *brief]
-        case ["python", "scripts/inspect_model.py" | "scripts/check_data.py" | "scripts/convert_data.py", *_]:
-            return [sys.executable, *words[1:]]
-        case ["python", "scripts/evaluate.py", *_]:
-            return [sys.executable, *words[1:], "data.num_workers=0"]
+        case ["python", script, *_] if Path(script).name in ADDED:
+            return [sys.executable, *words[1:], *ADDED[Path(script).name]]
         case ["torchrun", *_] if "scripts/train.py" in words:
             launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
             script = words[words.index("scripts/train.py") :]
@@ -120,9 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_here([sys.executable, "scripts/train.py", f"recipe={name}", *SHORT, "trainer.max_epochs=1"], place)
     [trained] = place.glob("runs/yolo_csp_n/*/detector.safetensors")
     shutil.copy(trained, place)
-    run_here(
-        [sys.executable, "scripts/export.py", "checkpoint=detector.safetensors", *EXPORT, "data.root=my_data"], place
-    )
+    run_here([sys.executable, "scripts/export.py", "checkpoint=detector.safetensors", *ADDED["export.py"]], place)
     return place
 
 

@@ -68,7 +68,8 @@ class Certificate(NamedTuple):
         found = noted["detections"]
         boxes, scores = f"boxes {found['largest_box_px']:.2g} px", f"scores {found['largest_score']:.2g}"
         what = f"{found['matched']:,} detections above {noted['least_score']:g}"
-        runtimes = f"{noted['runtime']}, torch {noted['torch']}, {noted['threads']} thread{'s'[: noted['threads'] - 1]}"
+        runtimes = ", ".join(dict.fromkeys((noted["runtime"], f"torch {noted['torch']}")))
+        runtimes = f"{runtimes}, {noted['threads']} thread{'s'[: noted['threads'] - 1]}"
         lines = [
             f"{what}: largest difference of {boxes}, of {scores}; {found['unmatched']} unmatched",
             f"checked on {noted['checked_on']}; {runtimes}",

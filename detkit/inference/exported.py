@@ -1,6 +1,7 @@
 """Exported detectors in the place of the detectors that they were made from."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -14,6 +15,7 @@ from detkit.inference.forms import Dynamic, Outputs
 from detkit.recipe.plan import is_node
 from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
 
+LOG = logging.getLogger(__name__)
 UNBATCHED = ("points", "strides")  # outputs that are the same for every image
 
 
@@ -126,12 +128,12 @@ class ExportedDecode:
             raise ValueError(f"outputs must be {', '.join(get_args(Outputs))}; got {outputs!r}")
         self.decode = decode
         self.outputs: Outputs = outputs
-
-        self.score_threshold: float = decode.score_threshold
+        self.score_threshold: float = getattr(decode, "score_threshold", 0.0)  # a decoder of the user may have none
 
     def with_threshold(self, score_threshold: float) -> "ExportedDecode":
-        """The same with another lowest score."""
-        return ExportedDecode(self.decode.with_threshold(score_threshold), self.outputs)
+        """The same with another lowest score, if the decoder can have one."""
+        with_threshold = getattr(self.decode, "with_threshold", None)
+        return ExportedDecode(with_threshold(score_threshold), self.outputs) if with_threshold else self
 
     def __call__(self, predictions: Any) -> list[Detections]:
         """Detections of each image."""
@@ -154,6 +156,11 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     signature, recipe = _signature(path, metadata), metadata.get("recipe")
     if not isinstance(recipe, dict) or not is_node(recipe.get("decode")):
         raise CheckpointError(f"{path}: has no recipe inside that names a decode")
+    certificate = metadata.get("certificate")
+    if isinstance(certificate, dict) and certificate.get("failed"):
+        LOG.warning(
+            "%s: its certificate says that it is not the detector it was made from: %s", path, certificate["failed"]
+        )
     model = {"_target_": "detkit.inference.exported.ExportedModel", "path": str(path)}
     decode = {"_target_": "detkit.inference.exported.ExportedDecode", "outputs": signature.outputs}
     return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}

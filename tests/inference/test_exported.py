@@ -48,6 +48,14 @@ def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
         detkit.load(path).detector(torch.zeros(1, 3, 64, 32))
 
 
+def test_failed_certificate_is_told_at_each_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    detkit.load(write(tmp_path / "good.onnx", certificate={"passed": True, "failed": ""}))
+    assert not caplog.messages
+    detkit.load(write(tmp_path / "bad.onnx", certificate={"passed": False, "failed": "AP 0.1 differs"}))
+    assert len(caplog.messages) == 1
+    assert "bad.onnx: its certificate says that it is not the detector it was made from: AP 0.1" in caplog.text
+
+
 @pytest.mark.parametrize("target", ["os.system", "detkit.checkpoint.file.os.system", "tests.recipe.toys.Head"])
 def test_builds_only_what_is_trusted(tmp_path: Path, target: str) -> None:
     recipe = {**RECIPE, "decode": {"_target_": target, "command": "false"}}
@@ -125,3 +133,9 @@ def test_file_that_is_none(tmp_path: Path, suffix: str) -> None:
 def test_outputs_of_no_known_kind() -> None:
     with pytest.raises(ValueError, match="outputs must be raw, decoded, detections; got 'boxes'"):
         ExportedDecode(None, "boxes")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_decoder_without_a_threshold_is_left_as_it_is() -> None:
+    decode = ExportedDecode(len, "raw")
+    assert decode.score_threshold == 0
+    assert decode.with_threshold(0.5)([1, 2]) == 2
