@@ -1,6 +1,5 @@
 """A detector in the form of its format, held in memory until it is written."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from detkit.export.folding import folded
 from detkit.export.formats import WRITERS, Metadata
 from detkit.export.graph import ExportGraph, refuse
 from detkit.export.onnx_graph import to_onnx
+from detkit.export.quiet import quiet
 from detkit.export.suppression import DENSE_NAMES, with_suppression
 from detkit.inference.exported import Signature
 from detkit.inference.forms import Dynamic, Format, Outputs
@@ -81,8 +81,7 @@ def make_artifact(
             content = with_suppression(content, decode.score_threshold, decode.iou_threshold, decode.max_detections)
             names = tuple(output.name for output in content.graph.output)
     elif form.format == "torchscript":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that sizes become constants is what dynamic=batch says
+        with quiet():  # that sizes become constants is what dynamic=batch says
             content = torch.jit.trace(graph, (example,))
     coding: BoxCoding = getattr(predictions, "box_coding", "distances")
     signature = Signature(form.outputs, names, form.takes_uint8, form.dynamic, form.image_hw, stride, coding)

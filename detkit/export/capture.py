@@ -1,13 +1,12 @@
 """A detector as a program that torch captured: the common start of all formats."""
 
-import warnings
-
 import torch
 from torch.export import ExportedProgram
 
 from detkit.errors import ExportError
 from detkit.export.folding import fold_norms
 from detkit.export.graph import ExportGraph
+from detkit.export.quiet import quiet
 from detkit.inference.forms import Dynamic
 
 
@@ -32,8 +31,7 @@ def _captured(
     graph: ExportGraph, example: tuple[torch.Tensor], shapes: dict[str, object] | None = None
 ) -> ExportedProgram:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch about itself
+        with quiet(), torch.no_grad():
             return torch.export.export(graph, example, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ExportError(f"torch.export cannot capture {type(graph.detector).__name__}: {_reason(error)}") from error

@@ -3,7 +3,6 @@
 import io
 import json
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.export import ExportedProgram
 
 from detkit.checkpoint import storing
 from detkit.errors import ExportError, StorageError
+from detkit.export.quiet import quiet
 from detkit.inference.runtimes import open_vino, torch_program
 
 Metadata = Mapping[str, Any]  # plain JSON values
@@ -41,7 +41,8 @@ def write_openvino(path: Path, model: onnx.ModelProto, metadata: Metadata) -> No
     from openvino.frontend import GeneralFailure, OpConversionFailure
 
     try:
-        converted = openvino.convert_model(io.BytesIO(model.SerializeToString()))
+        with quiet():
+            converted = openvino.convert_model(io.BytesIO(model.SerializeToString()))
     except (GeneralFailure, OpConversionFailure, RuntimeError) as error:
         said = " ".join(str(error).split())[:300]
         raise ExportError(f"OpenVINO cannot convert the graph: {said}; format=onnx keeps it as it is") from error
@@ -88,8 +89,7 @@ def _put(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with quiet():
                     write(Path(folder) / path.name)
             except RuntimeError as error:  # the writers of torch and OpenVINO
                 raise StorageError(f"{path}: cannot be written: {str(error).partition(chr(10))[0]}") from error

@@ -1,8 +1,6 @@
 """A captured program as an ONNX graph, by torch's own exporter."""
 
-import logging
 import re
-import warnings
 from collections.abc import Sequence
 
 import onnx
@@ -11,9 +9,9 @@ from torch.export import ExportedProgram
 
 from detkit.errors import ExportError
 from detkit.export.folding import module_path
+from detkit.export.quiet import quiet
 
 OPSET = 20  # the first with GridSample as DETR-type detectors need it in all runtimes
-LOUD = ("onnxscript", "onnx_ir", "torch.onnx")
 
 
 def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.ModelProto:
@@ -26,12 +24,8 @@ def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.Model
     Raises:
         ExportError: if ONNX has no operator for one of the program's, with the modules that it stands in.
     """
-    levels = {name: logging.getLogger(name).level for name in LOUD}
     try:
-        for name in LOUD:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             made = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -42,9 +36,6 @@ def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.Model
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(_reason(program, error)) from error
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
     if made is None:
         raise ExportError("torch.onnx gave no graph")
     return made.model_proto

@@ -108,7 +108,7 @@ class Product(NamedTuple):
             exported = load(path, ("torch", *self.options.packages))
             detect(exported, torch.zeros(1, 3, *self.stored.image_hw))
         except (CheckpointError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:300]
+            said = " ".join(str(error).replace(f"{path.parent}/", "").split())[:300]  # that folder is gone by then
             raise ExportError(f"{self.runtime} cannot run the export: {said}") from error
         return exported
 

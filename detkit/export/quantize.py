@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from detkit.errors import ExportError
 from detkit.export.layer_loss import rank_layers
 from detkit.export.layers import Layers, with_names
+from detkit.export.quiet import quiet
 
 Runtime = Literal["onnxruntime", "openvino"]
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -121,7 +121,7 @@ class _Quantizer:
         extra = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": []}
         if self.runtime == "openvino":
             extra |= {"OpTypesToExcludeOutputQuantization": list(LAYERS), "TensorQuantOverrides": self._around_zero()}
-        with _without_advice():
+        with quiet():
             quantize_static(
                 copy,
                 path,
@@ -197,21 +197,3 @@ def _keep_first(batches: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterat
         if len(kept) < RANKED_BATCHES:
             kept.append(batch)
         yield batch
-
-
-@contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """The quantizer talks to the root logger, which that alone would set up."""
-    root = logging.getLogger()
-    silent = logging.NullHandler()
-    root.addHandler(silent)
-    root.addFilter(_nothing)
-    try:
-        yield
-    finally:
-        root.removeFilter(_nothing)
-        root.removeHandler(silent)
-
-
-def _nothing(_: logging.LogRecord) -> bool:
-    return False

@@ -236,11 +236,11 @@ def test_says_nothing_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
-    before = root.handlers[:]
+    before, level = root.handlers[:], root.level
     quantize_within(net(), batches(), lambda _: False, max_rounds=2)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
-    assert (root.handlers, root.filters) == (before, [])
+    assert (root.handlers, root.filters, root.level) == (before, [], level)
 
 
 def test_batches_are_not_kept() -> None:

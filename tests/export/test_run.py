@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import resource
 from pathlib import Path
@@ -278,9 +279,11 @@ def test_runtime_that_cannot_run_it(plain_file: Path, tmp_path: Path) -> None:
 
 
 def test_operator_that_openvino_lacks(tmp_path: Path) -> None:
+    level = logging.getLogger().level
     with pytest.raises(ExportError, match=r"OpenVINO cannot convert the graph: .*NoSuchOperator.*; format=onnx keeps"):
         write_openvino(tmp_path / "m.xml", odd_graph(), {})
     assert list(tmp_path.iterdir()) == []
+    assert logging.getLogger().level == level  # which the converter sets
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_onnx, "m.onnx"), (write_openvino, "m.xml")])
