@@ -33,6 +33,8 @@ def rank_layers(
     """
     float_model = with_names(float_model)
     probe = _Probe(float_model, int8_model)
+    if not probe.sums:
+        return []
     sums: dict[str, float] = defaultdict(float)
     session = onnxruntime.InferenceSession(probe.model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in batches:

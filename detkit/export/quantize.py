@@ -95,10 +95,12 @@ def quantize_within(
             int8 = quantizer([*keep_float, *in_float])
             rounds += 1
             good_enough = is_good_enough(int8)
-            if good_enough or rounds == max_rounds:
+            is_last = good_enough or rounds == max_rounds
+            losing = [] if is_last else [name for name, _ in rank_layers(model, int8, ranked) if name not in in_float]
+            if not losing:
                 return QuantizedModel(int8, tuple(in_float), good_enough)
             number = max(1, round(len(quantizer.layers.names) * FIRST_SHARE * 2 ** (rounds - 1)))
-            in_float += [name for name, _ in rank_layers(model, int8, ranked)[:number]]
+            in_float += losing[:number]
 
 
 class _Quantizer:

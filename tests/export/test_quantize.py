@@ -217,6 +217,13 @@ def test_rounds_are_limited() -> None:
     assert len(found.in_float) == 1
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_each_round_gives_up_other_layers(runtime: Runtime) -> None:
+    """Also where a layer's inputs stay rounded for the sake of others, so that it loses something still."""
+    found = quantize_within(net(), batches(), lambda _: False, runtime=runtime, max_rounds=5)
+    assert sorted(found.in_float) == ["first", "second"]
+
+
 def test_error_of_a_layer_is_its_own() -> None:
     """What the first layer ruins does not count for the second one."""
     model = net()
