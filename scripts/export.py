@@ -10,8 +10,8 @@ precision=fp32, fp16 or int8 (by calibration=128 images of the training split). 
 max_detections are put into the file; without them those of the recipe.
 The check: AP of the written file in its own runtime beside torch, on split=val of the recipe's data or data.root=...
 (limit=N images, batch_size=4), boxes, scores and latency. It lies in the file and in OUT.certificate.json beside it.
-More than tolerance=0.1 AP points apart (int8: 1.0) ends with code 69 and the layers to blame; the file stays, marked as
-failed; allow_difference=true ends with 0. Without data it looks at drawn images, which is a weaker check.
+More than tolerance=0.1 AP points apart (int8: 1.0 lost) ends with code 69 and the layers to blame; the file stays,
+marked as failed; allow_difference=true ends with 0. Without data it looks at drawn images: a weaker check.
 trusted=my_package lets the checkpoint name your classes.
 """
 

@@ -31,7 +31,9 @@ class Certificate(NamedTuple):
     """What was measured, as plain values."""
 
     passed: bool
-    difference_points: float  # of AP, in hundredths; without ground truth see ``points_without_truth``
+    difference_points: (
+        float  # of AP, in hundredths; of int8 the loss; without ground truth see ``points_without_truth``
+    )
     noted: dict[str, Any]  # all of it, for the file
 
     def failure(self, out: Path) -> str:
@@ -55,7 +57,8 @@ class Certificate(NamedTuple):
         noted, table = self.noted, Table("", "torch", "export", "", box=None, padding=(0, 3, 0, 0))
         if noted["ap"]:
             ours, theirs = noted["ap"]["torch"], noted["ap"]["export"]
-            say = f"{self.difference_points:.3f} points apart, at most {noted['tolerance']:g}"
+            what = "lost" if noted.get("precision") == "int8" else "apart"
+            say = f"{self.difference_points:.3f} points {what}, at most {noted['tolerance']:g}"
             table.add_row("AP", f"{ours['AP']:.4f}", f"{theirs['AP']:.4f}", say)
             table.add_row("AP50", f"{ours['AP50']:.4f}", f"{theirs['AP50']:.4f}")
         for size, of in noted["latency"].items():
@@ -85,6 +88,7 @@ class Measured(NamedTuple):
     ap: dict[str, float] | None  # the twelve numbers; None without ground truth
     difference: Difference
     points: float  # that the AP are apart, in hundredths; without ground truth see ``points_without_truth``
+    lost_points: float  # the same, but 0 where the export has the better AP, as int8 may have by chance
 
 
 class Check:
@@ -133,8 +137,10 @@ class Check:
         found, targets = self.look(name, predictor)
         ap, difference = self.images.measure and self.images.measure(found, targets), compared(self.seen[0], found)
         if before is None or ap is None:
-            return Measured(None, difference, points_without_truth(difference))
-        return Measured(ap, difference, 100 * abs(ap["AP"] - before["AP"]))
+            points = points_without_truth(difference)
+            return Measured(None, difference, points, points)
+        lost = 100 * (before["AP"] - ap["AP"])
+        return Measured(ap, difference, abs(lost), max(0.0, lost))
 
     def certify(self, exported: Predictor, options: Options, about: Mapping[str, Any]) -> Certificate:
         """Measure everything.
@@ -144,7 +150,8 @@ class Check:
             options: of the export.
             about: more that is noted.
         """
-        ap, difference, points = self.measure("export", exported)
+        ap, difference, apart, lost = self.measure("export", exported)
+        points = lost if options.precision == "int8" else apart
         first = self.first
         others = {
             "batch_1": compared(detect(exported, first), [detect(exported, image)[0] for image in first.split(1)])

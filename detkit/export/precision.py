@@ -52,7 +52,7 @@ class Change:
 
 
 class ToInt8(Change):
-    """Int8 by images of the training split; layers go back to float until the AP is within the tolerance.
+    """Int8 by images of the training split; layers go back to float until no more AP is lost than the tolerance.
 
     Args:
         form: of the export.
@@ -96,7 +96,7 @@ class ToInt8(Change):
             candidate = Predictor(
                 ExportedModel(str(path)), decode, reference.class_names, form.image_hw, reference.resize
             )
-            return self.check.measure("int8", candidate).points <= self.tolerance
+            return self.check.measure("int8", candidate).lost_points <= self.tolerance
 
 
 def change_for(options: Options, pairs: Pairs, stored: StoredDetector, form: Form, check: Check) -> Change | None:
