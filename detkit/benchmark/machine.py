@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from detkit import __version__
+from detkit.inference.device import processor_name
 
 LIBRARIES = ("torch", "onnxruntime", "openvino")
 _STATUS = Path("/proc/self/status")
@@ -23,7 +24,7 @@ def describe(device: torch.device) -> dict[str, str]:
     installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     facts = {
         "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "processor": f"{_processor()}, {usable_cores()} cores usable",
+        "processor": f"{processor_name()}, {usable_cores()} cores usable",
         "load": f"{os.getloadavg()[0]:.1f} programs at work in the last minute, before the first measurement",
         "software": f"detkit {__version__}, Python {platform.python_version()}, {installed}, {platform.system()}",
     }
@@ -50,13 +51,6 @@ def peak_mb() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import functools
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from detkit.export.images import CheckImages, Found, generated_images
 from detkit.export.latency import Latency, measure_latency
 from detkit.export.options import Options
 from detkit.export.steps import Steps
+from detkit.inference.device import processor_name
 from detkit.inference.predictor import Predictor
 from detkit.types import Target
 
@@ -180,7 +180,7 @@ class Check:
                 str(size): {side: of._asdict() for side, of in sides.items()} for size, sides in latency.items()
             },
             "threads": torch.get_num_threads(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "torch": torch.__version__,
             "detkit_version": __version__,
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -216,12 +216,3 @@ def points_without_truth(difference: Difference) -> float:
 
 def _is_alike(difference: Difference) -> bool:
     return difference.mean_score <= MOST_MEAN_SCORE and difference.unmatched_share <= MOST_UNMATCHED
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123
-            named = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        named = []
-    return named[0] if named else platform.processor() or platform.machine()

@@ -1,4 +1,7 @@
-"""Where a detector runs, by its name on a command line."""
+"""Where a detector runs."""
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -18,3 +21,11 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).partition("\n")[0]
         raise RecipeError(f"device={name}: cannot be used: {reason}; there is always cpu") from error
+
+
+def processor_name() -> str:
+    """Of this machine's CPU, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
