@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import lightning as L
 from typing_extensions import override
@@ -105,9 +105,10 @@ class RanksWatch(L.Callback):
                 peer, _ = server.accept()
                 peer.settimeout(CONNECT_S)
                 with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-                    hello = json.loads(peer.makefile().readline(1000))
+                    lines = peer.makefile()  # one for all lines: it reads ahead
+                    hello = json.loads(lines.readline(1000))
                     if secrets.compare_digest(hello["token"], token):
-                        self._begin(int(hello["rank"]), peer)
+                        self._begin(int(hello["rank"]), peer, lines)
 
     def _connect(self, host: str, port: int, token: str) -> None:
         try:
@@ -119,23 +120,24 @@ class RanksWatch(L.Callback):
                 *(self._rank, host, port, error),
             )
             return
-        self._begin(0, peer)
+        self._begin(0, peer, peer.makefile())
         self._send({"token": token, "rank": self._rank})
 
-    def _begin(self, rank: int, peer: socket.socket) -> None:
+    def _begin(self, rank: int, peer: socket.socket, lines: TextIO) -> None:
         peer.settimeout(None)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._peers[rank] = peer
-        threading.Thread(target=self._listen, args=(rank, peer), daemon=True, name=f"rank {rank} watch").start()
+        listen = threading.Thread(target=self._listen, args=(rank, peer, lines), daemon=True, name=f"rank {rank} watch")
+        listen.start()
 
-    def _listen(self, rank: int, peer: socket.socket) -> None:
+    def _listen(self, rank: int, peer: socket.socket, lines: TextIO) -> None:
         """Until the other end says goodbye, or is gone."""
         end = End(rank, KILLED)
         with contextlib.suppress(OSError, ValueError):  # ValueError: it died within a line
-            for line in peer.makefile():
+            for line in lines:
                 message = json.loads(line)
                 if "bye" in message:
                     return

@@ -188,6 +188,23 @@ def test_strangers_are_no_ranks(tmp_path: Path) -> None:
     assert [end.code for end in ended] == [0, 0], ended
 
 
+def test_what_a_rank_says_right_after_its_greeting_is_heard(tmp_path: Path) -> None:
+    """Both may arrive at once."""
+
+    def rank_0() -> None:
+        watch, trainer = RanksWatch(GO_ON), Fake(0, 2, tmp_path)
+        watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
+        host, port, token, _ = json.loads(trainer.meeting.read_text())
+        with socket.create_connection((host, port)) as rank_1:
+            said = ({"token": token, "rank": 1}, {"value": "image 5"}, {"end": [1, "a reason", 65]})
+            rank_1.sendall("".join(f"{json.dumps(line)}\n" for line in said).encode())
+            assert watch.from_others.get(timeout=5) == "image 5"
+        time.sleep(10)
+
+    end = Forked(rank_0, tmp_path / "0.txt").wait()
+    assert end.code == 65 and "rank 1 of 2 is gone: a reason." in end.said
+
+
 def test_rank_0_out_of_reach(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
