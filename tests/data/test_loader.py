@@ -160,7 +160,7 @@ def test_a_worker_that_is_killed_while_nobody_waits(root: Path) -> None:
     batches = iter(loader)
     next(batches)
     handler = signal.getsignal(signal.SIGCHLD)
-    time.sleep(0.2)  # by then it has made what it was asked for
+    time.sleep(1)  # by then it has made what it was asked for
     [worker] = loader._workers._processes
     worker.kill()
     time.sleep(0.2)

@@ -96,7 +96,7 @@ def test_a_killed_rank_ends_all_others(tmp_path: Path, gone: int, speaker: int) 
     programs[gone] = killed
     begin = time.monotonic()
     ended = run(tmp_path, *programs)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15  # the others would be stuck for 20
     assert [end.code for end in ended] == [137 if rank == gone else 70 for rank in range(3)]
     said = [end.said.strip() for end in ended]
     assert said.pop(speaker) == (
@@ -153,14 +153,14 @@ def test_a_forked_worker_does_not_hide_the_death_of_its_rank(tmp_path: Path) -> 
     def with_worker(_watch: RanksWatch, _trainer: Any) -> None:
         worker = os.fork()
         if not worker:
-            time.sleep(4)
+            time.sleep(20)
             os._exit(0)
         killed(_watch, _trainer)
 
     begin = time.monotonic()
     ended = run(tmp_path, stuck, with_worker)
     assert ended[0].code == 70
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15
 
 
 def test_strangers_are_no_ranks(tmp_path: Path) -> None:
