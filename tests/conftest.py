@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
+from tests.real_data import SHARED
 
 
 def pytest_configure() -> None:
@@ -42,5 +41,5 @@ def shared_reference() -> Path:
 
 def _folder(path: Path, what: str) -> Path:
     if not path.is_dir():
-        pytest.skip(f"no {what}: ../{path.relative_to(ROOT.parent)} lies beside the checkout on the project's machines")
+        pytest.skip(f"no {what} in {path}; DETKIT_TEST_DATA names the folder that {path.name}/ lies in")
     return path

@@ -2,7 +2,7 @@
 
     python -m tests.reliability.odd_images
 
-The files lie beside the checkout, for they are not the project's; without them nothing is tried.
+The files are not the project's: tests/real_data.py says where they lie; without them nothing is tried.
 """
 
 import re
@@ -20,9 +20,10 @@ from detkit.data.decode_image import decode_image
 from detkit.data.layout import Split
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
+from tests.real_data import SHARED
 from tests.reliability import arguments
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd_images"
+FOLDER = SHARED / "data" / "odd_images"
 ONE_PICTURE = ("hopper_orientation_", "Portrait_")  # files that show one upright picture each
 MEAN_DIFFERENCE = 6  # of pixels, each file being compressed on its own; turned wrongly it is 30 and more
 BROKEN = {
