@@ -2,14 +2,23 @@
 
 python scripts/evaluate.py checkpoint=runs/NAME/TIME data.root=/data/coco detections=found.json
 python scripts/evaluate.py checkpoint=detector.safetensors split=test metrics.engine=pycocotools
-Every key of the stored recipe can be set, of the model RT-DETR's model.head.inference_layers and inference_queries
-alone. trusted=my_package lets it name your classes.
+Every key of the stored recipe can be set; of the model, model.head.inference_layers and inference_queries of RT-DETR.
+trusted=my_package lets it name your classes.
 """
 
-from detkit import recipe
-from detkit.errors import RecipeError, run_script
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-OPTIONS = {"checkpoint": "", "split": "val", "detections": "", "trusted": ""}
+from detkit import recipe
+from detkit.errors import run_script
+from detkit.recipe.options import read_options_and_rest
+
+
+class Options(NamedTuple):  # all other keys are the stored recipe's
+    checkpoint: str
+    split: Literal["train", "val", "test"] = "val"
+    detections: Path | None = None  # COCO JSON of what is found
+    trusted: tuple[str, ...] = ()  # packages
 
 
 def main(argv: list[str]) -> None:
@@ -17,17 +26,13 @@ def main(argv: list[str]) -> None:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    given = recipe.parse(argv)
-    options = OPTIONS | {key: str(value) for key, value in given if key in OPTIONS}
-    if not options["checkpoint"]:
-        raise RecipeError("checkpoint: is missing; name a run's folder or a detector file, e.g. checkpoint=runs/...")
+    options, overrides = read_options_and_rest(Options, argv, {"checkpoint": "runs/NAME/TIME"}, prefixes=[""])
     from detkit import inference, training  # torch and lightning, after the arguments were found right
 
-    stored = inference.read_stored(options["checkpoint"])
-    overrides = [pair for pair in given if pair[0] not in OPTIONS]
-    parts = recipe.build(stored.plan(overrides, options["split"], options["trusted"].split(",")))
+    stored = inference.read_stored(options.checkpoint)
+    parts = recipe.build(stored.plan(overrides, options.split, options.trusted))
     stored.load_into(parts.model)
-    training.evaluate(parts, stored.class_names, options["detections"]).show(recipe.console())
+    training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())
 
 
 if __name__ == "__main__":

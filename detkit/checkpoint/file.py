@@ -29,6 +29,8 @@ REMEDIES = {
     errno.EPERM: "make the folder writable",
     errno.EROFS: "the file system is mounted for reading only",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EEXIST: "a file is where one of its folders should be",
+    errno.ENOTDIR: "a file is where one of its folders should be",
     errno.EIO: "the disk reports a fault; the system's log has more",
 }
 

@@ -45,7 +45,9 @@ def read_options(cls: type[Options], argv: Sequence[str], examples: Mapping[str,
 def read_options_and_rest(
     cls: type[Options], argv: Sequence[str], examples: Mapping[str, str], prefixes: Sequence[str] = ("data.",)
 ) -> tuple[Options, list[tuple[str, Any]]]:
-    """The options, and the keys and values that concern the recipe: those that begin with one of the prefixes.
+    """The options, and the keys and values that concern the recipe: others that begin with one of the prefixes.
+
+    An empty prefix leaves all other keys to the recipe.
 
     Raises:
         RecipeError: with every key or value that does not fit; what the recipe makes of its own is not known here.
@@ -55,14 +57,14 @@ def read_options_and_rest(
     rest: list[str] = []
     for argument in argv:
         key, equals, text = argument.partition("=")
-        if key.startswith(tuple(prefixes)):
+        if equals and key in cls._fields:
+            texts[key] = text
+        elif key.startswith(tuple(prefixes)):
             rest.append(argument)
         elif not equals:
             faults.add(argument, f"must have the form key=value, e.g. {_example(examples)}")
-        elif key not in cls._fields:
-            faults.add(key, f"no such key{nearest(key, [*cls._fields, *(f'{prefix}*' for prefix in prefixes)])}")
         else:
-            texts[key] = text
+            faults.add(key, f"no such key{nearest(key, [*cls._fields, *(f'{prefix}*' for prefix in prefixes)])}")
     for key in cls._fields:
         if key not in cls._field_defaults and not texts.get(key):
             texts.pop(key, None)

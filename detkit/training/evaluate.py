@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detkit.checkpoint import storing
+from detkit.checkpoint.file import make_folder, replace
 from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
 from detkit.training.module import DetectionModule
@@ -29,7 +32,7 @@ class Evaluation(NamedTuple):
     per_class: dict[str, float]  # by class name
     metric: Any  # knows what they mean; that of a detector gives what was found by detections_json()
     is_rank_zero: bool
-    detections: str = ""  # where to write what was found; empty: nowhere
+    detections: Path | None = None  # where to write what was found
 
     def show(self, console: Console) -> None:
         """Print the numbers, on rank 0, and write the detections where a path was given."""
@@ -43,24 +46,25 @@ class Evaluation(NamedTuple):
             classes.add_row(Text(name), _spell(value))
         console.print(numbers, classes, sep="\n\n")
         if self.detections:
-            path = Path(self.detections).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
             results = self.metric.detections_json()
-            path.write_text(json.dumps(results))
-            console.print(f"{len(results)} detections in {path}", soft_wrap=True, highlight=False, markup=False)
+            with storing(self.detections):
+                replace(self.detections, lambda file: file.write(json.dumps(results).encode()))
+            said = f"{len(results)} detections in {self.detections}"
+            console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
-def evaluate(parts: Any, class_names: Sequence[str], detections: str = "") -> Evaluation:
+def evaluate(parts: Any, class_names: Sequence[str], detections: Path | None = None) -> Evaluation:
     """Run the model over the validation split.
 
     Args:
         parts: of a recipe, the model with its trained weights.
         class_names: of the model, in the order of its labels.
-        detections: where ``Evaluation.show`` is going to write them; whether it can is asked for first.
+        detections: where ``Evaluation.show`` is going to write them; whether it can is found out first.
 
     Raises:
         DataError: if the data has a class that the model does not know.
-        RecipeError: if detections are wanted of a model that names images.
+        RecipeError: if detections are wanted of a model that names images, or in the place of a folder.
+        StorageError: if nothing can be written there.
     """
     require_fitting_images(parts.data, parts.model)
     decode = parts.decode
@@ -69,6 +73,8 @@ def evaluate(parts: Any, class_names: Sequence[str], detections: str = "") -> Ev
     metric = parts.metrics(ground_truth=parts.data.ground_truth())
     if detections and not hasattr(metric, "detections_json"):
         raise RecipeError(f"detections={detections}: a classifier finds no objects; leave it out")
+    if detections:
+        _require_place(detections)
     module = DetectionModule(parts.model, parts.loss, decode, metric, parts.optimizer, parts.scheduler)
     bar = sys.stdout.isatty()
     with quiet():
@@ -122,6 +128,14 @@ class DecodeForClasses:
         labels = self.label_of.to(found.labels.device)[found.labels]
         known = labels >= 0
         return type(found)(*(values[known] for values in found._replace(labels=labels)))
+
+
+def _require_place(path: Path) -> None:
+    if path.is_dir():
+        raise RecipeError(f"detections={path}: is a folder; name a file in it, e.g. {path / 'found.json'}")
+    with storing(path):
+        make_folder(path.parent)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def _spell(value: float) -> str:

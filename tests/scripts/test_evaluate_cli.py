@@ -11,7 +11,8 @@ import torch
 
 from detkit import recipe
 from detkit.checkpoint import read_detector, write_detector
-from detkit.errors import DataError, RecipeError
+from detkit.errors import CheckpointError, DataError, RecipeError, StorageError
+from detkit.training.module import DetectionModule
 from scripts.evaluate import main
 from tests.metrics.coco_files import NAMES, pycocotools_says
 from tests.warm_scripts import Done, run_script
@@ -157,12 +158,33 @@ def test_a_split_that_is_not_there(run: Path, tmp_path: Path) -> None:
         ),
         (["checkpoint=RUN", "data.rot=/data"], "data.rot: CocoDataModule has no argument 'rot'; did you mean 'root'"),
         (["checkpoint=RUN", "spilt=test"], "spilt: no key 'spilt' at the top"),
+        (["checkpoint=RUN", "split=valid"], r"split: must be train, val or test; got 'valid'"),
+        (["checkpoint=RUN", "detections=RUN"], r"detections=.*: is a folder; name a file in it, e\.g\. .*found\.json$"),
     ],
 )
 def test_arguments_that_do_not_fit(run: Path, tmp_path: Path, arguments: list[str], match: str) -> None:
     write_split(tmp_path, "val")
     with pytest.raises(RecipeError, match=match):
         main([f"data.root={tmp_path}", *(argument.replace("RUN", str(run)) for argument in arguments)])
+
+
+def test_detections_that_cannot_be_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before the images are looked at, and a file that is there stays."""
+    write_split(tmp_path, "val")
+    monkeypatch.setattr(DetectionModule, "__init__", None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        StorageError,
+        match=r"file/found\.json: cannot .*; a file is where one of its folders should be$",
+    ):
+        main([f"checkpoint={run}", f"data.root={tmp_path}", f"detections={tmp_path / 'file' / 'found.json'}"])
+
+
+def test_values_are_taken_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder may be called like a date, and nothing is no package."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^2026_01_15(/detector\.safetensors)?: no such file"):
+        main(["checkpoint=2026_01_15", "trusted="])
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
