@@ -38,7 +38,7 @@ def test_no_copyleft_dependency() -> None:
     assert not names & {"ultralytics", "albumentationsx", "supervision", "av"}
 
 
-@pytest.mark.parametrize("extra", ["timm", "serve", "plot"])
+@pytest.mark.parametrize("extra", ["timm", "plot"])
 def test_extra_is_imported_in_one_file_each(extra: str) -> None:
     for requirement in EXTRAS[extra]:
         users = [path for path in (ROOT / "detkit").rglob("*.py") if requirement.name in _imported(path)]

@@ -272,7 +272,7 @@ def test_what_is_not_there_is_named(build: Callable[[], object], message: str) -
 
 def test_timm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r'not installed: pip install "detkit\[timm\]"'):
+    with pytest.raises(ValueError, match=r'not installed: in the clone, pip install -e "\.\[timm\]"$'):
         TimmBackbone("resnet18")
 
 

@@ -112,7 +112,9 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ValueError('TimmBackbone needs timm, which is not installed: pip install "detkit[timm]"') from error
+        raise ValueError(
+            'TimmBackbone needs timm, which is not installed: in the clone, pip install -e ".[timm]"'
+        ) from error
     return timm
 
 
