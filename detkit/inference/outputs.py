@@ -107,12 +107,12 @@ class CocoResults:
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
         image_id = self.ids.image_ids[frame.name] if self.ids.image_ids else next(self._numbers)
-        self.results.add(self.ids.known(found).to_coco(image_id, self.ids.category_ids))
-        if self.images:
+        if self.images:  # first: results of an image that is not there yet are refused by COCO's tools
             height, width = frame.image.shape[:2]
             place = {} if frame.number is None else {"frame": frame.number, "time_s": frame.time_s}
             name = frame.name if frame.number is None else _of_frame(frame)
             self.images.add([{"id": image_id, "file_name": name, "height": height, "width": width, **place}])
+        self.results.add(self.ids.known(found).to_coco(image_id, self.ids.category_ids))
 
     def close(self) -> None:
         self.results.close()

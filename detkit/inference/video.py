@@ -131,7 +131,7 @@ class VideoWriter:
             self._writer.release()
         with _captured(self.path) as capture:
             held = _stated_length(capture) or 0
-        if held != self.written:
+        if held < self.written:  # one more, if the program was stopped while it was written
             raise StorageError(
                 f"{self.path}: cannot be written: the file holds {held} of {self.written} frames; "
                 "free space or choose another folder"

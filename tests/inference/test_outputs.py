@@ -184,6 +184,31 @@ def test_what_was_written_before_an_error_is_whole(tmp_path: Path) -> None:
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("writes", [1, 2])
+def test_coco_is_read_by_pycocotools_wherever_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """After so many writes of the second frame."""
+    write_to, left = outputs._write, [writes]
+
+    def stopping(*arguments: Any) -> None:
+        write_to(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            sys.exit(130)
+
+    def interrupted() -> None:
+        with opened(tmp_path, ["coco"], ["a.jpg", "b.jpg"], CLASSES, number_from_1(CLASSES)) as [output]:
+            output.add(frame_of("a.jpg"), found_in(frame_of("a.jpg")))
+            monkeypatch.setattr(outputs, "_write", stopping)
+            output.add(frame_of("b.jpg"), found_in(frame_of("b.jpg")))
+
+    with pytest.raises(SystemExit):
+        interrupted()
+    results = COCO(str(tmp_path / "images.json")).loadRes(str(tmp_path / "predictions.json"))
+    assert len(results.anns) == 3 * writes
+
+
 def test_names_never_collide() -> None:
     names = ["a.jpg", "b/a.png", "a.png", "a.bmp", "a.png.jpg", "c.v2.png", "c.v2"]
     new = output_names(names, ".jpg")
