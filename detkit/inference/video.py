@@ -16,6 +16,7 @@ from detkit.errors import DataError, StorageError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet; cv2 asks when it first opens a video
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts"))
 FPS = 25.0  # of a video or camera that does not say
+LEAST_FPS = 0.01  # what is below cannot be written
 _ESTIMATED = 0.02  # by so much a header may be wrong about the number of frames
 
 
@@ -94,7 +95,7 @@ class VideoWriter:
 
     Args:
         path: of the file; its folder is there.
-        fps: frames per second.
+        fps: frames per second; above 65 to two digits, from 600 on to one.
         size_hw: of every frame.
 
     Raises:
@@ -106,6 +107,8 @@ class VideoWriter:
         self.size_hw = size_hw
         self.written = 0
         height, width = size_hw
+        if fps > 65:  # MPEG-4 counts time in at most 65535 parts of a second, cv2 in powers of ten of the rate
+            fps = round(fps, 2 if fps < 600 else 1)
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         with _quiet():
             self._writer = cv2.VideoWriter(os.path.abspath(path), cv2.CAP_FFMPEG, codec, fps, (width, height))  # noqa: PTH100
@@ -160,7 +163,7 @@ def _captured(source: Path | int) -> Iterator[cv2.VideoCapture]:
 
 def _read(capture: cv2.VideoCapture, name: str) -> Iterator[Frame]:
     fps = capture.get(cv2.CAP_PROP_FPS)
-    fps = fps if 0 < fps <= 1000 else FPS
+    fps = fps if LEAST_FPS <= fps <= 1000 else FPS
     number = 0
     while True:
         with _quiet():

@@ -3,14 +3,15 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pytest
 
 from detkit import errors
-from detkit.inference.video import VideoFile, VideoWriter
-from tests.inference.test_sources import SIZE_HW, numbered
+from detkit.inference.video import FPS, VideoFile, VideoWriter
+from tests.inference.test_sources import SIZE_HW, number_in, numbered
 
 
 @pytest.fixture
@@ -35,6 +36,25 @@ class PressedWhileWriting:
         self.writer.release()
 
 
+class Capture:
+    """In place of cv2's: a camera or a video of three frames."""
+
+    stated: ClassVar[dict[int, float]] = {}  # what it says of itself
+
+    def __init__(self, *_: object) -> None:
+        self.number = 0
+
+    def get(self, what: int) -> float:
+        return self.stated.get(what, 0.0)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.number += 1
+        return (True, numbered(self.number - 1)) if self.number <= 3 else (False, None)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
 @pytest.mark.usefixtures("ends_at_ctrl_c")
 def test_ctrl_c_while_a_frame_is_written_ends_the_program_and_not_the_video(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "a.mp4", 25, SIZE_HW)
@@ -44,3 +64,25 @@ def test_ctrl_c_while_a_frame_is_written_ends_the_program_and_not_the_video(tmp_
         writer.write(numbered(1))
     assert end.value.code == 130
     assert len(list(VideoFile(tmp_path / "a.mp4", "a.mp4").frames())) == 2
+
+
+@pytest.mark.parametrize("fps", [0.01, 23.976, 59.94006, 65.5, 66.6667, 119.88, 239.847, 599.996, 655.37, 999.94, 1000])
+def test_every_rate_is_written(tmp_path: Path, fps: float) -> None:
+    with VideoWriter(tmp_path / "a.mp4", fps, SIZE_HW) as writer:
+        for number in range(3):
+            writer.write(numbered(number))
+    frames = list(VideoFile(tmp_path / "a.mp4", "a.mp4").frames())
+    assert [number_in(frame.image) for frame in frames] == [0, 1, 2]
+    assert frames[0].fps == pytest.approx(fps, rel=1e-4)
+
+
+@pytest.mark.parametrize("stated", [0.0, -1.0, 0.0004, 90_000.0, float("nan")])
+def test_a_video_without_a_usable_rate_has_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: float
+) -> None:
+    """And times by it, where it says none either."""
+    (tmp_path / "a.avi").touch()
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    monkeypatch.setattr(Capture, "stated", {cv2.CAP_PROP_FPS: stated, cv2.CAP_PROP_POS_MSEC: float("nan")})
+    frames = list(VideoFile(tmp_path / "a.avi", "a.avi").frames())
+    assert [(frame.fps, frame.time_s) for frame in frames] == [(FPS, 0), (FPS, 1 / FPS), (FPS, 2 / FPS)]
