@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
 
     stored = inference.read_stored(options.checkpoint)
     parts = recipe.build(stored.plan(overrides, options.split, options.trusted))
-    stored.load_into(parts.model)
+    stored.load_into(parts.model, options.trusted)
     training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())
 
 

@@ -43,12 +43,17 @@ class ExportedModel(nn.Module):
     Args:
         path: of the file.
 
+    Attributes:
+        may_run_code: whether torch may open a program of its own. No argument, because a stranger's recipe may name
+            this class and any file.
+
     Raises:
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__()
+        self.may_run_code = False
         self.path = Path(path)
         self.signature = _signature(self.path, _metadata(self.path))
         self.takes_uint8 = self.signature.takes_uint8
@@ -58,7 +63,7 @@ class ExportedModel(nn.Module):
     @property
     def program(self) -> runtimes.Program:
         """The opened file, at the first use."""
-        self._program = self._program or runtimes.open_program(self.path)
+        self._program = self._program or runtimes.open_program(self.path, may_run_code=self.may_run_code)
         return self._program
 
     def forward(self, images: Tensor) -> Any:

@@ -253,7 +253,7 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
         stored.require_fit(trusted)
         detector = recipe.instantiate(model, trusted=packages)
         _require_numbers(stored.weights)
-        stored.load_into(detector)
+        stored.load_into(detector, trusted)
         decoder = recipe.instantiate(decode, trusted=packages)
     return Predictor(detector, decoder, stored.class_names, stored.image_hw, stored.resize)
 

@@ -14,7 +14,7 @@ from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import runtimes
 from detkit.inference.budget import at_most
-from detkit.inference.exported import metadata_of_export
+from detkit.inference.exported import ExportedModel, metadata_of_export
 from detkit.inference.metadata import metadata_faults
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
@@ -91,11 +91,8 @@ class StoredDetector(NamedTuple):
             RecipeError: if the recipe of the model does not stand.
             CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
         """
-        if self.path and self.path.suffix in runtimes.RUNS_CODE and "torch" not in trusted:
-            raise CheckpointError(
-                f"a {self.path.suffix} file may run code of whoever made it when torch opens it; trusted=torch if you "
-                "trust it. An ONNX or OpenVINO file or a detector file runs none"
-            )
+        if self.path and "torch" not in trusted:
+            runtimes.require_harmless(self.path)
         if not any(trusted):
             with torch.device("meta"), at_most(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
                 self._compare(instantiate(self.recipe["model"]))
@@ -123,14 +120,20 @@ class StoredDetector(NamedTuple):
             return self.recipe
         return {**self.recipe, "trainer": {key: value for key, value in trainer.items() if key in OF_TRAINER}}
 
-    def load_into(self, detector: nn.Module) -> None:
-        """Give the detector these weights.
+    def load_into(self, detector: nn.Module, trusted: Sequence[str] = ()) -> None:
+        """Give the detector these weights; of an exported one, open what torch is trusted to open.
+
+        Args:
+            detector: built of the stored recipe.
+            trusted: packages that the caller named.
 
         Raises:
             CheckpointError: if a name or a shape differs, with the first ten that do.
         """
         self._compare(detector)
         detector.load_state_dict(self.weights)
+        if isinstance(detector, ExportedModel):
+            detector.may_run_code = "torch" in trusted
 
     def _compare(self, detector: nn.Module) -> None:
         expected = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
@@ -157,7 +160,10 @@ def read_stored(path: str | Path) -> StoredDetector:
         CheckpointError: if there is none, it cannot be read, or lacks what a detector is rebuilt from.
     """
     path = checkpoint.local(path)
-    weights, metadata = ({}, metadata_of_export(path)) if runtimes.is_exported(path) else checkpoint.read_trained(path)
+    is_exported = runtimes.is_exported(path)
+    weights, metadata = ({}, metadata_of_export(path)) if is_exported else checkpoint.read_trained(path)
+    if not weights and not is_exported:  # a recipe that names another file has none of its own
+        raise CheckpointError(f"{path}: holds no weights")
     if fault := next(metadata_faults(metadata), None):
         raise CheckpointError(f"{path}: {fault}")
     height, width = metadata["image_hw"]

@@ -11,9 +11,12 @@ import torch
 from onnx import parser
 
 import detkit
+from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
 from detkit.export.formats import write_onnx, write_openvino, write_torchscript
 from detkit.inference.exported import ExportedDecode, Signature
+from detkit.inference.predictor import predictor_of
+from detkit.inference.stored import StoredDetector
 
 # All boxes are the image's corner, all scores its mean.
 NET = """<ir_version: 10, opset_import: ["" : 20]>
@@ -73,7 +76,7 @@ def test_programs_of_torch_are_trusted_or_not_opened(tmp_path: Path) -> None:
     texts = {"detkit.json": json.dumps({key: json.dumps(value) for key, value in METADATA.items()})}
     torch.export.save(program, tmp_path / "a.pt2", extra_files=texts)
     (tmp_path / "a.pt2").rename(tmp_path / "b.pt2")
-    with pytest.raises(CheckpointError, match=r"b\.pt2: a \.pt2 file may run code .*; trusted=torch if you trust it"):
+    with pytest.raises(CheckpointError, match=r"b\.pt2: a \.pt2 file may run code .*; trusted=torch if you trust b"):
         detkit.load(tmp_path / "b.pt2")
     assert detkit.load(tmp_path / "b.pt2", ["torch"]).class_names == ("cat",)
     with pytest.warns(FutureWarning):
@@ -81,6 +84,28 @@ def test_programs_of_torch_are_trusted_or_not_opened(tmp_path: Path) -> None:
     write_torchscript(tmp_path / "a.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
     with pytest.raises(CheckpointError, match=r"a \.torchscript file may run code"):
         detkit.load(tmp_path / "a.torchscript")
+
+
+def test_detector_file_has_no_program_of_torch_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's detector file beside a program: its recipe names the program, under whatever name."""
+    with pytest.warns(FutureWarning):
+        traced = torch.jit.trace(Nothing(), (torch.zeros(1, 3, 32, 32),))
+    write_torchscript(tmp_path / "w.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was opened"))
+    refused = r"a \.torchscript file may run code .*trusted=torch if you trust w\.torchscript"
+    for name in ("detkit.inference.exported.ExportedModel", "detkit.export.precision.ExportedModel"):
+        program = {"_target_": name, "path": str(tmp_path / "w.torchscript")}
+        recipe = {**RECIPE, "model": program}
+        write_detector(tmp_path / "a.safetensors", {}, {**METADATA, "recipe": recipe})
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: holds no weights"):
+            detkit.load(tmp_path / "a.safetensors")
+        predictor = predictor_of(StoredDetector({}, recipe, ("cat",), (32, 32), tmp_path / "a.safetensors"))
+        with pytest.raises(CheckpointError, match=refused):
+            predictor.predict(np.zeros((32, 32, 3), np.uint8))
+        decode = detkit.load(write(tmp_path / "b.onnx", recipe={**RECIPE, "decode": program})).decode
+        assert isinstance(decode, ExportedDecode)
+        with pytest.raises(CheckpointError, match=refused):
+            decode.decode(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(

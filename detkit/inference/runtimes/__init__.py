@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from detkit.errors import CheckpointError
+
 Program = Callable[[np.ndarray], list[np.ndarray]]
 
 MODULES = {
@@ -35,10 +37,29 @@ def read_metadata(path: Path) -> dict[str, str]:
     return importlib.import_module(MODULES[path.suffix]).read_metadata(path)
 
 
-def open_program(path: Path) -> Program:
-    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs; as many threads as torch.
+def require_harmless(path: Path) -> None:
+    """Whether nothing in the file is run, when it is opened.
 
     Raises:
-        CheckpointError: if the file cannot be read, or its library is not installed.
+        CheckpointError: if torch may run it.
     """
+    if path.suffix in RUNS_CODE:
+        raise CheckpointError(
+            f"a {path.suffix} file may run code of whoever made it when torch opens it; trusted=torch if you trust "
+            f"{path.name}. An ONNX or OpenVINO file or a detector file runs none"
+        )
+
+
+def open_program(path: Path, *, may_run_code: bool = False) -> Program:
+    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs; as many threads as torch.
+
+    Args:
+        path: of the file.
+        may_run_code: whether torch is trusted to open a program of its own.
+
+    Raises:
+        CheckpointError: if the file cannot be read or may run code, or its library is not installed.
+    """
+    if not may_run_code:
+        require_harmless(path)
     return importlib.import_module(MODULES[path.suffix]).open_program(path)
