@@ -71,7 +71,7 @@ class Pictures:
             if frame.number is None:
                 path.write_bytes(_jpeg(drawn))
         if frame.number is not None:
-            self._writer(path, frame).write(drawn)
+            self._writer(path, frame).write(drawn, frame.time_s if frame.is_live else None)
 
     def close(self) -> None:
         if self._video:

@@ -22,7 +22,7 @@ from detkit.inference.predict_options import Options
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
 from detkit.inference.sources import Source, find_sources
-from detkit.inference.video import Frame
+from detkit.inference.video import Camera, Frame
 
 Phase = Literal["read", "network", "write"]
 Item = TypeVar("Item")
@@ -91,7 +91,8 @@ class Work(NamedTuple):
     def _look(self, tally: Tally) -> None:
         names, class_names = [source.name for source in self.sources], self.predictor.class_names
         keep = self.options.save if self.folder else ()
-        batches = _batched(self._frames(tally), 1 if self.options.slices else self.options.batch_size)
+        one_by_one = self.options.slices or any(isinstance(source, Camera) for source in self.sources)
+        batches = _batched(self._frames(tally), 1 if one_by_one else self.options.batch_size)
         if not (batch := _next(batches, tally)):
             return  # before there are files without anything in them
         with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, _bar() as progress:

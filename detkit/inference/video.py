@@ -28,6 +28,7 @@ class Frame(NamedTuple):
     number: int | None = None  # in a video, from 0; None for a picture
     time_s: float | None = None  # since the video began
     fps: float = FPS
+    is_live: bool = False  # of a camera: frames come when they come, and time_s says when
 
 
 class VideoFile(NamedTuple):
@@ -82,11 +83,12 @@ class Camera(NamedTuple):
             DataError: if there is no such camera.
         """
         with _captured(self.number) as capture:
-            start_s, seen = time.perf_counter(), False
+            start_s = None
             for frame in _read(capture, self.name):
-                seen = True
-                yield frame._replace(time_s=time.perf_counter() - start_s)
-        if not seen:
+                now_s = time.perf_counter()
+                start_s = now_s if start_s is None else start_s
+                yield frame._replace(time_s=now_s - start_s, is_live=True)
+        if start_s is None:
             raise DataError(f"source={self.number}: there is no such file or folder, and no camera of this number")
 
 
@@ -106,22 +108,39 @@ class VideoWriter:
         self.path = path
         self.size_hw = size_hw
         self.written = 0
+        self._last: np.ndarray | None = None  # as cv2 takes it
         height, width = size_hw
         if fps > 65:  # MPEG-4 counts time in at most 65535 parts of a second, cv2 in powers of ten of the rate
             fps = round(fps, 2 if fps < 600 else 1)
+        self.fps = fps
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         with _quiet():
             self._writer = cv2.VideoWriter(os.path.abspath(path), cv2.CAP_FFMPEG, codec, fps, (width, height))  # noqa: PTH100
         if not self._writer.isOpened():
             raise StorageError(f"{path}: cannot be written: no video of {width} x {height} pixels can be begun there")
 
-    def write(self, image: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 RGB; one of another size, which cv2 would leave out, is resized."""
+    def write(self, image: np.ndarray, time_s: float | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; one of another size, which cv2 would leave out, is resized.
+            time_s: when it came, since the first: the one before is shown until then, and one that comes too early is
+                left out; both by more than a frame. None: it is the next one.
+        """
+        due = self.written if time_s is None else time_s * self.fps
+        while self._last is not None and self.written < due - 1:
+            self._append(self._last)
+        if self.written > due + 1:
+            return
         height, width = self.size_hw
         if image.shape[:2] != self.size_hw:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        self._append(np.ascontiguousarray(image[..., ::-1]))
+
+    def _append(self, image: np.ndarray) -> None:
+        self._last = image
         with _quiet():
-            self._writer.write(np.ascontiguousarray(image[..., ::-1]))
+            self._writer.write(image)
         self.written += 1
 
     def close(self) -> None:

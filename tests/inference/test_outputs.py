@@ -166,6 +166,12 @@ def test_each_video_becomes_a_video(tmp_path: Path) -> None:
         assert all(np.abs(frame.image.astype(int) - GREY).mean() < 5 for frame in written)
 
 
+def test_the_video_of_a_camera_keeps_its_times(tmp_path: Path) -> None:
+    frames = [frame_of("camera_0.mp4", number)._replace(time_s=float(number), is_live=True) for number in range(3)]
+    write(tmp_path, "pictures", *((frame, 0) for frame in frames))
+    assert VideoFile(tmp_path / "pictures" / "camera_0.mp4", "").length == pytest.approx(2 * 25, abs=1)
+
+
 def test_picture_too_long_for_jpeg_is_shrunk(tmp_path: Path) -> None:
     write(tmp_path, "pictures", (frame_of("a.png", size_hw=(20, 65_600)), 0))
     assert read_picture(tmp_path / "pictures" / "a.jpg").shape == (19, 65_500, 3)

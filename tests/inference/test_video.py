@@ -1,6 +1,7 @@
 """Videos that are written: every frame of every rate, also when somebody stops the program."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from detkit import errors
-from detkit.inference.video import FPS, VideoFile, VideoWriter
+from detkit.inference.video import FPS, Camera, VideoFile, VideoWriter
 from tests.inference.test_sources import SIZE_HW, number_in, numbered
 
 
@@ -40,6 +41,7 @@ class Capture:
     """In place of cv2's: a camera or a video of three frames."""
 
     stated: ClassVar[dict[int, float]] = {}  # what it says of itself
+    wait_s = 0.0  # before each frame
 
     def __init__(self, *_: object) -> None:
         self.number = 0
@@ -48,6 +50,7 @@ class Capture:
         return self.stated.get(what, 0.0)
 
     def read(self) -> tuple[bool, np.ndarray | None]:
+        time.sleep(self.wait_s)
         self.number += 1
         return (True, numbered(self.number - 1)) if self.number <= 3 else (False, None)
 
@@ -86,3 +89,40 @@ def test_a_video_without_a_usable_rate_has_the_usual_one(
     monkeypatch.setattr(Capture, "stated", {cv2.CAP_PROP_FPS: stated, cv2.CAP_PROP_POS_MSEC: float("nan")})
     frames = list(VideoFile(tmp_path / "a.avi", "a.avi").frames())
     assert [(frame.fps, frame.time_s) for frame in frames] == [(FPS, 0), (FPS, 1 / FPS), (FPS, 2 / FPS)]
+
+
+def test_a_camera_gives_frames_and_the_time_since_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not since it was opened: it may take seconds to wake up."""
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    monkeypatch.setattr(Capture, "stated", {cv2.CAP_PROP_FPS: 30.0})
+    monkeypatch.setattr(Capture, "wait_s", 0.1)
+    start_s = time.perf_counter()
+    frames = list(Camera(0).frames())
+    took_s = time.perf_counter() - start_s
+    assert [number_in(frame.image) for frame in frames] == [0, 1, 2]
+    assert {(frame.fps, frame.name) for frame in frames} == {(30.0, "camera_0.mp4")}
+    times = [frame.time_s or 0.0 for frame in frames]
+    assert times[0] == 0 and times[1] >= 0.1 and times[1] + 0.1 <= times[2] <= took_s - 0.1
+
+
+def test_a_camera_video_is_as_long_as_what_it_saw(tmp_path: Path) -> None:
+    """At 5 images a second, then a pause, then more than its rate; each is shown until the next one came."""
+    came_s = [0.0, 0.2, 0.4, 2.0, *(2.0 + number / 60 for number in range(1, 61))]
+    with VideoWriter(tmp_path / "a.mp4", 30.0, SIZE_HW) as writer:
+        for number, time_s in enumerate(came_s):
+            writer.write(numbered(number), time_s)
+    shown = [number_in(frame.image) for frame in VideoFile(tmp_path / "a.mp4", "a.mp4").frames()]
+    assert len(shown) == pytest.approx(3.0 * 30, abs=2)
+    assert shown == sorted(shown)
+    for second, number in ((0.1, 0), (0.3, 1), (0.5, 2), (1.9, 2)):
+        assert shown[round(second * 30)] == number
+    assert shown[75] == pytest.approx(3 + 30, abs=3)
+
+
+def test_a_camera_that_keeps_its_rate_roughly_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    came_s = [0.0, *((number + (-1) ** number * 0.45) / 30 for number in range(1, 40))]
+    with VideoWriter(tmp_path / "a.mp4", 30.0, SIZE_HW) as writer:
+        for number, time_s in enumerate(came_s):
+            writer.write(numbered(number), time_s)
+    shown = [number_in(frame.image) for frame in VideoFile(tmp_path / "a.mp4", "a.mp4").frames()]
+    assert shown == list(range(40))

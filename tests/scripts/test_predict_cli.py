@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +22,10 @@ from detkit.errors import RecipeError
 from detkit.inference.coco_ids import number_from_1
 from detkit.inference.predict_options import Options, read_options
 from detkit.inference.predict_run import Work
-from detkit.inference.video import Frame
+from detkit.inference.video import Camera
 from scripts.predict import main
 from tests.inference.test_sources import SIZE_HW, number_in, write_video
+from tests.inference.test_video import Capture
 from tests.warm_scripts import ROOT, run_script
 
 LOW = "score_threshold=0.01"
@@ -228,25 +228,26 @@ def test_a_mistyped_command_is_answered_before_torch_is_imported() -> None:
     assert done.stdout == "False\n"
 
 
-class Stopped(NamedTuple):
-    """A camera at which somebody presses Ctrl-C."""
+class Stopped(Capture):
+    """A camera at which somebody presses Ctrl-C, after three frames."""
 
-    name: str = "camera_0.mp4"
-    length: int | None = None
-
-    def frames(self) -> Iterator[Frame]:
-        for number in range(3):
-            yield Frame(np.full((48, 64, 3), 90, np.uint8), self.name, number, number / 25)
-        sys.exit(130)
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if self.number == 3:
+            sys.exit(130)
+        return super().read()
 
 
-def test_what_was_found_until_ctrl_c_is_kept_and_told(checkpoint: Path, tmp_path: Path) -> None:
-    predictor, source, console = detkit.load(checkpoint), Stopped(), Console(file=io.StringIO(), width=100)
-    options = Options("", "0", save=("pictures", "coco"), batch_size=1)
-    sources: Any = [source]
+def test_what_a_camera_saw_until_ctrl_c_is_kept_and_told(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with batches of eight: no frame waits for others to come."""
+    files = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda what, *api: Stopped() if what == 0 else files(what, *api))
+    predictor, console = detkit.load(checkpoint), Console(file=io.StringIO(), width=100)
+    options = Options("", "0", save=("pictures", "coco"), batch_size=8)
     with pytest.raises(SystemExit):
-        Work(options, sources, predictor, number_from_1(predictor.class_names), tmp_path).run(console)
-    assert cv2.VideoCapture(str(tmp_path / "pictures" / source.name)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+        Work(options, [Camera(0)], predictor, number_from_1(predictor.class_names), tmp_path).run(console)
+    assert cv2.VideoCapture(str(tmp_path / "pictures" / "camera_0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 2
     assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
     assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
 
