@@ -1,7 +1,6 @@
 """A detector over all that ``source=`` names: read, look, write, a batch after the other."""
 
 import contextlib
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -179,8 +178,19 @@ def _next(batches: Iterator[list[Frame]], tally: Tally) -> list[Frame]:
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
+    """What was read before an error comes before it."""
+    batch: list[Item] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DataError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch
 
 

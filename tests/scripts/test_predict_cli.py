@@ -190,6 +190,21 @@ def test_what_is_wrong_is_told_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    """Though it does not fill a batch."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3)))
+    (tmp_path / "b.jpg").write_text("hello world")
+    (tmp_path / "list.txt").write_text("a.png\nb.jpg\na.png\n")
+    more = [LOW, "save=csv", "unreadable=stop", "batch_size=8"]
+    done = run_script(words(checkpoint, tmp_path / "list.txt", tmp_path / "out", *more))
+    assert done.returncode == 65
+    assert done.stderr.startswith(f"error: {tmp_path}/b.jpg: not an image: it begins with b'hello wo'")
+    found = detkit.load(checkpoint).predict(tmp_path / "a.png", score_threshold=0.01)
+    rows = [(row["file"], row["name"]) for row in rows_of(tmp_path / "out" / "predictions.csv")]
+    assert rows == [("a.png", name) for name in found.names] != []
+    assert ["all", f"{len(found)}", "1"] in [line.split() for line in done.stdout.splitlines()]
+
+
 def test_options_are_checked_together() -> None:
     wrong = ["chekpoint=a", "source=", "save=csv,pdf", "score_threshold=nan", "batch_size=0", "unreadable=maybe", "x"]
     with pytest.raises(RecipeError) as caught:
