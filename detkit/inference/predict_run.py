@@ -21,7 +21,7 @@ from detkit.inference.predict_options import Options
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
 from detkit.inference.sources import Source, find_sources
-from detkit.inference.video import Camera, Frame
+from detkit.inference.video import Camera, FewFramesError, Frame
 
 Phase = Literal["read", "network", "write"]
 Item = TypeVar("Item")
@@ -35,6 +35,7 @@ class Tally:
         detections: of each label.
         holders: frames with at least one of the label.
         unread: what was wrong with the files that could not be read, or not to their end.
+        short: videos that were trimmed, or are not whole.
         seconds: of each phase.
         kept: where the results lie.
     """
@@ -44,6 +45,7 @@ class Tally:
         self.detections: Counter[int] = Counter()
         self.holders: Counter[int] = Counter()
         self.unread: list[str] = []
+        self.short: list[str] = []
         self.seconds: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
         self.kept: list[str] = []
 
@@ -107,6 +109,8 @@ class Work(NamedTuple):
         for source in self.sources:
             try:
                 yield from source.frames()
+            except FewFramesError as notice:
+                tally.short.append(str(notice))
             except DataError as error:
                 if self.options.unreadable == "stop":
                     raise
@@ -132,6 +136,8 @@ class Work(NamedTuple):
         table.add_row("all", f"{tally.detections.total():,}", f"{tally.frames:,}")
         console.print(table)
         lines = [_speed(tally), *([f"not read: {_unread(tally.unread)}"] if tally.unread else [])]
+        if tally.short:
+            lines.append(f"perhaps not whole: {_gathered('videos with fewer frames than they say', tally.short)}")
         if self.ids.unknown and "coco" in self.options.save:
             names = ", ".join(self.ids.unknown)
             lines.append(f"not in predictions.json, for {self.options.annotations} has no such category: {names}")
@@ -212,8 +218,11 @@ def _speed(tally: Tally) -> str:
 
 
 def _unread(messages: list[str]) -> str:
+    return _gathered("files that cannot be read, or not to their end", messages)
+
+
+def _gathered(what: str, messages: list[str]) -> str:
     """How many, and the first ten; one alone."""
     if len(messages) == 1:
         return messages[0]
-    what = "files that cannot be read, or not to their end"
     return str(Finding("unreadable", "error", what, len(messages), tuple(map(Place, messages))))

@@ -17,7 +17,12 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet; cv2 asks when it
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts"))
 FPS = 25.0  # of a video or camera that does not say
 LEAST_FPS = 0.01  # what is below cannot be written
+_TRIMMED = frozenset((".mp4", ".m4v", ".mov"))  # may be played in part, by a list inside; the header counts all frames
 _ESTIMATED = 0.02  # by so much a header may be wrong about the number of frames
+
+
+class FewFramesError(DataError):
+    """A video gives fewer frames than its header says, which is no fault if it was trimmed."""
 
 
 class Frame(NamedTuple):
@@ -47,7 +52,8 @@ class VideoFile(NamedTuple):
         """All frames in their order; one is held at a time.
 
         Raises:
-            DataError: if it cannot be opened, or, after those that can be read, if frames are missing at the end.
+            DataError: if it cannot be opened, or, after those that can be read, if frames are missing at the end;
+                FewFramesError where it may have been trimmed.
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: {'is no file' if self.path.exists() else 'there is no such file'}")
@@ -59,7 +65,10 @@ class VideoFile(NamedTuple):
         if not held:
             raise DataError(f"{self.path}: is no video that can be read, or has no frames")
         if stated and held < stated * (1 - _ESTIMATED) - 1:
-            raise DataError(f"{self.path}: the video is cut or damaged: {held} of its {stated} frames can be read")
+            said = f"{self.path}: {held} frames can be read, its header says {stated}: it is"
+            if self.path.suffix.lower() in _TRIMMED:
+                raise FewFramesError(f"{said} trimmed, cut or damaged")
+            raise DataError(f"{said} cut or damaged")
 
 
 class Camera(NamedTuple):

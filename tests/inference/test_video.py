@@ -1,6 +1,7 @@
 """Videos that are written: every frame of every rate, also when somebody stops the program."""
 
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from detkit import errors
-from detkit.inference.video import FPS, Camera, VideoFile, VideoWriter
-from tests.inference.test_sources import SIZE_HW, number_in, numbered
+from detkit.inference.video import FPS, Camera, FewFramesError, VideoFile, VideoWriter
+from tests.inference.test_sources import SIZE_HW, number_in, numbered, write_video
 
 
 @pytest.fixture
@@ -35,6 +36,16 @@ class PressedWhileWriting:
 
     def release(self) -> None:
         self.writer.release()
+
+
+def write_trimmed(path: Path, length: int) -> Path:
+    """An .mp4 that is played to its half, as telephones leave it: all frames are inside."""
+    content = bytearray(write_video(path, length).read_bytes())
+    place = content.index(b"elst") + 12  # after version, flags and the number of entries: how long the first is shown
+    shown = struct.unpack_from(">I", content, place)[0]
+    struct.pack_into(">I", content, place, shown // 2)
+    path.write_bytes(content)
+    return path
 
 
 class Capture:
@@ -126,3 +137,11 @@ def test_a_camera_that_keeps_its_rate_roughly_loses_and_repeats_nothing(tmp_path
             writer.write(numbered(number), time_s)
     shown = [number_in(frame.image) for frame in VideoFile(tmp_path / "a.mp4", "a.mp4").frames()]
     assert shown == list(range(40))
+
+
+def test_a_trimmed_video_gives_what_is_shown(tmp_path: Path) -> None:
+    frames = VideoFile(write_trimmed(tmp_path / "a.mp4", 50), "a.mp4").frames()
+    assert [number_in(next(frames).image) for _ in range(25)] == list(range(25))
+    message = r"a\.mp4: 25 frames can be read, its header says 50: it is trimmed, cut or damaged"
+    with pytest.raises(FewFramesError, match=message):
+        next(frames)

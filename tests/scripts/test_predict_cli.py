@@ -25,7 +25,7 @@ from detkit.inference.predict_run import Work
 from detkit.inference.video import Camera
 from scripts.predict import main
 from tests.inference.test_sources import SIZE_HW, number_in, write_video
-from tests.inference.test_video import Capture
+from tests.inference.test_video import Capture, write_trimmed
 from tests.warm_scripts import ROOT, run_script
 
 LOW = "score_threshold=0.01"
@@ -55,7 +55,7 @@ def photos(tmp_path: Path) -> Path:
     for name in ("2.jpg", "10.png", "10.jpg", "b/2.jpg", "b/3.bmp"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), rng.integers(0, 255, [*rng.integers(40, 90, 2).tolist(), 3]))
+        cv2.imwrite(str(path), rng.integers(0, 255, [*rng.integers(40, 90, 2).tolist(), 3], dtype=np.uint8))
     (tmp_path / "photos" / "b" / "text.jpg").write_text("hello world")
     return tmp_path / "photos"
 
@@ -192,7 +192,7 @@ def test_what_is_wrong_is_told_without_a_traceback(
 
 def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path) -> None:
     """Though it does not fill a batch."""
-    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3)))
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8))
     (tmp_path / "b.jpg").write_text("hello world")
     (tmp_path / "list.txt").write_text("a.png\nb.jpg\na.png\n")
     more = [LOW, "save=csv", "unreadable=stop", "batch_size=8"]
@@ -203,6 +203,19 @@ def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path)
     rows = [(row["file"], row["name"]) for row in rows_of(tmp_path / "out" / "predictions.csv")]
     assert rows == [("a.png", name) for name in found.names] != []
     assert ["all", f"{len(found)}", "1"] in [line.split() for line in done.stdout.splitlines()]
+
+
+def test_a_trimmed_video_is_no_error(checkpoint: Path, tmp_path: Path) -> None:
+    """A notice, and what comes after it is looked at."""
+    (tmp_path / "v").mkdir()
+    write_trimmed(tmp_path / "v" / "a.mp4", 20)
+    write_trimmed(tmp_path / "v" / "b.mp4", 50)
+    done = run_script(words(checkpoint, tmp_path / "v", tmp_path / "out", "save=csv", "unreadable=stop"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ["all", "0", "35"] in [line.split() for line in done.stdout.splitlines()]
+    assert "perhaps not whole: videos with fewer frames than they say: 2\n" in done.stdout
+    assert "b.mp4: 25 frames can be read, its header says 50: it is trimmed, cut or damaged\n" in done.stdout
+    assert "not read" not in done.stdout
 
 
 def test_options_are_checked_together() -> None:
