@@ -4,8 +4,14 @@
 Torch's own handler raises wherever the main thread is when a worker dies, in the middle of a step or of
 a save, and without it a wait can take for ever. So a handler is there only while a batch is waited for:
 a worker that dies at another time is noticed at the next wait, which is the border of a step.
+
+# Note [no worker is left at the end]
+Workers ignore SIGTERM, and multiprocessing sends it to those that are left when the interpreter ends, and
+waits for them without a limit. Torch ends its own there only if it pins memory. So whatever a program
+dies of, they are killed before that.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -77,9 +83,12 @@ class Workers:
     def starting(self) -> Iterator[None]:
         """Around what starts the processes; torch's handler is gone afterwards."""
         others = set(multiprocessing.active_children())
-        with self.waiting():
-            yield
-        self._processes = [child for child in multiprocessing.active_children() if child not in others]
+        atexit.register(self.end_all)  # the last one to register comes first; multiprocessing did with its import
+        try:
+            with self.waiting():
+                yield
+        finally:
+            self._processes = [child for child in multiprocessing.active_children() if child not in others]
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -117,6 +126,7 @@ class Workers:
         """Do not wait for those that are left: they may wait for a lock that the dead one held."""
         for child in self._processes:
             child.kill()  # SIGTERM they ignore
+        atexit.unregister(self.end_all)
 
     def _raise_if_ended(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         if end := self.ended():

@@ -1,6 +1,8 @@
 """Batches while files disappear and workers are killed."""
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +16,7 @@ from detkit.data import CocoDataModule, DetectionDataset, SampleKey
 from detkit.data.loader import Loader
 from detkit.data.sampler import InOrderSampler
 from detkit.data.unreadable import LostImage, UnreadableImages
+from detkit.data.workers import Workers
 from detkit.errors import DataError
 from tests.data.small_set import read_split, write_split
 from tests.data.test_datamodule import data_of, digest
@@ -196,6 +199,17 @@ def test_a_worker_that_is_killed_while_its_batch_is_fetched(root: Path, error: t
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     loader.close()
+
+
+def test_workers_of_a_start_that_was_interrupted_are_ended() -> None:
+    workers = Workers(1)
+    worker = multiprocessing.Process(target=time.sleep, args=(60,), daemon=True)
+    with contextlib.suppress(KeyboardInterrupt), workers.starting():
+        worker.start()
+        raise KeyboardInterrupt
+    workers.end_all()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_other_errors_of_workers_stay_what_they_are(root: Path) -> None:

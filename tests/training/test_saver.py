@@ -248,6 +248,40 @@ def test_a_second_signal_amid_a_save_leaves_the_one_before(tmp_path: Path, monke
     assert [path.name for path in only_run(tmp_path).checkpoints.iterdir() if ".tmp" in path.name] == []
 
 
+SECOND_SIGNAL = """
+import signal, sys
+from pathlib import Path
+from detkit.errors import run_script
+from detkit.training import interrupt
+from tests.reliability import small_run
+from tests.reliability.disk import watched
+
+def step(moment, number):
+    signal.raise_signal(signal.SIGTERM) if (moment, number) == ("step", 1) else None
+
+def disk(moment):
+    signal.raise_signal(signal.SIGTERM) if moment == "amid write step-00000002.ckpt.tmp" else None
+
+def main(arguments):
+    interrupt.SAME_REQUEST_S = 0.0
+    small_run.Moments.told = staticmethod(step)
+    with watched(disk):
+        small_run.start(small_run.write_data(Path(arguments[0], "data")), Path(arguments[0]), "data.num_workers=2")
+
+run_script(main)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_amid_a_save_leaves_no_worker_to_wait_for(tmp_path: Path) -> None:
+    """A process of its own, with all that the interpreter does at its end, where it would wait for ever."""
+    words = [sys.executable, "-c", SECOND_SIGNAL, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 143, ended.stderr
+    assert not list(tmp_path.rglob("*.ckpt")), "the save was cut short"
+
+
 def test_the_same_request_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun passes on to its ranks what a terminal or a cluster has sent to all of them."""
     interrupt, now = Interrupt(), [10.0]
