@@ -1,4 +1,4 @@
-"""The ids that results in COCO's form refer to: of an annotation file, or numbers from 1."""
+"""The ids that results in COCO's form refer to: of an annotation file, or of the data that the detector learned."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,7 @@ from detkit.data.findings import Findings, Place
 from detkit.inference.results import ImageDetections
 from detkit.inference.sources import ImageFile, Source
 
-UNKNOWN = -1
+UNKNOWN = -(2**63) - 1  # lower than any id
 
 
 class CocoIds(NamedTuple):
@@ -34,12 +34,13 @@ class CocoIds(NamedTuple):
 
     def known(self, found: ImageDetections) -> ImageDetections:
         """Those of classes that have an id."""
-        return found[torch.tensor(self.category_ids)[found.labels] != UNKNOWN] if self.unknown else found
+        has_id = torch.tensor([number != UNKNOWN for number in self.category_ids])
+        return found[has_id[found.labels]]
 
 
-def number_from_1(class_names: Sequence[str]) -> CocoIds:
-    """Without an annotation file: images as they come, classes by their labels."""
-    return CocoIds(None, list(range(1, len(class_names) + 1)), tuple(class_names))
+def ids_of_detector(class_names: Sequence[str], category_ids: Sequence[int]) -> CocoIds:
+    """Without an annotation file: images are numbered from 1 as they come, classes are those of the detector's data."""
+    return CocoIds(None, list(category_ids), tuple(class_names))
 
 
 def ids_of_annotations(annotations: Path, sources: Sequence[Source], class_names: Sequence[str]) -> CocoIds:

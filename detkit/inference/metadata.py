@@ -22,6 +22,9 @@ def metadata_faults(metadata: dict[str, Any]) -> Iterator[str]:
     names, image_hw, recipe = metadata["class_names"], metadata["image_hw"], metadata["recipe"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         yield "class_names: must be a list of text"
+    ids = metadata.get("category_ids", list(range(len(names))))
+    if not isinstance(ids, list) or [type(number) for number in ids] != [int] * len(names) or len({*ids}) < len(ids):
+        yield f"category_ids: must be a whole number for each of {len(names)} classes, all different; got {ids!r:.80}"
     if not isinstance(image_hw, list) or [type(side) for side in image_hw] != [int, int] or min(image_hw) < 1:
         yield f"image_hw: must be [height, width]; got {image_hw!r:.80}"
     yield from _too_much({"image_hw": image_hw}, "")

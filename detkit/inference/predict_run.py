@@ -14,7 +14,7 @@ from rich.text import Text
 
 from detkit.data.findings import Finding, Place
 from detkit.errors import DataError, RecipeError
-from detkit.inference.coco_ids import CocoIds, ids_of_annotations, number_from_1
+from detkit.inference.coco_ids import CocoIds, ids_of_annotations, ids_of_detector
 from detkit.inference.device import find_device
 from detkit.inference.outputs import Output, make_folder, opened
 from detkit.inference.predict_options import Options
@@ -158,7 +158,7 @@ def prepare(options: Options) -> Work:
     device = find_device(options.device)
     predictor = load(options.checkpoint, options.trusted.split(",")).to(device)
     _check_limits(predictor, options)
-    ids = number_from_1(predictor.class_names)
+    ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     if options.annotations:
         ids = ids_of_annotations(Path(options.annotations).expanduser(), sources, predictor.class_names)
     return Work(options, sources, predictor, ids, make_folder(options.out) if options.save else None)

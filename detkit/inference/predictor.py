@@ -39,6 +39,7 @@ class Predictor:
         image_hw: the network input that it was trained for.
         resize: how images come to that size, see ``detkit.data.to_input``.
         device: where the detector runs; it is moved there.
+        category_ids: its data's own id of each class index; None: numbered from 1.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Predictor:
         image_hw: tuple[int, int],
         resize: Resize,
         device: str | torch.device = "cpu",
+        category_ids: Sequence[int] | None = None,
     ) -> None:
         self.detector = detector.eval()
         self.decode = decode
         self.class_names = tuple(class_names)
+        self.category_ids = tuple(range(1, len(class_names) + 1) if category_ids is None else category_ids)
         self.image_hw = image_hw
         self.resize: Resize = resize
         self.to(device)
@@ -181,12 +184,12 @@ class Predictor:
         return with_threshold(max(score_threshold, getattr(self.decode, "score_threshold", 0.0)))
 
     def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], look: "_Look") -> list[ImageDetections]:
-        return [
-            ImageDetections(*found, self.class_names, (image.shape[0], image.shape[1]), given.path, given.read).filter(
-                look.score_threshold
-            )[: look.max_detections]
-            for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True)
-        ]
+        results = []
+        for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True):
+            image_hw = image.shape[0], image.shape[1]
+            result = ImageDetections(*found, self.class_names, image_hw, given.path, given.read, self.category_ids)
+            results.append(result.filter(look.score_threshold)[: look.max_detections])
+        return results
 
 
 class _Look(NamedTuple):
@@ -255,7 +258,8 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
         _require_numbers(stored.weights)
         stored.load_into(detector, trusted)
         decoder = recipe.instantiate(decode, trusted=packages)
-    return Predictor(detector, decoder, stored.class_names, stored.image_hw, stored.resize)
+    ids = stored.noted.get("category_ids")
+    return Predictor(detector, decoder, stored.class_names, stored.image_hw, stored.resize, category_ids=ids)
 
 
 def _require_numbers(weights: Mapping[str, Tensor]) -> None:

@@ -42,6 +42,7 @@ class ImageDetections:
         image_hw: of the original image.
         path: of its file; None: it was not read from one.
         read: gives the image again, (H, W, 3) uint8 RGB, to draw on; None: it must be given then.
+        category_ids: the data set's own id of each class index; None: numbered from 1.
 
     Attributes:
         boxes: float32, on the CPU like the others.
@@ -61,6 +62,7 @@ class ImageDetections:
         image_hw: tuple[int, int],
         path: Path | None = None,
         read: Callable[[], np.ndarray] | None = None,
+        category_ids: Sequence[int] | None = None,
     ) -> None:
         _check(boxes, scores, labels, len(class_names))
         order = scores.argsort(descending=True, stable=True)
@@ -70,6 +72,7 @@ class ImageDetections:
         self.class_names = tuple(class_names)
         self.image_hw = image_hw
         self.path = path
+        self.category_ids = tuple(range(1, len(class_names) + 1) if category_ids is None else category_ids)
         self._read = read
 
     @property
@@ -130,12 +133,12 @@ class ImageDetections:
 
         Args:
             image_id: the data set's.
-            category_ids: the data set's own id of each class index; None: numbered from 1.
+            category_ids: that data set's own id of each class index; None: as in the data that the detector learned.
 
         Raises:
             ValueError: if there is not one id for each class.
         """
-        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        ids = self.category_ids if category_ids is None else category_ids
         if len(ids) != len(self.class_names):
             raise ValueError(f"category_ids must be one for each of {len(self.class_names)} classes; got {len(ids)}")
         boxes_xywh = xyxy_to_xywh(self.boxes.double()).tolist()
@@ -199,7 +202,7 @@ class ImageDetections:
 
     def _those(self, which: Tensor) -> "ImageDetections":
         values = (self.boxes[which], self.scores[which], self.labels[which])
-        return ImageDetections(*values, self.class_names, self.image_hw, self.path, self._read)
+        return ImageDetections(*values, self.class_names, self.image_hw, self.path, self._read, self.category_ids)
 
 
 def _check(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int) -> None:

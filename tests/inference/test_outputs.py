@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from detkit.errors import DataError, StorageError
 from detkit.inference import ImageDetections, outputs
-from detkit.inference.coco_ids import ids_of_annotations, number_from_1
+from detkit.inference.coco_ids import ids_of_annotations, ids_of_detector
 from detkit.inference.outputs import make_folder, opened, output_names
 from detkit.inference.sources import ImageFile, Source
 from detkit.inference.video import Camera, Frame, VideoFile
@@ -25,6 +25,7 @@ from detkit.inference.video import Camera, Frame, VideoFile
 CLASSES = ("cat", "dog", "Gänse, grau")
 BOXES = [[0.0, 0.0, 20.0, 10.0], [5.5, 2.25, 15.5, 8.25], [1.0, 1.0, 2.0, 2.0]]
 GREY = 120
+OWN_IDS = ids_of_detector(CLASSES, [1, 2, 3])
 
 
 def frame_of(name: str, number: int | None = None, size_hw: tuple[int, int] = (40, 80)) -> Frame:
@@ -40,7 +41,7 @@ def found_in(frame: Frame, count: int = 3) -> ImageDetections:
 
 def write(folder: Path, save: str, *frames: tuple[Frame, int]) -> Path:
     names = list(dict.fromkeys(frame.name for frame, _ in frames))
-    with opened(folder, [save], names, CLASSES, number_from_1(CLASSES)) as [output]:
+    with opened(folder, [save], names, CLASSES, OWN_IDS) as [output]:
         for frame, count in frames:
             output.add(frame, found_in(frame, count))
     return folder
@@ -179,7 +180,7 @@ def test_picture_too_long_for_jpeg_is_shrunk(tmp_path: Path) -> None:
 
 def test_what_was_written_before_an_error_is_whole(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with opened(tmp_path, ["coco", "csv"], ["a.jpg"], CLASSES, number_from_1(CLASSES)) as both:
+        with opened(tmp_path, ["coco", "csv"], ["a.jpg"], CLASSES, OWN_IDS) as both:
             for output in both:
                 output.add(frame_of("a.jpg"), found_in(frame_of("a.jpg")))
             sys.exit(130)
@@ -204,7 +205,7 @@ def test_coco_is_read_by_pycocotools_wherever_it_was_stopped(
             sys.exit(130)
 
     def interrupted() -> None:
-        with opened(tmp_path, ["coco"], ["a.jpg", "b.jpg"], CLASSES, number_from_1(CLASSES)) as [output]:
+        with opened(tmp_path, ["coco"], ["a.jpg", "b.jpg"], CLASSES, OWN_IDS) as [output]:
             output.add(frame_of("a.jpg"), found_in(frame_of("a.jpg")))
             monkeypatch.setattr(outputs, "_write", stopping)
             output.add(frame_of("b.jpg"), found_in(frame_of("b.jpg")))

@@ -1,5 +1,6 @@
 """A detector file alone gives the detector back, and tells what does not fit."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,23 @@ def test_a_file_is_enough_to_predict(tmp_path: Path, detector: torch.nn.Module) 
     assert found.boxes[:, 2:].max() > 96  # beyond the network's input
     with pytest.raises(ValueError, match=r"score_threshold must lie in \[0\.003, 1\]; got 0\.002"):
         predictor.predict([], score_threshold=0.002)
+
+
+@pytest.mark.parametrize(("ids", "expected"), [({"category_ids": [17, 90]}, (17, 90)), ({}, (1, 2))])
+def test_categories_have_the_ids_of_the_data_that_was_learned(
+    tmp_path: Path, detector: torch.nn.Module, ids: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    """Numbers from 1 where a file has none inside."""
+    predictor = detkit.load(write(tmp_path / "detector.safetensors", detector, **ids))
+    assert predictor.category_ids == expected
+    found = predictor.predict(np.zeros((100, 300, 3), np.uint8), score_threshold=0.003)[:5]
+    rows = found.to_coco(1)
+    assert [row["category_id"] for row in rows] == [expected[label] for label in found.labels.tolist()] != []
+    assert {row["category_id"] for row in found.to_coco(1, [5, 5])} == {5}
+
+
+@pytest.mark.parametrize("ids", [[17], [17, 17], [17, 1.0], [True, 2], ["1", "2"], [], "ab", None, {"17": 1, "90": 2}])
+def test_categories_that_do_not_fit_are_named(tmp_path: Path, detector: torch.nn.Module, ids: Any) -> None:
+    message = rf"category_ids: must be a whole number for each of 2 classes, all different; got {re.escape(repr(ids))}"
+    with pytest.raises(CheckpointError, match=message):
+        detkit.load(write(tmp_path / "detector.safetensors", detector, category_ids=ids))

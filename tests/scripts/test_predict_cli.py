@@ -19,7 +19,7 @@ import detkit
 from detkit import recipe
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
-from detkit.inference.coco_ids import number_from_1
+from detkit.inference.coco_ids import ids_of_detector
 from detkit.inference.predict_options import Options, read_options
 from detkit.inference.predict_run import Work
 from detkit.inference.video import Camera
@@ -43,6 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if name.endswith("weight") and parameter.ndim == 4:
                 parameter.mul_(1.5)  # so that images differ in what is found
     metadata = {"recipe": {**plan.config, "model": model}, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
+    metadata["category_ids"] = [18, 17]  # as COCO's
     path = tmp_path_factory.mktemp("run") / "detector.safetensors"
     write_detector(path, detector.state_dict(), metadata)
     return path
@@ -82,6 +83,8 @@ def test_all_results_are_those_of_predict(checkpoint: Path, photos: Path, tmp_pa
     images = json.loads((out / "images.json").read_text())["images"]
     results = json.loads((out / "predictions.json").read_text())
     assert [image["file_name"] for image in images] == names
+    categories = json.loads((out / "images.json").read_text())["categories"]
+    assert categories == [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]
     for image in images:
         found = expected[image["file_name"]]
         mine = [row for row in rows if row["file"] == image["file_name"]]
@@ -91,7 +94,7 @@ def test_all_results_are_those_of_predict(checkpoint: Path, photos: Path, tmp_pa
         assert np.allclose(boxes, found.boxes, atol=1e-3)
         assert (image["height"], image["width"]) == found.image_hw
         of_image = [row for row in results if row["image_id"] == image["id"]]
-        assert [row["category_id"] for row in of_image] == [label + 1 for label in found.labels.tolist()]
+        assert [row["category_id"] for row in of_image] == [[18, 17][label] for label in found.labels.tolist()]
     pictures = {path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.jpg")}
     assert pictures == {"2.jpg", "10.jpg.jpg", "10.png.jpg", "b/2.jpg", "b/3.jpg"}
     labels = {path.relative_to(out / "labels").as_posix() for path in (out / "labels").rglob("*.txt")}
@@ -273,8 +276,9 @@ def test_what_a_camera_saw_until_ctrl_c_is_kept_and_told(
     monkeypatch.setattr(cv2, "VideoCapture", lambda what, *api: Stopped() if what == 0 else files(what, *api))
     predictor, console = detkit.load(checkpoint), Console(file=io.StringIO(), width=100)
     options = Options("", "0", save=("pictures", "coco"), batch_size=8)
+    ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     with pytest.raises(SystemExit):
-        Work(options, [Camera(0)], predictor, number_from_1(predictor.class_names), tmp_path).run(console)
+        Work(options, [Camera(0)], predictor, ids, tmp_path).run(console)
     assert cv2.VideoCapture(str(tmp_path / "pictures" / "camera_0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 2
     assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
     assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
