@@ -14,8 +14,8 @@ from detkit.types import Detections, Target
 
 def measure(
     predictor: Predictor,
-    *,
     checkpoint: str,
+    *,
     data: Sequence[tuple[str, Any]],
     split: Any,
     limit: int | None,
@@ -26,7 +26,7 @@ def measure(
 
     Args:
         predictor: its decoder keeps what evaluation needs.
-        checkpoint: whose recipe the data belongs to.
+        checkpoint: of the predictor; the data is that of its recipe, and seen through its resize and classes.
         data: (key, value) of the recipe's data, see ``scripts/evaluate.py``.
         split: of the data.
         limit: first images of the split; None: all.

@@ -1,6 +1,7 @@
 """What is going to be measured, found right before anything is."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,10 +43,17 @@ class Candidate(NamedTuple):
     """A way to run the detector."""
 
     name: str  # of the runtime, or the file that was given
-    title: str
+    title: str  # no other has it
     runtime: Runtime
     path: Path | None  # of the file; None: it is made from the detector
     reason: str  # why it cannot be measured here; empty: it can
+
+
+class Given(NamedTuple):
+    """An exported detector that was named."""
+
+    text: str  # as it was typed
+    predictor: Predictor
 
 
 class Plan(NamedTuple):
@@ -98,13 +106,15 @@ def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
     stride = getattr(predictor.detector, "largest_stride", 1)
     sizes = sizes_of(options.image_hw, predictor.image_hw, stride)
     _check_threshold(predictor, options)
-    found = _candidates(options, _file_of(stored), device)
+    exported = _exported(options, path := _file_of(stored), predictor)
+    found = _candidates(options, path, exported, device)
     left_out = [_left_out(one) for one in found if missing(one.runtime)]
     candidates = [one for one in found if not missing(one.runtime)]
     if not candidates:
         raise RecipeError(f"runtimes={','.join(options.runtimes)}: none is installed: pip install 'detkit[export]'")
     settings = [Setting(*key) for key in ((t, hw, b) for t in threads for hw in sizes for b in options.batch_size)]
-    files = _files_of_data(stored, options, data) if data else _draw(scratch, max(options.batch_size))
+    known = {path: predictor, **{file: given.predictor for file, given in exported.items()}}
+    files = _files_of_data(stored, options, data, known) if data else _draw(scratch, max(options.batch_size))
     folder = make_folder(options.out, RUNS)
     return Plan(options, stored, data, device, settings, candidates, left_out, predictor.image_hw, files, folder)
 
@@ -130,11 +140,27 @@ def _check_threshold(predictor: Predictor, options: Options) -> None:
 def _file_of(stored: StoredDetector) -> Path:
     if stored.path is None:
         raise CheckpointError("a detector without a file cannot be measured")
-    path = stored.path.absolute()
+    path = _whole(stored.path)
     return path / DETECTOR_FILE if path.is_dir() else path
 
 
-def _candidates(options: Options, path: Path, device: torch.device) -> list[Candidate]:
+def _whole(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  (resolve() would leave a link's own folder)
+
+
+def _exported(options: Options, path: Path, predictor: Predictor) -> dict[Path, Given]:
+    """The exported detectors that were named, each once."""
+    files = {path: Given(str(path), predictor)} if is_exported(path) else {}
+    for text in options.also:
+        file = _whole(Path(text))
+        if not is_exported(file):
+            raise RecipeError(f"also={text}: must be an exported detector: .onnx, .xml, .pt2 or .torchscript")
+        if file not in files:
+            files[file] = Given(text, load(file, _packages(options)))
+    return files
+
+
+def _candidates(options: Options, path: Path, exported: Mapping[Path, Given], device: torch.device) -> list[Candidate]:
     """The runtimes of a detector file, or an exported one as it is; and others beside it."""
     found = []
     for name in () if is_exported(path) else options.runtimes:
@@ -142,24 +168,36 @@ def _candidates(options: Options, path: Path, device: torch.device) -> list[Cand
         place = Path(f"model{runtime.suffix}") if runtime.suffix else path
         reason = "" if missing(runtime) else why_not(runtime, place, device)
         found.append(Candidate(name, runtime.title, runtime, None if runtime.suffix else path, reason))
-    for text in [str(path)] * is_exported(path) + list(options.also):
-        file = Path(text).expanduser().absolute()
-        if not is_exported(file):
-            raise RecipeError(f"also={text}: must be an exported detector: .onnx, .xml, .pt2 or .torchscript")
-        load(file, _packages(options))  # so that what is wrong with it is said now
-        found.append(Candidate(text, file.name, EXPORTED, file, why_not(EXPORTED, file, device)))
+    for file, given in exported.items():
+        title = _title(file, exported)
+        found.append(Candidate(given.text, title, EXPORTED, file, why_not(EXPORTED, file, device)))
     return found
+
+
+def _title(file: Path, files: Collection[Path]) -> str:
+    """The shortest end of the path that no other file has."""
+    ends = (file.parts[-number:] for number in range(1, len(file.parts)))
+    alone = (end for end in ends if sum(other.parts[-len(end) :] == end for other in files) == 1)
+    return "/".join(next(alone))
 
 
 def _left_out(candidate: Candidate) -> str:
     return f"left out: {candidate.title}: {missing(candidate.runtime)} is not installed: pip install 'detkit[export]'"
 
 
-def _files_of_data(stored: StoredDetector, options: Options, data: Data) -> list[Path]:
-    """As many images of the split as the largest batch has, evenly over all of them."""
-    index = recipe.build(stored.plan(list(data), options.split, _packages(options))).data.index("val")
-    if not len(index):
-        raise DataError(f"split={options.split}: has no images to measure with")
+def _files_of_data(
+    stored: StoredDetector, options: Options, data: Data, detectors: Mapping[Path, Predictor]
+) -> list[Path]:
+    """As many images of the split as the largest batch has, evenly over all of them; all detectors know its classes."""
+    from detkit.training.evaluate import DecodeForClasses  # lightning
+
+    built = recipe.build(stored.plan(list(data), options.split, _packages(options))).data
+    for file, predictor in detectors.items():
+        try:
+            DecodeForClasses(predictor.decode, predictor.class_names, built.class_names)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from error
+    index = built.index("val")
     number = min(len(index), max(options.batch_size))
     return [Path(index.path(row)) for row in np.linspace(0, len(index) - 1, number).round().astype(int).tolist()]
 

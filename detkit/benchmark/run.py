@@ -147,7 +147,6 @@ class _Asked(NamedTuple):
         options = plan.options
         answer = self._ask(
             "accuracy",
-            checkpoint=str(plan.stored.path),
             data=plan.data,
             split=options.split,
             limit=options.limit,

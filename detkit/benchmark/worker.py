@@ -51,6 +51,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Open a runtime and look at the files ``warmup`` times."""
         start_s = time.perf_counter()
+        self.path = path
         self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), Path(path), device, trusted)
         self.predictor.image_hw = (image_hw[0], image_hw[1])
         self.detector = stopwatch.timed(self.predictor)
@@ -69,10 +70,10 @@ class Worker:
         return {"looks": looks, "memory_mb": memory_mb}
 
     def accuracy(self, **arguments: Any) -> dict[str, Any]:
-        """The COCO numbers of the opened runtime."""
+        """The COCO numbers of the opened file, which knows its own classes and how images come to its size."""
         from detkit.benchmark.accuracy import measure  # Lightning, after the memory was looked at
 
-        return measure(self.predictor, **arguments)
+        return measure(self.predictor, self.path, **arguments)
 
     def convert(self, *, checkpoint: str, folder: str, image_hw: tuple[int, int], trusted: list[str]) -> dict[str, Any]:
         """The files that ONNX Runtime and OpenVINO open."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import onnx.parser
 import pytest
 import torch
 
@@ -13,7 +14,9 @@ from detkit import recipe
 from detkit.benchmark.converted import converted
 from detkit.benchmark.worker import Worker, main
 from detkit.checkpoint import write_detector
-from detkit.inference import load
+from detkit.export import formats
+from detkit.inference import load, read_stored
+from detkit.inference.exported import Signature
 from tests.inference.test_predictor import MODEL
 from tests.scripts.test_evaluate_cli import printed, write_split
 from tests.warm_scripts import run_script
@@ -99,14 +102,53 @@ def test_accuracy_is_that_of_evaluate(worker: Worker, checkpoint: Path, data: Pa
     path = converted(files, (64, 64), 2, ".onnx") if name == "onnx" else checkpoint
     about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
     worker.open(runtime=name, path=str(path), files=[str(data / "val" / "0.png")], **about)
-    asked = {"checkpoint": str(checkpoint), "data": [("data.root", str(data))], "split": "val", "trusted": []}
+    asked = {"data": [("data.root", str(data))], "split": "val", "trusted": []}
     found = worker.accuracy(**asked, limit=None, batch_size=2)
-    evaluate = ["scripts/evaluate.py", f"checkpoint={checkpoint}", f"data.root={data}", "trainer.precision=32-true"]
-    expected = printed(run_script([*evaluate, "trainer.accelerator=cpu"]).stdout)
+    expected = evaluated(checkpoint, data)
     assert found["images"] == 5 and expected["AP"] > 0.05
     for number in ("AP", "AP50", "AP75", "AR_100"):
         assert found["numbers"][number] == pytest.approx(expected[number], abs=6e-5)
     assert worker.accuracy(**asked, limit=3, batch_size=2)["images"] == 3
+
+
+def test_accuracy_is_that_of_the_file_that_was_opened(
+    worker: Worker, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    """One beside the detector has its own resize, more classes and another order."""
+    first = write_middle(checkpoint, tmp_path / "a", "letterbox", {"dog": 0.9, "cat": 0.5})
+    other = write_middle(checkpoint, tmp_path / "b", "squash", {"cat": 0.5, "bird": 0.9, "dog": 0.5})
+    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    found = []
+    for path in (first, other):
+        worker.open(runtime=str(path), path=str(path), files=[str(data / "val" / "0.png")], **about)
+        asked = {"data": [("data.root", str(data))], "split": "val", "trusted": [], "limit": None, "batch_size": 2}
+        found.append(worker.accuracy(**asked)["numbers"]["AP"])
+    expected = [evaluated(path, data)["AP"] for path in (first, other)]
+    assert found == pytest.approx(expected, abs=6e-5)
+    assert min(expected) > 0.05 and abs(expected[0] - expected[1]) > 0.05
+
+
+def write_middle(checkpoint: Path, folder: Path, resize: str, scores: dict[str, float]) -> Path:
+    """A detector that finds an object of each class in the middle of every input: of 64 x 40 pixels."""
+    texts = ", ".join(map(str, scores.values()))
+    net = f"""<ir_version: 10, opset_import: ["" : 20]>
+    net (float[B,3,64,64] images) => (float[B,1,4] boxes, float[B,1,{len(scores)}] scores)
+    <float[1,1,4] box = {{0, 12, 64, 52}}, float[1,1,{len(scores)}] score = {{{texts}}},
+     int64[3] axes = {{1, 2, 3}}, int64[3] shape = {{-1, 1, 1}}, float[1] zero = {{0}}>
+    {{ mean = ReduceMean <keepdims = 0> (images, axes)  rows = Reshape (mean, shape)  nothing = Mul (rows, zero)
+       boxes = Add (nothing, box)  scores = Add (nothing, score) }}"""
+    noted = read_stored(checkpoint).noted
+    recipe = {**noted["recipe"], "data": {**noted["recipe"]["data"], "resize": resize}}
+    signature = Signature("decoded", ("boxes", "scores"), False, "batch", (64, 64), 32, "distances")._asdict()
+    said = {"recipe": recipe, "class_names": list(scores), "detkit_version": "0", "signature": signature}
+    folder.mkdir()
+    formats.write_onnx(folder / "model.onnx", onnx.parser.parse_model(net), {**noted, **said})
+    return folder / "model.onnx"
+
+
+def evaluated(checkpoint: Path, data: Path) -> dict[str, float]:
+    words = [f"checkpoint={checkpoint}", f"data.root={data}", "trainer.precision=32-true", "trainer.accelerator=cpu"]
+    return printed(run_script(["scripts/evaluate.py", *words]).stdout)
 
 
 def test_answers_are_lines_of_json(checkpoint: Path, data: Path) -> None:

@@ -1,0 +1,58 @@
+"""What is going to be measured: every file by its own name, and what cannot be is said before anything is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detkit.benchmark.options import Options
+from detkit.benchmark.plan import Plan, make_plan
+from detkit.errors import DataError
+from tests.benchmark.test_worker import write_middle, write_tiny_detector
+from tests.scripts.test_evaluate_cli import CATEGORIES, write_split
+
+SCORES = {"dog": 0.9, "cat": 0.5}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_detector(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    write_split(root := tmp_path_factory.mktemp("data"), "val")
+    return root
+
+
+def plan(checkpoint: Path, out: Path, data: Path | None = None, **asked: Any) -> Plan:
+    options = Options(str(checkpoint), **{"runtimes": ("eager",), "out": str(out / "out"), **asked})
+    return make_plan(options, [("data.root", str(data))] if data else [], out)
+
+
+def test_files_of_one_name_have_two_titles(checkpoint: Path, tmp_path: Path) -> None:
+    """And one file has one row, however it is written."""
+    for name in ("a", "b"):
+        write_middle(checkpoint, tmp_path / name, "squash", SCORES)
+    (tmp_path / "a" / "other.onnx").write_bytes((tmp_path / "a" / "model.onnx").read_bytes())
+    also = tuple(f"{tmp_path}/{name}.onnx" for name in ("a/model", "b/model", "a/other", "a/../b/model"))
+    found = plan(checkpoint, tmp_path, also=also).candidates
+    assert [one.title for one in found] == ["torch eager", "a/model.onnx", "b/model.onnx", "other.onnx"]
+    assert [one.name for one in found] == ["eager", *also[:3]]
+
+
+def test_classes_that_the_data_has_and_a_file_does_not(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    other = write_middle(checkpoint, tmp_path / "a", "squash", {"dog": 0.9, "bird": 0.5})
+    with pytest.raises(DataError, match=rf"^{other}: 1 of the 2 classes of the data are unknown to the model: cat; it"):
+        plan(checkpoint, tmp_path, data, also=(str(other),))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_images(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "val").mkdir(parents=True)
+    (tmp_path / "data" / "annotations").mkdir()
+    empty = {"images": [], "annotations": [], "categories": CATEGORIES}
+    (tmp_path / "data" / "annotations" / "instances_val.json").write_text(json.dumps(empty))
+    with pytest.raises(DataError, match=r"instances_val\.json cannot be used:(.|\n)*it lists no images"):
+        plan(checkpoint, tmp_path, tmp_path / "data")
