@@ -82,8 +82,14 @@ class Plan(NamedTuple):
     def wants_accuracy(self, setting: Setting) -> bool:
         """Whether AP is measured in this setting: in one of each size."""
         same_size = next(other for other in self.settings if other.image_hw == setting.image_hw)
-        of_size = setting.image_hw == self.trained_hw or self.options.ap_sizes == "all"
-        return bool(self.data) and of_size and setting == same_size
+        return bool(self.data) and setting == same_size and setting.image_hw in self.sizes_of_accuracy
+
+    @property
+    def sizes_of_accuracy(self) -> list[tuple[int, int]]:
+        """That of the training alone, if nothing else is asked for and it is among those that are measured."""
+        sizes = list(dict.fromkeys(setting.image_hw for setting in self.settings))
+        only_trained = self.options.ap_sizes == "trained" and self.trained_hw in sizes
+        return [self.trained_hw] if only_trained else sizes
 
 
 def make_plan(options: Options, data: Data, scratch: Path) -> Plan:

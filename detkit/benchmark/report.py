@@ -109,4 +109,7 @@ def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:
         )
     if rows and not any(row.name == BASE for row in rows):
         notes.append("x eager: torch eager was not among the runtimes")
+    if plan.data and plan.trained_hw not in plan.sizes_of_accuracy:
+        height, width = plan.trained_hw
+        notes.append(f"AP is that of the sizes in the tables; the detector was trained at {width} x {height} pixels")
     return [*notes, *plan.left_out]

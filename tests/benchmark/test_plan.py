@@ -56,3 +56,20 @@ def test_a_split_without_images(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "annotations" / "instances_val.json").write_text(json.dumps(empty))
     with pytest.raises(DataError, match=r"instances_val\.json cannot be used:(.|\n)*it lists no images"):
         plan(checkpoint, tmp_path, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured"),
+    [
+        ({}, [(64, 64)]),
+        ({"image_hw": ("64", "96")}, [(64, 64)]),
+        ({"image_hw": ("64", "96"), "ap_sizes": "all"}, [(64, 64), (96, 96)]),
+        ({"image_hw": ("96", "128x96")}, [(96, 96), (128, 96)]),  # none is that of the training: better than no AP
+    ],
+)
+def test_sizes_of_ap(
+    checkpoint: Path, data: Path, tmp_path: Path, asked: dict[str, Any], measured: list[tuple[int, int]]
+) -> None:
+    """In one setting of each size."""
+    found = plan(checkpoint, tmp_path, data, **asked)
+    assert [setting.image_hw for setting in found.settings if found.wants_accuracy(setting)] == measured

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +26,9 @@ def plan(folder: Path) -> Plan:
     return Plan(Options("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [], folder)
 
 
-def said(folder: Path, rows: list[Row], *, is_whole: bool = True) -> str:
+def said(folder: Path, rows: list[Row], *, is_whole: bool = True, **changed: Any) -> str:
     console = Console(file=io.StringIO(), width=100)
-    report(plan(folder), rows, {"processor": "a fast one"}, console, is_whole=is_whole)
+    report(plan(folder)._replace(**changed), rows, {"processor": "a fast one"}, console, is_whole=is_whole)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -56,6 +57,13 @@ def test_a_core_that_was_shared_is_told(tmp_path: Path) -> None:
 def test_an_early_end_is_told(tmp_path: Path) -> None:
     text = said(tmp_path, [row("bf16", 37)], is_whole=False)
     assert "stopped before the end" in text and "torch eager was not among the runtimes" in text
+
+
+def test_ap_of_another_size_than_that_of_the_training_is_told(tmp_path: Path) -> None:
+    note, data = "the detector was trained at 640 x 320 pixels", [("data.root", "somewhere")]
+    assert note in said(tmp_path, [row("eager", 37)], data=data, trained_hw=(320, 640))
+    assert note not in said(tmp_path, [row("eager", 37)], trained_hw=(320, 640))
+    assert "trained at" not in said(tmp_path, [row("eager", 37)], data=data)
 
 
 def test_nothing_measured_has_no_picture(tmp_path: Path) -> None:
