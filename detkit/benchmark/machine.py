@@ -1,7 +1,7 @@
 """On what was measured."""
 
 import datetime as dt
-import importlib.metadata
+import importlib
 import importlib.util
 import os
 import platform
@@ -54,4 +54,5 @@ def peak_mb() -> float:
 
 
 def _version(name: str) -> str:
-    return importlib.metadata.version(name) if is_installed(name) else ""
+    """As the module says; its package may have another name, such as onnxruntime-gpu."""
+    return importlib.import_module(name).__version__.partition("-")[0] if is_installed(name) else ""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def test_cores_are_those_of_this_process() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert usable_cores() == len(before)
+
+
+def test_a_library_whose_package_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime of onnxruntime-gpu."""
+    (tmp_path / "toy_library.py").write_text("__version__ = '1.2.3-4567-abc'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("detkit.benchmark.machine.LIBRARIES", ("torch", "toy_library"))
+    assert ", toy_library 1.2.3, " in describe(torch.device("cpu"))["software"]
 
 
 def test_versions_are_told() -> None:
