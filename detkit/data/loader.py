@@ -90,7 +90,7 @@ class Loader:
             with self._workers.waiting():
                 return call(*arguments)
         except WORKER_LOST as error:
-            end = self._workers.ended_by_now()
+            end = self._workers.ended_by_now(error)
             if end is None:
                 raise
             self._workers.end_all()

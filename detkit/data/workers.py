@@ -29,7 +29,8 @@ import torch
 IDLE = -1
 # What a wait for a batch may raise when a worker is gone: torch, and the connection that its memory comes by.
 WORKER_LOST = (RuntimeError, OSError, EOFError)
-_REAPED_S = 1.0  # a process that has let go of its connections is gone within less
+_GONE_S = 10.0  # a process that has let go of its connections is gone within less, on a busy machine too
+_TOLD_S = 1.0  # torch's own error may be of a worker that lives, whose bug it brings
 AtWork = np.ndarray  # (3,) int64: epoch and row of the sample, row of the image; IDLE: none
 _REMEDIES: dict[int, str] = {
     signal.SIGKILL: "Most often the memory was used up: fewer data.num_workers and a smaller data.cache_mb need less.",
@@ -115,9 +116,10 @@ class Workers:
         epoch, sample, image = (numbers[worker] if worker is not None else IDLE for numbers in work)
         return WorkerEnd(worker, self.number, child.pid or 0, child.exitcode, (epoch, sample, image))
 
-    def ended_by_now(self) -> WorkerEnd | None:
-        """As ``ended``, of a worker whose connection broke a moment ago."""
-        deadline = time.monotonic() + (_REAPED_S if self._processes else 0)
+    def ended_by_now(self, error: BaseException) -> WorkerEnd | None:
+        """As ``ended``, of a worker that a wait for a batch has just failed for."""
+        limit = _TOLD_S if isinstance(error, RuntimeError) else _GONE_S
+        deadline = time.monotonic() + (limit if self._processes else 0)
         while (end := self.ended()) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         return end

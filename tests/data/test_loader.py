@@ -4,7 +4,9 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -150,23 +152,24 @@ def test_a_killed_worker_is_named_with_its_image(root: Path, deadly: signal.Sign
     dataset = Deadly(read_split(root, "train"))
     dataset.signal = deadly
     loader = Loader(dataset, InOrderSampler(14, 4, HW), num_workers=2)
-    begin = time.monotonic()
-    with pytest.raises(DataError, match=rf"^data worker 2 of 2 \(process \d+\) was {message}.*resume=true$"):
+    with pytest.raises(DataError, match=rf"^data worker 2 of 2 \(process \d+\) was {message}.*resume=true$") as end:
         list(loader)
     loader.close()
-    assert time.monotonic() - begin < 4
+    error: Any = end.value.__cause__
+    assert not isinstance(error.__cause__, queue.Empty), "torch had to look for itself, after five seconds"
 
 
 def test_a_worker_that_is_killed_while_nobody_waits(root: Path) -> None:
     """Nothing is raised in the middle of a step; the next wait says it, also where the worker had nothing to do."""
-    loader = Loader(DetectionDataset(read_split(root, "train")), InOrderSampler(14, 4, HW), num_workers=1)
+    loader: Any = Loader(DetectionDataset(read_split(root, "train")), InOrderSampler(14, 4, HW), num_workers=1)
     batches = iter(loader)
     next(batches)
     handler = signal.getsignal(signal.SIGCHLD)
-    time.sleep(1)  # by then it has made what it was asked for
+    while loader._loader._iterator._worker_result_queue.qsize() < 2:  # all that it was asked for
+        time.sleep(0.01)
     [worker] = loader._workers._processes
     worker.kill()
-    time.sleep(0.2)
+    worker.join(30)
     assert signal.getsignal(signal.SIGCHLD) is handler is signal.SIG_DFL
     with pytest.raises(DataError, match=r"^data worker 1 of 1 .* was killed by SIGKILL between two batches\. "):
         next(batches)
@@ -182,14 +185,19 @@ def test_a_worker_that_is_killed_between_two_epochs(root: Path) -> None:
     loader.close()
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError, FileNotFoundError, EOFError])
-def test_a_worker_that_is_killed_while_its_batch_is_fetched(root: Path, error: type[Exception]) -> None:
-    """A batch is in the worker's shared memory until the main process has asked for it."""
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(ConnectionResetError, 1.3), (FileNotFoundError, 0.0), (EOFError, 0.0)], ids=str
+)
+def test_a_worker_that_is_killed_while_its_batch_is_fetched(root: Path, error: type[Exception], seconds: float) -> None:
+    """A batch is in the worker's shared memory until the main process has asked for it.
+
+    On a busy machine, it takes seconds from the end of a worker's connections to its own.
+    """
     loader = prepared(root, num_workers=2).train_dataloader()
     next(iter(loader))
 
     def fetch() -> None:
-        loader._workers._processes[1].kill()
+        threading.Timer(seconds, loader._workers._processes[1].kill).start()
         raise error(104, "the other end is gone")
 
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # or that handler would say it first
@@ -229,7 +237,7 @@ def test_closing_ends_the_workers_at_once(root: Path) -> None:
     begin = time.monotonic()
     loader.close()
     for worker in workers:
-        worker.join(3)
-    assert [worker.is_alive() for worker in workers] == [False, False] and time.monotonic() - begin < 2
+        worker.join(30)
     del batches
-    assert time.monotonic() - begin < 3
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
+    assert time.monotonic() - begin < 8  # torch would wait for five seconds for each
