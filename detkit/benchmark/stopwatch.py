@@ -61,9 +61,8 @@ class Timed(nn.Module):
 def timed(predictor: Predictor) -> Timed:
     """Wrap its detector, in place."""
     device = predictor.device
-    predictor.detector = Timed(
-        predictor.detector, (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
-    )
+    wait = (lambda: None) if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
+    predictor.detector = Timed(predictor.detector, wait)
     return predictor.detector
 
 

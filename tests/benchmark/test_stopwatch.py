@@ -81,6 +81,16 @@ def test_a_predictor_is_timed_without_another_result(tmp_path: Path) -> None:
     assert min(look[:4]) > 0
 
 
+def test_every_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    predictor = Predictor(nn.Identity(), lambda _: [], ["cell"], (32, 32), "squash")
+    for name in ("cpu", "mps", "xpu", "cuda:1"):
+        predictor.device = torch.device(name)
+        stopwatch.timed(predictor).wait()
+    assert waited == [torch.device(name) for name in ("mps", "xpu", "cuda:1")]
+
+
 @pytest.mark.parametrize(
     ("number", "least_s", "most_s", "looks"),
     [
