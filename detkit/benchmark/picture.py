@@ -1,6 +1,6 @@
 """A picture of the measurements: AP over latency, or images per second where there is no AP."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         path: of the picture.
     """
     measured = [row for row in rows if row.rounds]
-    figure = _accuracy(measured) if any("AP" in row.numbers for row in measured) else _speed(measured)
+    smallest = min(row.setting.batch_size for row in measured)
+    known = {(row.title, row.setting.image_hw): row.numbers["AP"] for row in measured if "AP" in row.numbers}
+    of_smallest = [row for row in measured if row.setting.batch_size == smallest]
+    shown = [row for row in of_smallest if (row.title, row.setting.image_hw) in known]
+    figure = _accuracy(shown, known) if shown else _speed(measured)
     figure.savefig(path, dpi=150)
 
 
-def _accuracy(rows: Sequence[Row]) -> Figure:
-    """A point for every row of the smallest batch; AP belongs to the runtime and the size, whatever the threads."""
-    smallest = min(row.setting.batch_size for row in rows)
-    known = {(row.title, row.setting.image_hw): row.numbers["AP"] for row in rows if "AP" in row.numbers}
-    shown = [row for row in rows if row.setting.batch_size == smallest and (row.title, row.setting.image_hw) in known]
+def _accuracy(shown: Sequence[Row], known: Mapping[tuple[str, tuple[int, int]], float]) -> Figure:
+    """A point for every row; AP belongs to the runtime and the size, whatever the batch and the threads."""
     threads = sorted({row.setting.threads for row in shown})
     sizes = sorted({row.setting.image_hw for row in shown})
     figure, panels = _panels(len(threads))
@@ -41,12 +42,14 @@ def _accuracy(rows: Sequence[Row]) -> Figure:
                 summary.latency_ms,
                 known[row.title, row.setting.image_hw],
                 MARKERS[sizes.index(row.setting.image_hw) % len(MARKERS)],
-                color=_colours(rows)[row.title],
+                color=_colours(shown)[row.title],
                 markersize=9,
                 alpha=0.8,
                 label=_label(row, sizes),
             )
-        panel.set(xlabel=f"latency of a batch of {smallest}, ms", ylabel="AP", title=_threads(number))
+        panel.set(
+            xlabel=f"latency of a batch of {shown[0].setting.batch_size}, ms", ylabel="AP", title=_threads(number)
+        )
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
         low, high = min(known.values()), max(known.values())

@@ -89,3 +89,12 @@ def test_pictures_with_and_without_accuracy(tmp_path: Path) -> None:
     speed, accuracy = (tmp_path / name for name in ("speed.png", "accuracy.png"))
     assert speed.read_bytes()[1:4] == accuracy.read_bytes()[1:4] == b"PNG"
     assert speed.read_bytes() != accuracy.read_bytes()
+
+
+def test_a_picture_where_the_smallest_batch_has_no_accuracy_yet(tmp_path: Path) -> None:
+    """Stopped in the second of two settings: speed is shown."""
+    rows = [row("eager", 37, SETTING._replace(batch_size=8)), row("eager", 17, SETTING._replace(image_hw=(320, 320)))]
+    draw(rows, tmp_path / "speed.png")
+    rows[0].numbers = {"AP": 0.6}
+    draw(rows, tmp_path / "stopped.png")
+    assert (tmp_path / "stopped.png").read_bytes() == (tmp_path / "speed.png").read_bytes()
