@@ -1,5 +1,6 @@
 """The other end of a worker: questions to a process of its own, and its answers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -59,9 +60,12 @@ class Remote:
         return answer
 
     def close(self) -> None:
-        """End it."""
+        """End it, and what it started."""
         assert self._process.stdin and self._process.stdout, "they are pipes"
-        self._process.kill()
+        if self._process.stdout.closed:
+            return  # its number may be another's by now
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             try:
@@ -81,11 +85,16 @@ class Remote:
             self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise FailedError(self._end()) from error
+            said = self._end()
+            self.close()
+            raise FailedError(said) from error
 
     def _end(self) -> str:
         """How the process ended, without a word."""
-        code = self._process.wait(LAST_S)
+        try:
+            code = self._process.wait(LAST_S)
+        except subprocess.TimeoutExpired:
+            return f"its process closed its answers and had not ended {LAST_S:g} s later"
         if code == -signal.SIGKILL:
             return "its process was killed, as happens when memory runs out"
         return (

@@ -1,11 +1,14 @@
 """A worker that cannot go on says why, and leaves nothing behind."""
 
 import os
+import select
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from detkit.benchmark import remote as remote_module
 from detkit.benchmark.remote import FailedError, Remote
 from detkit.benchmark.worker import reason
 from detkit.errors import CheckpointError
@@ -38,6 +41,35 @@ def test_a_killed_process_is_the_reason(tmp_path: Path) -> None:
     assert not (tmp_path / "log.txt").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(remote.pid, 0)
+
+
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Remote:
+    """Another program in the place of the worker."""
+    (tmp_path / "program.sh").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "program.sh").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "program.sh"))
+    return Remote(1, tmp_path / "log.txt")
+
+
+def test_a_process_that_is_slow_to_die_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that writes its memory down."""
+    monkeypatch.setattr(remote_module, "LAST_S", 0.1)
+    remote = fake(tmp_path, monkeypatch, "exec >&- sleep 600")
+    with pytest.raises(FailedError, match=r"its process closed its answers and had not ended 0\.1 s later"):
+        remote.ask("open")
+    with pytest.raises(ProcessLookupError):
+        os.kill(remote.pid, 0)
+
+
+def test_what_a_worker_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe of its child is at its end when the child is."""
+    os.mkfifo(tmp_path / "pipe")
+    remote = fake(tmp_path, monkeypatch, f"sleep 600 >{tmp_path}/pipe & echo '{{}}'; wait")
+    with (tmp_path / "pipe").open("rb") as pipe:
+        assert remote.ask("open") == {}
+        remote.close()
+        assert select.select([pipe], [], [], 20)[0]
+        assert pipe.read() == b""
 
 
 @pytest.mark.parametrize(
