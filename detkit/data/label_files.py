@@ -64,15 +64,32 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
     Raises:
         DataError: if a folder cannot be listed, or a file has a name that is no text.
     """
-    wanted, found = tuple(suffixes), []
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        beneath = Path(parent).relative_to(folder)
-        found += [
-            (beneath / name).as_posix() for name in files if name.lower().endswith(wanted) and not name.startswith(".")
-        ]
+    found = walk_files(folder, suffixes)
     if strange := [name for name in found if name != name.encode(errors="ignore").decode()]:
         raise DataError(f"{folder}: {len(strange):,} file names are no UTF-8, such as {strange[0]!r}; rename the files")
+    return found
+
+
+def walk_files(folder: Path, suffixes: Iterable[str], *, follow_links: bool = False) -> list[str]:
+    """As ``list_files``, with names of any bytes, and on request the folders behind links too, each folder once.
+
+    Raises:
+        DataError: if a folder cannot be listed.
+    """
+    wanted, found, links, seen = tuple(suffixes), [], [str(folder)], set()
+    while links:
+        for parent, folders, files in os.walk(links.pop(0), onerror=_refuse):
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if follow_links:  # after all that lies here itself
+                links += [place for name in folders if os.path.islink(place := os.path.join(parent, name))]  # noqa: PTH114, PTH118
+            beneath = Path(parent).relative_to(folder)
+            shown = (name for name in files if name.lower().endswith(wanted) and not name.startswith("."))
+            found += [(beneath / name).as_posix() for name in shown]
     return sorted(found)
 
 
@@ -106,14 +123,14 @@ def read_labels(paths: list[Path | None], parse: Callable[[bytes], LabelFile]) -
     return in_threads(read, paths)
 
 
-def read_lines(file: Path) -> list[str]:
-    """The lines of a small text, without those that are empty.
+def read_lines(file: Path, max_bytes: int = MAX_BYTES) -> list[str]:
+    """The lines of a text, without those that are empty.
 
     Raises:
         DataError: if it cannot be read, or is no text.
     """
     try:
-        return [line.strip() for line in read_limited(file).decode("utf-8-sig").split("\n") if line.strip()]
+        return [line.strip() for line in read_limited(file, max_bytes).decode("utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: must be UTF-8 text; byte {error.start} is not") from error
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from detkit.data.label_files import IMAGE_SUFFIXES, list_files
+from detkit.data.label_files import IMAGE_SUFFIXES, walk_files
 from detkit.errors import DataError
 
 
@@ -13,8 +13,8 @@ def image_files(path: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[
     """Files in natural order: 2.jpg before 10.jpg.
 
     Args:
-        path: a folder, whose folders are searched too; or a pattern with ``*``, ``?`` or ``[``, where ``**`` is any
-            number of folders.
+        path: a folder, whose folders are searched too, those behind links as well; or a pattern with ``*``, ``?`` or
+            ``[``, where ``**`` is any number of folders.
         suffixes: of the files of a folder; a pattern says itself which it takes.
 
     Returns:
@@ -24,7 +24,7 @@ def image_files(path: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[
         DataError: if there are none, or a folder cannot be listed.
     """
     if path.is_dir():
-        found = [path / name for name in list_files(path, suffixes)]
+        found = [path / name for name in walk_files(path, suffixes, follow_links=True)]
         if not found:
             known = ", ".join(sorted(suffixes))
             raise DataError(f"{path}: no file in it, or in a folder inside it, ends with one of {known}")

@@ -142,6 +142,7 @@ class Work(NamedTuple):
             names = ", ".join(self.ids.unknown)
             lines.append(f"not in predictions.json, for {self.options.annotations} has no such category: {names}")
         lines += [f"kept: {kept}" for kept in tally.kept]
+        lines = [line.encode(errors="backslashreplace").decode() for line in lines]  # names of files need not be text
         console.print("", *lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
 
 

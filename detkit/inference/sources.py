@@ -11,6 +11,8 @@ from detkit.errors import DataError
 from detkit.inference.image_files import image_files
 from detkit.inference.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile
 
+LIST_BYTES = 2**30  # of a list of paths, at most: some ten million
+
 
 class ImageFile(NamedTuple):
     """One picture."""
@@ -71,7 +73,7 @@ def _source(path: Path, name: str) -> Source:
 
 def _in_list(file: Path) -> list[Path]:
     """In the order of the lines."""
-    lines = read_lines(file)
+    lines = read_lines(file, LIST_BYTES)
     if not lines:
         raise DataError(f"{file}: names no file; it needs a path in every line")
     return [file.parent / Path(line).expanduser() for line in lines]

@@ -45,6 +45,8 @@ class VideoFile(NamedTuple):
     @property
     def length(self) -> int | None:
         """Frames by its header, if that says so; it may be wrong by a few."""
+        if not _is_utf8(self.path):
+            return None
         with _captured(self.path) as capture:
             return _stated_length(capture)
 
@@ -57,6 +59,8 @@ class VideoFile(NamedTuple):
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: {'is no file' if self.path.exists() else 'there is no such file'}")
+        if not _is_utf8(self.path):
+            raise DataError(f"{self.path}: a video and its folders need names in UTF-8; rename what has another")
         with _captured(self.path) as capture:
             held, stated = 0, _stated_length(capture)
             for frame in _read(capture, self.name):
@@ -114,6 +118,8 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float, size_hw: tuple[int, int]) -> None:
+        if not _is_utf8(path):
+            raise StorageError(f"{path}: cannot be written: a video and its folders need names in UTF-8")
         self.path = path
         self.size_hw = size_hw
         self.written = 0
@@ -173,6 +179,12 @@ class VideoWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_utf8(path: Path) -> bool:
+    """Of other names cv2 ends the program."""
+    place = str(path.absolute())
+    return place == place.encode(errors="ignore").decode()
 
 
 @contextlib.contextmanager

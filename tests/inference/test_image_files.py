@@ -1,5 +1,6 @@
 """Folders and patterns give their files in natural order, or say that there are none."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,31 @@ def test_nothing_found_is_an_error(folder: Path) -> None:
         image_files(folder / "b" / ".hidden", {".a"})
     with pytest.raises(DataError, match=r"/\*\.bmp: no file fits this pattern"):
         image_files(folder / "*.bmp")
+
+
+def test_folders_behind_links_are_searched_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Under their own names, where they have one here; a link that leads back ends there."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "8.jpg").touch()
+    for place, target in (
+        ("a/to_b", folder / "b"),
+        ("a/up", folder),
+        ("out", elsewhere),
+        ("out_again", elsewhere),
+        (".hidden", elsewhere),
+        ("broken", folder / "gone"),
+    ):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).symlink_to(target)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "9.jpg").symlink_to(elsewhere / "8.jpg")
+    expected = ["2.JPG", "9.jpg", "10.jpg", "a 7.webp", "b/c/3.png", "out/8.jpg"]
+    assert names(folder, image_files(folder)) == expected
+    (folder / "b" / "c" / "3.png").unlink()
+    assert "b/c/3.png" not in names(folder, image_files(folder))
+
+
+def test_names_need_not_be_text(folder: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9.jpg")
+    (folder / latin).touch()
+    assert latin in names(folder, image_files(folder))

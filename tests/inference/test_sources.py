@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detkit.data.label_files import MAX_BYTES
 from detkit.errors import DataError, StorageError
 from detkit.inference.sources import ImageFile, find_sources
 from detkit.inference.video import FPS, Camera, VideoFile, VideoWriter
@@ -86,6 +87,14 @@ def test_list_is_relative_to_its_file_and_keeps_its_order(tmp_path: Path) -> Non
     assert [source.name for source in found] == ["x/2.jpg", "y/1.jpg", "x/1.jpg", "gone.jpg"]
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be read: No such file"):
         list(found[-1].frames())
+
+
+def test_a_list_may_name_very_many(tmp_path: Path) -> None:
+    """More than a file of labels has lines for."""
+    file, number, folder = tmp_path / "list.txt", 4_500, "a" * 200
+    file.write_text("".join(f"{folder}/{folder}/{'./' * 750}{n}.jpg\n" for n in range(number)))
+    assert file.stat().st_size > MAX_BYTES
+    assert len(find_sources(str(file))) == number
 
 
 def test_number_is_a_camera_unless_there_is_such_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

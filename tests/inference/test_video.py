@@ -1,5 +1,6 @@
 """Videos that are written: every frame of every rate, also when somebody stops the program."""
 
+import os
 import signal
 import struct
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from detkit import errors
+from detkit.errors import DataError, StorageError
 from detkit.inference.video import FPS, Camera, FewFramesError, VideoFile, VideoWriter
 from tests.inference.test_sources import SIZE_HW, number_in, numbered, write_video
 
@@ -145,3 +147,13 @@ def test_a_trimmed_video_gives_what_is_shown(tmp_path: Path) -> None:
     message = r"a\.mp4: 25 frames can be read, its header says 50: it is trimmed, cut or damaged"
     with pytest.raises(FewFramesError, match=message):
         next(frames)
+
+
+def test_a_video_of_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """cv2 would end the program."""
+    path = write_video(tmp_path / "a.mp4", 3).rename(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    assert VideoFile(path, "a").length is None
+    with pytest.raises(DataError, match=r"caf\udce9\.mp4: a video and its folders need names in UTF-8; rename"):
+        next(VideoFile(path, "a").frames())
+    with pytest.raises(StorageError, match=r"caf\udce9\.mp4: cannot be written: a video .* names in UTF-8"):
+        VideoWriter(path, 25, SIZE_HW)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -206,6 +207,32 @@ def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path)
     rows = [(row["file"], row["name"]) for row in rows_of(tmp_path / "out" / "predictions.csv")]
     assert rows == [("a.png", name) for name in found.names] != []
     assert ["all", f"{len(found)}", "1"] in [line.split() for line in done.stdout.splitlines()]
+
+
+def test_names_of_files_need_not_be_text(checkpoint: Path, tmp_path: Path) -> None:
+    """In Latin-1, as from an old disk: a picture, one that cannot be read, and a video, which needs another name."""
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    picture, text, video = (os.fsdecode(b"caf\xe9" + suffix) for suffix in (b".png", b".jpg", b".mp4"))
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8))
+    (tmp_path / "a.png").rename(folder / picture)
+    (folder / text).write_text("hello world")
+    write_video(tmp_path / "a.mp4", 3).rename(folder / video)
+    done = run_script(words(checkpoint, folder, out, LOW, "save=pictures,coco,csv,yolo"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "caf\\udce9.jpg: not an image" in done.stdout
+    assert "caf\\udce9.mp4: a video and its folders need names in UTF-8" in done.stdout
+    found = detkit.load(checkpoint).predict(folder / picture, score_threshold=0.01)
+    [image] = json.loads((out / "images.json").read_text())["images"]
+    assert image["file_name"] == picture
+    raw = (out / "predictions.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(raw))] == [picture] * len(found) != []
+    for file in ("pictures/*.jpg", "labels/*.txt"):
+        [written] = out.glob(file)
+        assert written.name.startswith(picture)
+    done = run_script(words(checkpoint, folder, tmp_path / "other", "unreadable=stop"))
+    assert done.returncode == 65
+    assert "Traceback" not in done.stderr
 
 
 def test_a_trimmed_video_is_no_error(checkpoint: Path, tmp_path: Path) -> None:
