@@ -1,5 +1,6 @@
 """The files that other runtimes open, made from a detector for the time of a benchmark."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -7,26 +8,46 @@ import onnx
 from detkit import __version__
 from detkit.export.artifact import Form, make_artifact
 from detkit.inference import load, read_stored
+from detkit.inference.forms import Format
+
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino"}
 
 
-def convert(checkpoint: Path, folder: Path, image_hw: tuple[int, int], trusted: list[str]) -> None:
-    """An ONNX and two OpenVINO files from one graph of this size, with decoded boxes.
+def convert(
+    checkpoint: Path,
+    folder: Path,
+    image_hw: tuple[int, int],
+    trusted: Sequence[str],
+    suffix: str,
+    batch_sizes: Sequence[int],
+) -> None:
+    """The files of one format for images of this size, with decoded boxes.
 
-    One of OpenVINO's is for single images: a batch that may vary cost it a tenth of its speed, ONNX Runtime nothing.
+    OpenVINO has one of its own for single images: a batch that may vary cost it a tenth of its speed, ONNX Runtime
+    nothing.
+
+    Args:
+        checkpoint: of the detector.
+        folder: for the files, see ``converted``.
+        image_hw: of the network's input.
+        trusted: packages whose classes the recipe may name.
+        suffix: of the format.
+        batch_sizes: that are going to be measured.
 
     Raises:
         ExportError: if the detector cannot be exported.
     """
     predictor, stored = load(checkpoint, trusted), read_stored(checkpoint)
-    form = Form("onnx", "decoded", dynamic="batch", image_hw=image_hw)
+    form = Form(FORMATS[suffix], "decoded", dynamic="batch", image_hw=image_hw)
     artifact = make_artifact(predictor.detector, predictor.decode, form)
     metadata = {**stored.noted, "image_hw": list(image_hw), "detkit_version": __version__}
-    artifact.write(converted(folder, image_hw, 2, ".onnx"), metadata)
-    artifact = artifact._replace(format="openvino")
-    artifact.write(converted(folder, image_hw, 2, ".xml"), metadata)
-    single = artifact.signature._replace(dynamic="none")
-    artifact = artifact._replace(content=_for_one_image(artifact.content), signature=single)
-    artifact.write(converted(folder, image_hw, 1, ".xml"), metadata)
+    kinds = {converted(folder, image_hw, batch_size, suffix): artifact for batch_size in batch_sizes}
+    single = converted(folder, image_hw, 1, suffix)
+    if single in kinds and single != converted(folder, image_hw, 2, suffix):
+        signature = artifact.signature._replace(dynamic="none")
+        kinds[single] = artifact._replace(content=_for_one_image(artifact.content), signature=signature)
+    for path, kind in kinds.items():
+        kind.write(path, metadata)
 
 
 def converted(folder: Path, image_hw: tuple[int, int], batch_size: int, suffix: str) -> Path:

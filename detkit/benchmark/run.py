@@ -1,7 +1,7 @@
 """The measurements: a process for every row, those of a setting in turns, so that a busy minute is slow for all."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class Benchmark(NamedTuple):
         return sum(len(plan.candidates) * (1 + ROUNDS + plan.wants_accuracy(setting)) for setting in plan.settings)
 
     def _measure(self, rows: list[Row], progress: Progress, task: TaskID) -> None:
-        conversions: dict[tuple[int, int], str] = {}
+        conversions: dict[tuple[int, int], dict[str, str]] = {}
         for setting in self.plan.settings:
             progress.update(task, description=str(setting))
             if setting.image_hw not in conversions:
@@ -82,21 +82,22 @@ class Benchmark(NamedTuple):
     def _log(self) -> Path:
         return self.plan.folder / LOG
 
-    def _convert(self, setting: Setting) -> str:
-        """Make the files of this size that other runtimes open; why that failed, or nothing."""
-        if all(candidate.path for candidate in self.plan.candidates):
-            return ""
-        places = {"checkpoint": str(self.plan.stored.path), "folder": str(self.scratch)}
-        with Remote(setting.threads, self._log) as remote:
-            try:
-                remote.ask("convert", **places, image_hw=setting.image_hw, trusted=self.plan.trusted)
-            except FailedError as error:
-                return str(error)
-        return ""
+    def _convert(self, setting: Setting) -> dict[str, str]:
+        """Make the files of this size that other runtimes open; by their suffix, why that failed."""
+        plan, failed = self.plan, dict[str, str]()
+        about = {"checkpoint": str(plan.stored.path), "folder": str(self.scratch), "trusted": plan.trusted}
+        batch_sizes = plan.options.batch_size
+        for suffix in sorted({one.runtime.suffix for one in plan.candidates if not (one.path or one.reason)}):
+            with Remote(setting.threads, self._log) as remote:
+                try:
+                    remote.ask("convert", **about, image_hw=setting.image_hw, suffix=suffix, batch_sizes=batch_sizes)
+                except FailedError as error:
+                    failed[suffix] = str(error)
+        return failed
 
-    def _row(self, candidate: Candidate, setting: Setting, conversion: str) -> Row:
+    def _row(self, candidate: Candidate, setting: Setting, failed: Mapping[str, str]) -> Row:
         made = converted(self.scratch, setting.image_hw, setting.batch_size, candidate.runtime.suffix)
-        reason = candidate.reason or ("" if candidate.path else conversion)
+        reason = candidate.reason or ("" if candidate.path else failed.get(candidate.runtime.suffix, ""))
         return Row(candidate.name, candidate.title, candidate.path or made, setting, reason)
 
     def _steps_of(self, setting: Setting, asked: Sequence["_Asked"]) -> Iterator[None]:

@@ -75,11 +75,20 @@ class Worker:
 
         return measure(self.predictor, self.path, **arguments)
 
-    def convert(self, *, checkpoint: str, folder: str, image_hw: tuple[int, int], trusted: list[str]) -> dict[str, Any]:
-        """The files that ONNX Runtime and OpenVINO open."""
+    def convert(
+        self,
+        *,
+        checkpoint: str,
+        folder: str,
+        image_hw: tuple[int, int],
+        trusted: list[str],
+        suffix: str,
+        batch_sizes: list[int],
+    ) -> dict[str, Any]:
+        """The files that ONNX Runtime or OpenVINO opens."""
         from detkit.benchmark.converted import convert
 
-        convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted)
+        convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted, suffix, batch_sizes)
         return {}
 
     def _look(self) -> stopwatch.Look:

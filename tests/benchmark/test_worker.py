@@ -48,7 +48,11 @@ def worker() -> Iterator[Worker]:
 @pytest.fixture(scope="module")
 def files(worker: Worker, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted")
-    assert worker.convert(checkpoint=str(checkpoint), folder=str(folder), image_hw=(64, 64), trusted=[]) == {}
+    about = {"checkpoint": str(checkpoint), "folder": str(folder), "image_hw": (64, 64), "trusted": []}
+    assert worker.convert(**about, suffix=".onnx", batch_sizes=[2]) == {}
+    assert [path.name for path in folder.iterdir()] == ["model_64x64.onnx"]
+    assert worker.convert(**about, suffix=".xml", batch_sizes=[1, 3, 8]) == {}
+    assert sorted(path.name for path in folder.glob("*.xml")) == ["model_64x64.xml", "model_64x64_single.xml"]
     return folder
 
 

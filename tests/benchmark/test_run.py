@@ -1,0 +1,78 @@
+"""How the measurements go on, by workers that answer without measuring."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from detkit.benchmark.options import Options
+from detkit.benchmark.plan import Candidate, Plan, Setting
+from detkit.benchmark.run import Benchmark
+from detkit.benchmark.runtimes import RUNTIMES
+from detkit.inference import StoredDetector
+
+WORKER = """#!{python} -ES
+import json, sys
+for line in sys.stdin:
+    name, asked = json.loads(line)
+    with open({asked!r}, "a") as file:
+        file.write(line)
+    costs = {{"first_s": 1, "file_mb": 2, "imports_mb": 3, "memory_mb": 4}}
+    answers = {{"open": costs, "repeat": {{"looks": [[0.1] * 5], "memory_mb": 4}}, "convert": {{}}, "accuracy": {{}}}}
+    fails = any(word in line for word in {fails!r})
+    print(json.dumps({{"failed": "it cannot"}} if fails else answers[name]), flush=True)
+"""
+Run = Callable[..., tuple[list[dict[str, Any]], list[Any]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Measure in some runtimes with workers that cannot do what some words are in; its rows, and what was asked."""
+
+    def measure(names: list[str], *fails: str, batch_size: int = 1) -> tuple[list[dict[str, Any]], list[Any]]:
+        program, asked = tmp_path / "worker", tmp_path / "asked.txt"
+        program.write_text(WORKER.format(python=sys.executable, asked=str(asked), fails=fails))
+        program.chmod(0o755)
+        plan = plan_of(names, batch_size, tmp_path / "out")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(program))
+            Benchmark(plan, tmp_path).run(Console(file=io.StringIO()))
+        rows = json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"]
+        return rows, [json.loads(line) for line in asked.read_text().splitlines()]
+
+    (tmp_path / "out").mkdir()
+    return measure
+
+
+def plan_of(names: list[str], batch_size: int, folder: Path) -> Plan:
+    path = Path("detector.safetensors")
+    stored = StoredDetector({}, {}, ("cat",), (64, 64), path)
+    candidates = [
+        Candidate(name, RUNTIMES[name].title, RUNTIMES[name], None if RUNTIMES[name].suffix else path, "")
+        for name in names
+    ]
+    options, settings = Options("a", batch_size=(batch_size,)), [Setting(1, (64, 64), batch_size)]
+    return Plan(options, stored, [], torch.device("cpu"), settings, candidates, [], (64, 64), [Path("a.png")], folder)
+
+
+def test_a_conversion_that_fails_hinders_no_other(run: Run) -> None:
+    rows, _ = run(["onnx", "openvino", "openvino_bf16"], '"suffix": ".xml"')
+    assert [row["reason"] for row in rows] == ["", "it cannot", "it cannot"]
+    assert [len(row["rounds"]) for row in rows] == [5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "suffixes"),
+    [(["eager"], []), (["eager", "onnx"], [".onnx"]), (["onnx", "openvino", "openvino_bf16"], [".onnx", ".xml"])],
+)
+def test_only_what_is_asked_for_is_converted(run: Run, names: list[str], suffixes: list[str]) -> None:
+    _, asked = run(names, batch_size=4)
+    conversions = [about for name, about in asked if name == "convert"]
+    assert sorted(about["suffix"] for about in conversions) == suffixes
+    assert all(about["batch_sizes"] == [4] for about in conversions)
