@@ -21,6 +21,7 @@ class Difference(NamedTuple):
     mean_box_px: float
     largest_score: float
     mean_score: float
+    mean_iou_loss: float  # of partners, 1 - IoU
 
     @property
     def unmatched_share(self) -> float:
@@ -43,31 +44,33 @@ class Comparison:
         self.unmatched = 0
         self.box_px: list[float] = []
         self.score: list[float] = []
+        self.iou_loss: list[float] = []
 
     def add(self, ours: Detections, theirs: Detections) -> None:
         """One image, seen by both."""
-        pairs = _pairs(ours, theirs)
+        iou = _pairwise_iou(ours.boxes.double(), theirs.boxes.double())
+        pairs = _pairs(iou, ours, theirs)
         matched_ours, matched_theirs = {row for row, _ in pairs}, {column for _, column in pairs}
         self.unmatched += self._without_partner(ours, matched_ours) + self._without_partner(theirs, matched_theirs)
         for row, column in pairs:
             if max(ours.scores[row], theirs.scores[column]) >= self.least_score:
                 self.box_px.append(float((ours.boxes[row] - theirs.boxes[column]).abs().max()))
                 self.score.append(float((ours.scores[row] - theirs.scores[column]).abs()))
+                self.iou_loss.append(1 - float(iou[row, column]))
 
     def difference(self) -> Difference:
         """Of all images so far."""
-        boxes, scores = (sorted(values) or [0.0] for values in (self.box_px, self.score))
-        means = sum(boxes) / len(boxes), sum(scores) / len(scores)
-        return Difference(len(self.box_px), self.unmatched, boxes[-1], means[0], scores[-1], means[1])
+        boxes, scores, losses = (sorted(values) or [0.0] for values in (self.box_px, self.score, self.iou_loss))
+        of_boxes, of_scores, of_losses = (sum(values) / len(values) for values in (boxes, scores, losses))
+        return Difference(len(self.box_px), self.unmatched, boxes[-1], of_boxes, scores[-1], of_scores, of_losses)
 
     def _without_partner(self, found: Detections, matched: set[int]) -> int:
         good = (found.scores >= self.least_score).nonzero().flatten().tolist()
         return len(set(good) - matched)
 
 
-def _pairs(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
+def _pairs(iou: Tensor, ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
     """Rows of partners."""
-    iou = _pairwise_iou(ours.boxes.double(), theirs.boxes.double())
     may_pair = (iou >= LEAST_IOU) & (ours.labels[:, None] == theirs.labels)
     likeness = iou - (ours.scores.double()[:, None] - theirs.scores).abs()
     rows, columns = may_pair.nonzero(as_tuple=True)

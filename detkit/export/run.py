@@ -51,24 +51,24 @@ class Export(NamedTuple):
             artifact = make_artifact(self.reference.detector, self.reference.decode, self.form, change)
         about = {"precision": self.options.precision, "runtime": self.product.runtime}
         with self.product.on_trial(artifact) as exported:
-            found = detect(exported, check.first)
+            found = detect(exported, check.seen.sample)
             certificate = check.certify(exported, self.options, {**about, **(change.about if change else {})})
-        said = "" if certificate.passed else self._said(certificate, artifact, change, check.first)
+        said = "" if certificate.passed else self._said(certificate, artifact, change, check.seen.sample)
         self.product.put(artifact, {**certificate.noted, "failed": said})
-        self.product.require_same(found, check.first)
+        self.product.require_same(found, check.seen.sample)
         self._show(artifact, check.steps, console)
         certificate.show(console)
         if said and not self.options.allow_difference:
-            raise ExportError(said)
+            remedy = "The file is there, and its certificate says so; allow_difference=true takes it as it is"
+            raise ExportError(f"{self.product.out}: {said}. {remedy}")
         return certificate
 
     def _said(self, certificate: Certificate, artifact: Artifact, change: Change | None, images: Tensor) -> str:
-        what = certificate.failure(self.product.out)
-        if self.form.format in ONNX_BASED:
-            graph = change.after if change and change.after else artifact.content
-            before = change.before if change and self.options.precision == "int8" else None
-            what = f"{what}; {culprits(self.reference, self.form, graph, before, images)}"
-        return f"{what}. The file is there, and its certificate says so; allow_difference=true takes it as it is"
+        if self.form.format not in ONNX_BASED:
+            return f"{certificate.failure}; format=onnx would name the layers to blame"
+        graph = change.after if change and change.after else artifact.content
+        before = change.before if change and self.options.precision == "int8" else None
+        return f"{certificate.failure}; {culprits(self.reference, self.form, graph, before, images)}"
 
     def _show(self, artifact: Artifact, steps: Steps, console: Console) -> None:
         (height, width), form = self.form.image_hw, self.form

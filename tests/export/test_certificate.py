@@ -1,31 +1,48 @@
-"""What counts as the same detector: AP apart in either direction, of int8 the AP that it lost."""
+"""What counts as the same detector: AP apart in either direction, of int8 what it lost; and what shows nothing."""
+
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from detkit.export.certificate import Check
-from detkit.export.images import CheckImages
+from detkit.export.certificate import Certificate, Check, points_without_truth
+from detkit.export.comparison import Difference
+from detkit.export.images import CheckImages, Found
 from detkit.export.options import Options, Precision
 from detkit.export.steps import Steps
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections
 
 FOUND = Detections(torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0.9]), torch.tensor([0]))
+NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+IMAGE_HW = (32, 32)
 
 
-def check_of(before: float, after: float) -> tuple[Check, Predictor]:
-    """A detector and an export that find the same; the APs are made up."""
-    numbers = iter([before, after])
-    images = CheckImages(
-        "two images",
-        lambda: iter([(torch.zeros(2, 3, 32, 32), [])]),
-        1,
-        None,
-        lambda *_: {"AP": next(numbers), "AP50": 0.5},
-    )
-    predictor = Predictor(nn.Identity(), lambda images: [FOUND] * len(images), ["cat"], (32, 32), "letterbox")
-    return Check(predictor, images, Steps()), predictor
+class Finds(Predictor):
+    """Finds the same in every image, or what ``of`` says of a batch."""
+
+    def __init__(self, of: Callable[[Tensor], Found] | Detections) -> None:
+        decode = of if callable(of) else lambda images: [of] * len(images)
+        network = nn.Identity()
+        network.largest_stride = 8  # pyright: ignore[reportArgumentType]
+        super().__init__(network, decode, ["cat"], IMAGE_HW, "letterbox")
+
+
+def check_of(reference: Predictor, *aps: float, images: Tensor | None = None) -> Check:
+    """The APs are made up, that of the reference first; none: there is no ground truth."""
+    numbers = iter(aps)
+    looked_at = torch.zeros(2, 3, *IMAGE_HW) if images is None else images
+    measure = (lambda *_: {"AP": next(numbers), "AP50": 0.5}) if aps else None
+    return Check(reference, CheckImages("images", lambda: iter([(looked_at, [])]), 1, None, measure), Steps())
+
+
+def certified(check: Check, exported: Predictor, **options: Any) -> Certificate:
+    made = check.certify(exported, Options("run", **options), {})
+    assert made.passed == made.noted["passed"] == (not made.failure)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -40,13 +57,112 @@ def check_of(before: float, after: float) -> tuple[Check, Predictor]:
     ],
 )
 def test_apart_or_lost(precision: Precision, before: float, after: float, points: float, passed: bool) -> None:
-    check, exported = check_of(before, after)
-    made = check.certify(exported, Options("run", precision=precision), {"precision": precision})
+    made = certified(check_of(Finds(FOUND), before, after), Finds(FOUND), precision=precision)
     assert made.difference_points == pytest.approx(points)
-    assert (made.passed, made.noted["passed"]) == (passed, passed)
+    said = f"its AP {after:.4f} differs by {points:.2f} points from 0.5000, more than tolerance="
+    assert made.passed == passed and made.failure.startswith("" if passed else said)
 
 
 def test_a_gain_is_no_loss() -> None:
-    check, exported = check_of(0.5, 0.52)
-    measured = check.measure("export", exported)
+    measured = check_of(Finds(FOUND), 0.5, 0.52).measure("export", Finds(FOUND))
     assert (measured.points, measured.lost_points) == (pytest.approx(2), 0)
+
+
+@pytest.mark.parametrize("ap", [-1.0, 0.0])
+def test_what_is_not_found_is_not_the_same(ap: float) -> None:
+    """In images without annotations both have AP -1, in those where neither is right AP 0."""
+    made = certified(check_of(Finds(FOUND), ap, ap), Finds(NOTHING))
+    assert made.failure.startswith("it and its detector find nothing alike in images")
+    assert (made.noted["ap"] is None) == (ap < 0)
+
+
+def test_without_annotations_detections_are_compared() -> None:
+    worse = FOUND._replace(scores=torch.tensor([0.7]))
+    made = certified(check_of(Finds(FOUND), -1.0, -1.0), Finds(worse))
+    assert made.noted["ap"] is None
+    assert made.difference_points == pytest.approx(20)
+    assert "what it finds differs by 20.00 points from its detector, more than tolerance=0.1" in made.failure
+
+
+def test_boxes_elsewhere_are_not_the_same() -> None:
+    """Half a stride to the right, with all scores as they were; a border of 60 pixels is 56 / 64 of the union."""
+    large = Detections(torch.tensor([[0.0, 0.0, 60.0, 60.0]]), torch.tensor([0.9]), torch.tensor([0]))
+    moved = large._replace(boxes=large.boxes + torch.tensor([4.0, 0.0, 4.0, 0.0]))
+    made = certified(check_of(Finds(large)), Finds(moved))
+    assert made.difference_points == pytest.approx(100 * (1 - 56 / 64))
+    assert "what it finds differs by 12.50 points" in made.failure
+    assert points_without_truth(Difference(1, 0, 4, 4, 0, 0, 0.125)) == 12.5
+
+
+def found_where(is_wrong: Callable[[Tensor], bool], wrong: Detections) -> Predictor:
+    return Finds(lambda images: [wrong if is_wrong(images) else FOUND] * len(images))
+
+
+MOVED = FOUND._replace(boxes=FOUND.boxes + torch.tensor([0.1, 0.0, 0.1, 0.0]))
+MORE = Detections(
+    torch.tensor([[0.0, 0.0, 8.0, 8.0], [20.0, 0.0, 28.0, 8.0]]), torch.tensor([0.9, 0.5]), torch.tensor([0, 0])
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "precision", "said"),
+    [
+        (NOTHING, "fp32", "nothing alike is found"),
+        (MORE, "int8", r"it finds other objects: \d of \d have no partner"),
+        (FOUND._replace(scores=torch.tensor([0.8])), "int8", r"its scores are other ones, 0\.1 apart in the mean"),
+        (MOVED, "fp32", r"its boxes are elsewhere, 0\.1 pixels apart in the mean"),
+        (MOVED, "int8", None),
+    ],
+)
+def test_another_batch_and_another_size(wrong: Detections, precision: Precision, said: str | None) -> None:
+    """Where the AP is the same: what goes wrong is named, and where."""
+    for where, is_wrong in (
+        ("image by image", lambda images: len(images) == 1),
+        ("in images of another size", lambda images: images.shape[-2:] == (40, 48)),
+    ):
+        check = check_of(Finds(FOUND), 0.5, 0.5)
+        made = certified(check, found_where(is_wrong, wrong), precision=precision, dynamic="size")
+        assert re.fullmatch(f"{where} {said}" if said else "", made.failure)
+
+
+def test_another_size_at_which_nothing_is_found_shows_nothing() -> None:
+    """Neither finds anything there."""
+    silent = found_where(lambda images: images.shape[-2:] == (40, 48), NOTHING)
+    made = certified(check_of(silent, 0.5, 0.5), silent, dynamic="size")
+    assert made.failure == "in images of another size nothing alike is found"
+
+
+def test_a_single_image_is_shown_twice() -> None:
+    """A batch that may vary is run with two images, whatever the data gives."""
+    wrong_in_batches = found_where(lambda images: len(images) > 1, NOTHING)
+    made = certified(check_of(Finds(FOUND), 0.5, 0.5, images=torch.zeros(1, 3, *IMAGE_HW)), wrong_in_batches)
+    assert made.failure == "image by image nothing alike is found"
+    assert set(made.noted["latency"]) == {"1", "2"}
+
+
+def test_sample_is_a_batch_with_objects() -> None:
+    """A whole one, if that has any."""
+    batches = [torch.full((size, 3, *IMAGE_HW), value) for size, value in ((2, 0.0), (2, 0.5), (1, 0.9))]
+
+    def check(least: float) -> Tensor:
+        finds = Finds(lambda images: [FOUND if image.max() > least else NOTHING for image in images])
+        images = CheckImages("images", lambda: ((batch, []) for batch in batches), 3, None, None)
+        return Check(finds, images, Steps()).seen.sample
+
+    assert check(0.1).unique().tolist() == [0.5] and len(check(0.1)) == 2
+    assert check(0.7).unique().tolist() == [pytest.approx(0.9)] and len(check(0.7)) == 2
+    assert len(check(1.0)) == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_no_finite_number_is_told(number: float) -> None:
+    """The rest is measured: COCO's numbers are of finite boxes alone."""
+    broken = Detections(
+        torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, number]]), torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    )
+    check = check_of(Finds(FOUND), 0.5, 0.5)
+    made = certified(check, Finds(broken))
+    assert made.failure == "2 of the boxes or scores that it finds are no finite numbers"
+    assert made.noted["not_finite"] == 2
+    seen = check.look("export", Finds(broken))
+    assert all(found.boxes.isfinite().all() and len(found.scores) == 1 for found in seen.found)

@@ -24,7 +24,8 @@ def test_differences_are_those_of_partners() -> None:
     """Whatever their order; the first is 2 pixels off at one side, the second 0.1 in its score."""
     ours = found((0, 0, 10, 10, 0.9, 0), (50, 50, 80, 90, 0.5, 1))
     theirs = found((50, 50, 80, 90, 0.6, 1), (0, 0, 12, 10, 0.9, 0))
-    assert difference(ours, theirs) == pytest.approx(Difference(2, 0, 2.0, 1.0, 0.1, 0.05), abs=1e-6)
+    loss = (1 - 10 / 12) / 2  # the one is as good as ever
+    assert difference(ours, theirs) == pytest.approx(Difference(2, 0, 2.0, 1.0, 0.1, 0.05, loss), abs=1e-6)
 
 
 def test_another_class_is_no_partner() -> None:
@@ -44,7 +45,7 @@ def test_same_box_twice_goes_by_score() -> None:
     """Two queries at one place, in another order."""
     ours = found((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.3, 0))
     theirs = found((0, 0, 10, 10, 0.3, 0), (0, 0, 10, 10, 0.9, 0))
-    assert difference(ours, theirs) == Difference(2, 0, 0, 0, 0, 0)
+    assert difference(ours, theirs) == Difference(2, 0, 0, 0, 0, 0, 0)
 
 
 def test_box_without_an_area_is_its_own_partner() -> None:
@@ -52,7 +53,7 @@ def test_box_without_an_area_is_its_own_partner() -> None:
 
 
 def test_nothing_at_all() -> None:
-    assert difference(found(), found()) == Difference(0, 0, 0, 0, 0, 0)
+    assert difference(found(), found()) == Difference(0, 0, 0, 0, 0, 0, 0)
     assert difference(found(), found()).unmatched_share == 0
 
 

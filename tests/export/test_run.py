@@ -1,6 +1,5 @@
 """An export with its certificate, from the detector file to the file that is used; and everything that goes wrong."""
 
-import io
 import json
 import logging
 import re
@@ -13,42 +12,24 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper, parser
-from rich.console import Console
 from torch import Tensor, nn
 
 import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, StorageError
 from detkit.export.artifact import Artifact, Form, make_artifact
-from detkit.export.certificate import Certificate, Check
 from detkit.export.culprits import culprits, spelt
 from detkit.export.formats import write_onnx, write_openvino
-from detkit.export.images import images_for, of_images
+from detkit.export.images import of_images
 from detkit.export.options import Options, read_options
 from detkit.export.precision import Change
 from detkit.export.product import sha256_of
 from detkit.export.quantize import quantize
-from detkit.export.run import Export, prepare
-from detkit.export.steps import Steps
+from detkit.export.run import prepare
 from detkit.inference.exported import Signature, metadata_of_export
 from detkit.types import GroundTruth
 from tests.export import tiny
-
-
-def silent() -> Console:
-    return Console(file=io.StringIO(), width=200)
-
-
-def options(file: Path, out: Path, **more: Any) -> Options:
-    return Options(str(file), out=out, trusted="tests", batch_size=3, **more)
-
-
-def exported(file: Path, out: Path, data: Path | None, **more: Any) -> tuple[Certificate, str]:
-    console = silent()
-    pairs = [("data.root", str(data))] if data else []
-    certificate = prepare(options(file, out, **more), pairs).run(console)
-    assert isinstance(console.file, io.StringIO)
-    return certificate, console.file.getvalue()
+from tests.export.proving import exported, noise_in, options, proven
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +78,14 @@ def test_layer_that_was_changed_is_named(tmp_path: Path, plain_file: Path, data:
     out = tmp_path / "model.onnx"
     spoilt = "backbone.layers.1.conv"
     with pytest.raises(
-        ExportError, match=r"AP 0\.\d+ of .*model\.onnx differs by \d+\.\d+ points from 0\.\d+"
+        ExportError, match=r"model\.onnx: its AP 0\.\d+ differs by \d+\.\d+ points from 0\.\d+"
     ) as error:
         proven(prepare(options(plain_file, out), [("data.root", str(data))]), Change(noise_in(spoilt)))
     assert f"more than tolerance=0.1; the layers that differ most are {spoilt} (" in str(error.value)
     assert str(error.value).count("%") == 1  # no other layer is blamed
     noted = metadata_of_export(out)["certificate"]
-    assert noted["passed"] is False and noted["failed"] == str(error.value)
+    remedy = "The file is there, and its certificate says so; allow_difference=true takes it as it is"
+    assert noted["passed"] is False and f"{out}: {noted['failed']}. {remedy}" == str(error.value)
     assert noted["ap"]["export"]["AP"] < noted["ap"]["torch"]["AP"] - 0.01
     taken = prepare(options(plain_file, out, allow_difference=True, limit=2), [("data.root", str(data))])
     change = Change(noise_in(spoilt))
@@ -122,31 +104,13 @@ def test_no_layer_is_blamed_for_rounding() -> None:
     assert spelt([("a", 0.5), ("b", 0.02), ("c", 1e-6)]) == "the layers that differ most are a (50 %), b (2 %)"
 
 
-def proven(export: Export, change: Change) -> Certificate:
-    with Steps() as steps, images_for(export.product.stored, export.options, export.pairs) as images:
-        return export.proven(Check(export.reference, images, steps), change, silent())
-
-
-def noise_in(path: str) -> Any:
-    """Its weights are off by as much as they are large."""
-
-    def change(model: onnx.ModelProto) -> onnx.ModelProto:
-        [weight] = [tensor for tensor in model.graph.initializer if tensor.name == f"detector.{path}.weight"]
-        values = numpy_helper.to_array(weight)
-        noisy = values + np.random.default_rng(0).normal(0, values.std(), values.shape).astype(np.float32)
-        weight.CopyFrom(numpy_helper.from_array(noisy, weight.name))
-        return model
-
-    return change
-
-
 def test_without_data_it_looks_at_drawings(tmp_path: Path, plain_file: Path) -> None:
     """And at another size; half precision is near enough. The bytes of an image go in."""
     out = tmp_path / "deep" / "model.onnx"
     more: dict[str, Any] = {"input": "uint8", "dynamic": "size", "precision": "fp16", "outputs": "decoded"}
     certificate, said = exported(plain_file, out, None, tolerance=1.0, **more)
     noted = certificate.noted
-    assert certificate.passed and noted["ap"] is None and noted["data_fingerprint"] is None
+    assert certificate.passed and noted["ap"] is None and noted["split_fingerprint"] is None
     assert (noted["checked_on"], noted["precision"]) == ("16 drawn images", "fp16")
     assert noted["second_size"]["matched"] > 0
     assert 1e-5 < noted["detections"]["largest_score"] < 0.02  # of float16

@@ -1,0 +1,53 @@
+"""Exports from the detector file to the certificate, as the script makes them, or with a change of the graph."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from rich.console import Console
+
+from detkit.export.certificate import Certificate, Check
+from detkit.export.images import images_for
+from detkit.export.options import Options
+from detkit.export.precision import Change
+from detkit.export.run import Export, prepare
+from detkit.export.steps import Steps
+from detkit.inference.predictor import Predictor
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def options(file: Path, out: Path, **more: Any) -> Options:
+    return Options(str(file), out=out, trusted="tests", batch_size=3, **more)
+
+
+def exported(file: Path, out: Path, data: Path | None, **more: Any) -> tuple[Certificate, str]:
+    console = silent()
+    pairs = [("data.root", str(data))] if data else []
+    certificate = prepare(options(file, out, **more), pairs).run(console)
+    assert isinstance(console.file, io.StringIO)
+    return certificate, console.file.getvalue()
+
+
+def proven(export: Export, change: Change | None, reference: Predictor | None = None) -> Certificate:
+    """With this change of the graph, and beside this detector instead of its own."""
+    with Steps() as steps, images_for(export.product.stored, export.options, export.pairs) as images:
+        return export.proven(Check(reference or export.reference, images, steps), change, silent())
+
+
+def noise_in(path: str) -> Any:
+    """Its weights are off by as much as they are large."""
+
+    def change(model: onnx.ModelProto) -> onnx.ModelProto:
+        [weight] = [tensor for tensor in model.graph.initializer if tensor.name == f"detector.{path}.weight"]
+        values = numpy_helper.to_array(weight)
+        noisy = values + np.random.default_rng(0).normal(0, values.std(), values.shape).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(noisy, weight.name))
+        return model
+
+    return change
