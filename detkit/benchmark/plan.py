@@ -75,6 +75,11 @@ class Plan(NamedTuple):
         """Packages."""
         return _packages(self.options)
 
+    @property
+    def log(self) -> Path:
+        """What the workers write themselves, with the tracebacks of those that fail."""
+        return self.folder / "log.txt"
+
     def files_of(self, batch_size: int) -> list[str]:
         """So many images, again from the first where there are fewer."""
         return [str(self.files[number % len(self.files)].absolute()) for number in range(batch_size)]

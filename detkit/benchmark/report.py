@@ -112,4 +112,6 @@ def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:
     if plan.data and plan.trained_hw not in plan.sizes_of_accuracy:
         height, width = plan.trained_hw
         notes.append(f"AP is that of the sizes in the tables; the detector was trained at {width} x {height} pixels")
+    if any(row.reason for row in rows):
+        notes.append(f"errors at length: {plan.log}")
     return [*notes, *plan.left_out]

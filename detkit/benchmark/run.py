@@ -23,9 +23,9 @@ from detkit.benchmark.remote import FailedError, Remote
 from detkit.benchmark.report import report
 from detkit.benchmark.rows import Row
 from detkit.benchmark.stopwatch import Look
+from detkit.errors import DetkitError
 
 ROUNDS = 5
-LOG = "log.txt"  # what the workers wrote themselves, with the tracebacks of those that failed
 
 
 class Benchmark(NamedTuple):
@@ -44,6 +44,7 @@ class Benchmark(NamedTuple):
 
         Raises:
             StorageError: if a result cannot be written.
+            DetkitError: if every row failed.
         """
         rows: list[Row] = []
         facts = describe(self.plan.device)
@@ -54,6 +55,9 @@ class Benchmark(NamedTuple):
             report(
                 self.plan, rows, facts, console, is_whole=len(rows) == self._rows() and all(row.is_done for row in rows)
             )
+        if not any(row.rounds for row in rows):
+            reasons = "; ".join(dict.fromkeys(f"{row.title}: {row.reason}" for row in rows))
+            raise DetkitError(f"nothing was measured: {reasons}. {self.plan.log} has more")
 
     def _rows(self) -> int:
         return len(self.plan.settings) * len(self.plan.candidates)
@@ -72,15 +76,11 @@ class Benchmark(NamedTuple):
             of_setting = [self._row(one, setting, conversions[setting.image_hw]) for one in self.plan.candidates]
             rows += of_setting
             with contextlib.ExitStack() as stack:
-                asked = [_Asked(row, stack.enter_context(Remote(setting.threads, self._log))) for row in of_setting]
+                asked = [_Asked(row, stack.enter_context(Remote(setting.threads, self.plan.log))) for row in of_setting]
                 for _ in self._steps_of(setting, asked):
                     progress.advance(task)
             for row in of_setting:
                 row.is_done = True
-
-    @property
-    def _log(self) -> Path:
-        return self.plan.folder / LOG
 
     def _convert(self, setting: Setting) -> dict[str, str]:
         """Make the files of this size that other runtimes open; by their suffix, why that failed."""
@@ -88,7 +88,7 @@ class Benchmark(NamedTuple):
         about = {"checkpoint": str(plan.stored.path), "folder": str(self.scratch), "trusted": plan.trusted}
         batch_sizes = plan.options.batch_size
         for suffix in sorted({one.runtime.suffix for one in plan.candidates if not (one.path or one.reason)}):
-            with Remote(setting.threads, self._log) as remote:
+            with Remote(setting.threads, self.plan.log) as remote:
                 try:
                     remote.ask("convert", **about, image_hw=setting.image_hw, suffix=suffix, batch_sizes=batch_sizes)
                 except FailedError as error:

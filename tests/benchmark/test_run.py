@@ -15,6 +15,7 @@ from detkit.benchmark.options import Options
 from detkit.benchmark.plan import Candidate, Plan, Setting
 from detkit.benchmark.run import Benchmark
 from detkit.benchmark.runtimes import RUNTIMES
+from detkit.errors import DetkitError
 from detkit.inference import StoredDetector
 
 WORKER = """#!{python} -ES
@@ -76,3 +77,16 @@ def test_only_what_is_asked_for_is_converted(run: Run, names: list[str], suffixe
     conversions = [about for name, about in asked if name == "convert"]
     assert sorted(about["suffix"] for about in conversions) == suffixes
     assert all(about["batch_sizes"] == [4] for about in conversions)
+
+
+def test_nothing_measured_is_an_error(run: Run, tmp_path: Path) -> None:
+    said = rf"^nothing was measured: torch eager: it cannot; ONNX Runtime: it cannot\. {tmp_path}/out/log\.txt has more"
+    with pytest.raises(DetkitError, match=said):
+        run(["eager", "onnx"], '"open"')
+    assert len(json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"]) == 2
+
+
+def test_one_row_is_enough(run: Run, tmp_path: Path) -> None:
+    rows, _ = run(["eager", "onnx"], "model_64x64.onnx")
+    assert [row["reason"] for row in rows] == ["", "it cannot"]
+    assert f"errors at length: {tmp_path}/out/log.txt" in (tmp_path / "out" / "benchmark.md").read_text()
