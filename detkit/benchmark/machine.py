@@ -1,7 +1,7 @@
 """On what was measured."""
 
 import datetime as dt
-import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -20,13 +20,12 @@ _STATUS = Path("/proc/self/status")
 
 def describe(device: torch.device) -> dict[str, str]:
     """The machine, its load and the libraries, in words."""
-    versions = {name: _version(name) for name in LIBRARIES}
-    installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    own = f"detkit {__version__}", f"Python {platform.python_version()}"
     facts = {
         "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         "processor": f"{processor_name()}, {usable_cores()} cores usable",
         "load": f"{os.getloadavg()[0]:.1f} programs at work in the last minute, before the first measurement",
-        "software": f"detkit {__version__}, Python {platform.python_version()}, {installed}, {platform.system()}",
+        "software": ", ".join([*own, *_installed(), platform.system()]),
     }
     return {**facts, "GPU": torch.cuda.get_device_name(device)} if device.type == "cuda" else facts
 
@@ -53,6 +52,8 @@ def peak_mb() -> float:
     return most * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _version(name: str) -> str:
-    """As the module says; its package may have another name, such as onnxruntime-gpu."""
-    return importlib.import_module(name).__version__.partition("-")[0] if is_installed(name) else ""
+def _installed() -> list[str]:
+    """Packages with their versions: that of onnxruntime may be onnxruntime-gpu."""
+    packages = importlib.metadata.packages_distributions()
+    found = dict.fromkeys(package for module in LIBRARIES for package in packages.get(module, []))
+    return [f"{package} {importlib.metadata.version(package)}" for package in found]

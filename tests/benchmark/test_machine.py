@@ -38,10 +38,14 @@ def test_cores_are_those_of_this_process() -> None:
 
 def test_a_library_whose_package_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As onnxruntime of onnxruntime-gpu."""
-    (tmp_path / "toy_library.py").write_text("__version__ = '1.2.3-4567-abc'")
+    about = tmp_path / "toy_library_gpu-1.2.3.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-library-gpu\nVersion: 1.2.3\n")
+    (about / "top_level.txt").write_text("toy_library\n")
+    (tmp_path / "toy_library.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("detkit.benchmark.machine.LIBRARIES", ("torch", "toy_library"))
-    assert ", toy_library 1.2.3, " in describe(torch.device("cpu"))["software"]
+    monkeypatch.setattr("detkit.benchmark.machine.LIBRARIES", ("torch", "toy_library", "not_there"))
+    assert ", toy-library-gpu 1.2.3, " in describe(torch.device("cpu"))["software"]
 
 
 def test_versions_are_told() -> None:
