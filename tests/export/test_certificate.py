@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.export.certificate import Certificate, Check, points_without_truth
-from detkit.export.comparison import Difference
+from detkit.export.certificate import Certificate, Check
 from detkit.export.images import CheckImages, Found
 from detkit.export.options import Options, Precision
 from detkit.export.steps import Steps
@@ -84,14 +83,15 @@ def test_without_annotations_detections_are_compared() -> None:
     assert "what it finds differs by 20.00 points from its detector, more than tolerance=0.1" in made.failure
 
 
-def test_boxes_elsewhere_are_not_the_same() -> None:
-    """Half a stride to the right, with all scores as they were; a border of 60 pixels is 56 / 64 of the union."""
+@pytest.mark.parametrize(("precision", "passed"), [("fp32", False), ("fp16", False), ("int8", True)])
+def test_boxes_elsewhere_are_not_the_same(precision: Precision, passed: bool) -> None:
+    """Half a stride to the right, with all scores as they were: an eighth of the union of 64 x 60 pixels."""
     large = Detections(torch.tensor([[0.0, 0.0, 60.0, 60.0]]), torch.tensor([0.9]), torch.tensor([0]))
     moved = large._replace(boxes=large.boxes + torch.tensor([4.0, 0.0, 4.0, 0.0]))
-    made = certified(check_of(Finds(large)), Finds(moved))
-    assert made.difference_points == pytest.approx(100 * (1 - 56 / 64))
-    assert "what it finds differs by 12.50 points" in made.failure
-    assert points_without_truth(Difference(1, 0, 4, 4, 0, 0, 0.125)) == 12.5
+    made = certified(check_of(Finds(large)), Finds(moved), precision=precision)
+    assert made.noted["detections"]["mean_iou_loss"] == pytest.approx(1 - 56 / 64)
+    assert made.failure == ("" if passed else "its boxes are elsewhere, 4 pixels apart in the mean")
+    assert certified(check_of(Finds(large), 0.5, 0.5), Finds(moved)).passed  # where there is ground truth, AP decides
 
 
 def found_where(is_wrong: Callable[[Tensor], bool], wrong: Detections) -> Predictor:
