@@ -24,7 +24,7 @@ FORMS = (
 class GivenImage(NamedTuple):
     """An image as it was given; it is read when it is needed."""
 
-    source: Path | OneImage
+    source: Path | OneImage | DataError  # an error: a path that names no image
     name: str  # for errors and results
     is_bgr: bool = False  # the channels of an array or a tensor
 
@@ -37,9 +37,11 @@ class GivenImage(NamedTuple):
         """(H, W, 3) uint8 RGB, upright.
 
         Raises:
-            DataError: if a file or a picture of Pillow cannot be read.
+            DataError: if a file or a picture of Pillow cannot be read, or there is none.
             ValueError: if the type, shape or values of an array or a tensor are none of an image.
         """
+        if isinstance(self.source, DataError):
+            raise self.source
         if isinstance(self.source, Path):
             return decode_image(self.source)
         if isinstance(self.source, Image.Image):
@@ -53,8 +55,8 @@ def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[Giv
     """One image for one; many for a folder, a pattern, or whatever can be iterated over, as it is.
 
     Raises:
-        DataError: if a folder or a pattern gives no file; of one in a list, when it is its turn.
-        TypeError: if it is nothing that images come in; likewise.
+        DataError: if a folder or a pattern gives no file; of one in a list, when it is read.
+        TypeError: if it is nothing that images come in; in a list, when it is its turn.
     """
     if isinstance(images, OneImage):
         return GivenImage(images, "image", is_bgr)
@@ -72,10 +74,17 @@ def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:
         if isinstance(image, OneImage):
             yield GivenImage(image, f"images[{number}]", is_bgr)
         elif isinstance(image, str | Path):
-            path = _path(image)
-            yield from _of_files(image_files(path) or [path])
+            yield from _of_path(image)
         else:
             raise TypeError(f"images[{number}] cannot be {type(image).__name__}: {FORMS}")
+
+
+def _of_path(text: str | Path) -> Iterator[GivenImage]:
+    try:
+        path = _path(text)
+        return _of_files(image_files(path) or [path])
+    except DataError as error:
+        return iter([GivenImage(error, str(text))])
 
 
 def _of_files(files: Iterable[Path]) -> Iterator[GivenImage]:

@@ -111,7 +111,8 @@ class Predictor:
             batch_size: images, or windows of one, that go through the network together: the time and memory, not the
                 results.
             bgr: whether arrays and tensors hold BGR, as cv2 reads them.
-            unreadable: of many images, "skip" leaves out those that cannot be read, with a warning for each.
+            unreadable: of many images, "skip" leaves out those that cannot be read or are none, with a warning for
+                each; ``image_name`` tells which are there.
             slices: look at windows of so many pixels a side as well, each at the size of the network's input: for
                 objects that are small in large images; None: at the whole image alone.
             overlap: the part of a window, at least, that the next one sees too; more than the usual object.
@@ -186,8 +187,8 @@ class Predictor:
     def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], look: "_Look") -> list[ImageDetections]:
         results = []
         for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True):
-            image_hw = image.shape[0], image.shape[1]
-            result = ImageDetections(*found, self.class_names, image_hw, given.path, given.read, self.category_ids)
+            about = (image.shape[0], image.shape[1]), given.path, given.read, self.category_ids, given.name
+            result = ImageDetections(*found, self.class_names, *about)
             results.append(result.filter(look.score_threshold)[: look.max_detections])
         return results
 
@@ -275,7 +276,7 @@ def _readable(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tuple[Giv
     for image in images:
         try:
             pixels = image.read()
-        except DataError as error:
+        except (DataError, ValueError) as error:
             if not skip:
                 raise
             left_out += 1

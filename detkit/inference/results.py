@@ -43,6 +43,7 @@ class ImageDetections:
         path: of its file; None: it was not read from one.
         read: gives the image again, (H, W, 3) uint8 RGB, to draw on; None: it must be given then.
         category_ids: the data set's own id of each class index; None: numbered from 1.
+        image_name: as which it was given: its path, or its place in a list, as in "images[3]".
 
     Attributes:
         boxes: float32, on the CPU like the others.
@@ -63,6 +64,7 @@ class ImageDetections:
         path: Path | None = None,
         read: Callable[[], np.ndarray] | None = None,
         category_ids: Sequence[int] | None = None,
+        image_name: str = "image",
     ) -> None:
         _check(boxes, scores, labels, len(class_names))
         order = scores.argsort(descending=True, stable=True)
@@ -73,6 +75,7 @@ class ImageDetections:
         self.image_hw = image_hw
         self.path = path
         self.category_ids = tuple(range(1, len(class_names) + 1) if category_ids is None else category_ids)
+        self.image_name = image_name
         self._read = read
 
     @property
@@ -182,7 +185,7 @@ class ImageDetections:
 
     def __repr__(self) -> str:
         number = f"{len(self)} detection{'' if len(self) == 1 else 's'}" if len(self) else "nothing"
-        where = f"{number} in {self.path.name if self.path else 'image'} ({_size(self.image_hw)})"
+        where = f"{number} in {self.path.name if self.path else self.image_name} ({_size(self.image_hw)})"
         counts = Counter(self.names).most_common()
         shown = [f"{count} {name}" for name, count in counts[:NAMED]]
         if len(counts) > NAMED:
@@ -202,7 +205,8 @@ class ImageDetections:
 
     def _those(self, which: Tensor) -> "ImageDetections":
         values = (self.boxes[which], self.scores[which], self.labels[which])
-        return ImageDetections(*values, self.class_names, self.image_hw, self.path, self._read, self.category_ids)
+        image = (self.image_hw, self.path, self._read, self.category_ids, self.image_name)
+        return ImageDetections(*values, self.class_names, *image)
 
 
 def _check(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int) -> None:
