@@ -1,6 +1,6 @@
 """Images in the forms in which people hold them, each turned into what the file decoder would give."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,17 @@ class GivenImage(NamedTuple):
     source: Path | OneImage | DataError  # an error: a path that names no image
     name: str  # for errors and results
     is_bgr: bool = False  # the channels of an array or a tensor
+    is_passing: bool = False  # nobody but the reader holds it: of a generator, a data loader
 
     @property
     def path(self) -> Path | None:
         """Of the file, if it is one."""
         return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def again(self) -> Callable[[], np.ndarray] | None:
+        """Reads it later; None: that would keep pixels in memory, of all that pass by."""
+        return None if self.is_passing else self.read
 
     def read(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright.
@@ -72,7 +78,7 @@ def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[Giv
 def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:
     for number, image in enumerate(images):
         if isinstance(image, OneImage):
-            yield GivenImage(image, f"images[{number}]", is_bgr)
+            yield GivenImage(image, f"images[{number}]", is_bgr, not isinstance(images, Collection))
         elif isinstance(image, str | Path):
             yield from _of_path(image)
         else:

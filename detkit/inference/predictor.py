@@ -105,7 +105,8 @@ class Predictor:
         Args:
             images: the path of a file; an array, (H, W, 3) or grey (H, W), uint8 RGB; a picture of Pillow; a tensor,
                 (3, H, W) RGB, uint8 or in [0, 1]. Many: a folder with those inside it, a pattern such as
-                ``photos/*.jpg``, or a list of any of these.
+                ``photos/*.jpg``, or a list of any of these. Pixels of a generator or a data loader are not kept: its
+                results are drawn on images given to ``draw``.
             score_threshold: lowest score of a detection, in [0, 1]; not below that of ``decode``.
             max_detections: most detections of an image, the best ones; ``decode`` may keep fewer.
             batch_size: images, or windows of one, that go through the network together: the time and memory, not the
@@ -187,7 +188,7 @@ class Predictor:
     def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], look: "_Look") -> list[ImageDetections]:
         results = []
         for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True):
-            about = (image.shape[0], image.shape[1]), given.path, given.read, self.category_ids, given.name
+            about = (image.shape[0], image.shape[1]), given.path, given.again, self.category_ids, given.name
             result = ImageDetections(*found, self.class_names, *about)
             results.append(result.filter(look.score_threshold)[: look.max_detections])
         return results

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,37 @@ def test_whatever_is_no_image_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
             predictor().predict([picture(), picture()[:0]])
     assert repr(found[0]) == "<1 detection in images[0] (200 x 120): 1 blue; best 0.90>"
     assert predictor().predict(picture()).image_name == "image"
+
+
+class Loader:
+    """Makes its pictures as they are asked for."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for _ in range(5):
+            image = picture(RED)
+            self.made.append(weakref.ref(image))
+            yield image
+
+
+@pytest.mark.parametrize("form", [lambda loader: loader, iter, lambda loader: map(np.asarray, loader)])
+def test_pixels_that_pass_by_are_not_kept(form: Callable[[Loader], Any]) -> None:
+    loader = Loader()
+    found = predictor().predict(form(loader), batch_size=2)
+    assert [image.names for image in found] == [["red"]] * 5
+    assert [image() for image in loader.made] == [None] * 5
+    with pytest.raises(ValueError, match=r"do not know their image; give it: draw\(image\)"):
+        found[0].draw()
+    assert found[0]._repr_png_() is None
+
+
+def test_what_the_caller_holds_and_files_are_drawn_on(tmp_path: Path) -> None:
+    path, image = save(tmp_path / "a.png", picture(RED)), picture(RED)
+    for images in ([image, path], (image, path), {1: image, 2: path}.values(), {path}, iter([path])):
+        for found in predictor().predict(images):
+            np.testing.assert_array_equal(found.draw(), found.draw(image))
