@@ -19,35 +19,34 @@ def folded(detector: nn.Module) -> nn.Module:
     return detector
 
 
-def fold_norms(model: nn.Module, program: ExportedProgram) -> int:
+def fold_norms(model: nn.Module, program: ExportedProgram) -> None:
     """Fold every batch norm that follows one convolution and nothing else follows it, in place.
 
     Args:
         model: in evaluation mode.
         program: captured of it; which layer follows which is read from there, whoever wrote the model.
-
-    Returns:
-        How many were folded.
     """
-    pairs = list(_pairs(program))
-    convolutions = [conv for conv, _ in pairs]
-    once = [(conv, norm) for conv, norm in pairs if convolutions.count(conv) == 1]
-    for conv_path, norm_path in once:
+    for conv_path, norm_path in list(_pairs(program)):
         conv, norm = model.get_submodule(conv_path), model.get_submodule(norm_path)
         if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
             model.set_submodule(conv_path, fuse_conv_bn_eval(conv, norm))
             model.set_submodule(norm_path, nn.Identity())
-    return len(once)
 
 
 def _pairs(program: ExportedProgram) -> Iterator[tuple[str, str]]:
-    """Paths of convolutions and of the norms that alone read what they give."""
+    """Paths of convolutions and of the norms that alone read what they give; neither is called twice."""
     for node in program.graph.nodes:
         if node.target != torch.ops.aten.batch_norm.default:
             continue
         before = node.args[0]
-        if before.target == torch.ops.aten.conv2d.default and len(before.users) == 1:
+        follows = before.target == torch.ops.aten.conv2d.default and len(before.users) == 1
+        if follows and _is_called_once(before) and _is_called_once(node):
             yield module_path(before), module_path(node)
+
+
+def _is_called_once(layer: Node) -> bool:
+    """Whether nothing else reads its weights and statistics."""
+    return all(len(given.users) == 1 for given in layer.args[1:] if isinstance(given, Node))
 
 
 def module_path(node: Node) -> str:
