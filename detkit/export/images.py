@@ -56,11 +56,13 @@ def images_for(stored: StoredDetector, options: Options, pairs: Pairs) -> Iterat
 
 
 def has_data(stored: StoredDetector, options: Options, pairs: Pairs) -> bool:
-    """Whether there is data: named by these keys, or where the recipe had it."""
-    data = {**stored.recipe.get("data", {}), **{key.removeprefix("data."): value for key, value in pairs}}
-    places = ("root", *(f"{split}_{what}" for split in ("train", "val") for what in ("annotations", "images")))
-    if any(key.removeprefix("data.") in places for key, _ in pairs):
+    """Whether there is data: asked for by a key or a split, or where the recipe had it.
+
+    Who asks for data that is not there, or mistypes a key, is told so when it is built.
+    """
+    if pairs or options.split != "val":
         return True
+    data = stored.recipe.get("data", {})
     if "_target_" not in data:
         return False
     named = data.get("root") or data.get(f"{options.split}_annotations")

@@ -13,11 +13,15 @@ from detkit.recipe.options import Between, read_options_and_rest
 Precision = Literal["fp32", "fp16", "int8"]
 Share = Annotated[float, Between(0, 1)]
 EXAMPLES = {"checkpoint": "runs/NAME/TIME"}
-LIBRARIES: dict[Format, tuple[str, ...]] = {  # onnx is needed by all
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
-    "torch_export": ("onnx",),
-    "torchscript": ("onnx",),
+LIBRARIES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("onnx", "onnxruntime", "onnxscript", "openvino"),
+    "torch_export": ("onnx", "onnxruntime"),
+    "torchscript": ("onnx", "onnxruntime"),
+}
+OF_CHECKPOINT = {  # keys of its data that the export takes over, and why the check may not have others
+    "data.image_hw": "the size is that of the export; set image_hw",
+    "data.resize": "images come to the network as the checkpoint has learnt them, and the file says the same",
 }
 TOLERANCES: dict[Precision, float] = {"fp32": 0.1, "fp16": 0.1, "int8": 1.0}
 
@@ -74,8 +78,8 @@ def read_options(argv: Sequence[str]) -> tuple[Options, list[tuple[str, Any]]]:
     suffix = SUFFIXES[options.format]
     if options.out and options.out.suffix not in ("", suffix):
         faults.add("out", f"format={options.format} makes a {suffix} file; got {str(options.out)!r}")
-    if wrong := sorted({key for key, _ in pairs if key == "data.image_hw"}):
-        faults.add(wrong[0], "the size is that of the export; set image_hw")
+    for key in sorted({key for key, _ in pairs} & OF_CHECKPOINT.keys()):
+        faults.add(key, OF_CHECKPOINT[key])
     faults.raise_if_any("the arguments")
     require_libraries(options)
     return options, pairs
@@ -90,7 +94,8 @@ def require_libraries(options: Options) -> None:
     needed = LIBRARIES[options.format]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"format={options.format} needs {', '.join(missing)}: pip install 'detkit[export]'")
+        names = ", ".join(missing)
+        raise ExportError(f'format={options.format} needs {names}: in the clone, pip install -e ".[export]"')
 
 
 def path_of_export(options: Options, detector_file: Path) -> Path:

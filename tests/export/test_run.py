@@ -20,8 +20,8 @@ from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, 
 from detkit.export.artifact import Artifact, Form, make_artifact
 from detkit.export.culprits import culprits, spelt
 from detkit.export.formats import write_onnx, write_openvino
-from detkit.export.images import of_images
-from detkit.export.options import Options, read_options
+from detkit.export.images import images_for, of_images
+from detkit.export.options import Options
 from detkit.export.precision import Change
 from detkit.export.product import sha256_of
 from detkit.export.quantize import quantize
@@ -135,9 +135,22 @@ def test_int8_needs_images(tmp_path: Path, plain_file: Path) -> None:
         exported(plain_file, tmp_path / "m.onnx", None, precision="int8")
 
 
-def test_data_that_is_not_there_is_named(tmp_path: Path, plain_file: Path) -> None:
-    with pytest.raises(DataError, match="missing_data"):
-        exported(plain_file, tmp_path / "m.pt2", tmp_path / "missing_data", format="torch_export")
+@pytest.mark.parametrize(
+    ("pairs", "split", "error", "said"),
+    [
+        ([("data.root", "/missing_data")], "val", DataError, "/missing_data"),
+        ([("data.rooot", "/missing_data")], "val", RecipeError, "no argument 'rooot'; did you mean 'root'"),
+        ([("data.num_workers", 0)], "val", DataError, "nowhere"),
+        ([], "test", DataError, "nowhere"),
+    ],
+)
+def test_data_that_is_not_there_is_named(
+    tmp_path: Path, plain_file: Path, pairs: list[Any], split: Any, error: type[Exception], said: str
+) -> None:
+    """Who asks for data is never given drawings instead."""
+    export = prepare(options(plain_file, tmp_path / "m.pt2", format="torch_export", split=split), pairs)
+    with pytest.raises(error, match=said), images_for(export.product.stored, export.options, pairs):
+        pass
 
 
 def test_only_detectors(tmp_path: Path) -> None:
@@ -298,31 +311,6 @@ def test_truth_of_some_images() -> None:
     assert some.image_ids.tolist() == [9, 7] and some.sizes_hw.tolist() == [[2, 2], [3, 3]]
     assert some.image_rows.tolist() == [1, 0, 1] and some.areas.tolist() == [0, 2, 3]
     assert some.crowd.tolist() == [False, False, True] and some.boxes_xywh[:, 0].tolist() == [0, 8, 12]
-
-
-def test_options_that_do_not_fit() -> None:
-    for argv, said in (
-        (
-            ["checkpoint=a", "precision=int8", "format=torchscript"],
-            "int8 is for format=onnx and openvino; got format=tor",
-        ),
-        (["checkpoint=a", "out=model.pt"], r"format=onnx makes a \.onnx file; got 'model\.pt'"),
-        (["checkpoint=a", "data.image_hw=[64,64]"], r"data\.image_hw: the size is that of the export; set image_hw"),
-        (["format=onx"], "format: must be onnx, openvino, torch_export or torchscript; got 'onx'"),
-        (["format=onnx"], "checkpoint: is missing, e.g. checkpoint=runs/NAME/TIME"),
-    ):
-        with pytest.raises(RecipeError, match=said):
-            read_options(argv)
-    given, pairs = read_options(["checkpoint=a", "image_hw=320", "precision=int8", "data.root=b", "out=null"])
-    assert (given.image_hw, given.ap_tolerance, given.out, pairs) == ((320, 320), 1.0, None, [("data.root", "b")])
-
-
-def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from detkit.export import options as module
-
-    monkeypatch.setitem(module.LIBRARIES, "openvino", ("onnx", "no_such_openvino"))
-    with pytest.raises(ExportError, match=r"format=openvino needs no_such_openvino: pip install 'detkit\[export\]'"):
-        read_options(["checkpoint=a", "format=openvino"])
 
 
 def test_place_of_the_export(tmp_path: Path, plain_file: Path) -> None:

@@ -56,5 +56,5 @@ def _core(path: Path | None = None) -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise CheckpointError(f"{path}: needs OpenVINO: pip install 'detkit[export]'") from error
+        raise CheckpointError(f'{path}: needs OpenVINO: in the clone, pip install -e ".[export]"') from error
     return openvino.Core()
