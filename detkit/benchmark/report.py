@@ -71,7 +71,11 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
     options = plan.options
     imports = [row.costs["imports_mb"] for row in rows if "imports_mb" in row.costs]
     alone = f", of which Python and its imports alone {max(imports):.0f}" if imports else ""
-    memory = "the most that the GPU held" if plan.device.type == "cuda" else f"the most that the process held{alone}"
+    memory = (
+        "the most that torch held on the GPU"
+        if plan.device.type == "cuda"
+        else f"the most that the process held{alone}"
+    )
     what = f"{options.split} split, {f'first {options.limit} images' if options.limit else 'all images'}"
     images = what if plan.data else "drawn pictures of 1280 x 960 pixels; no data, no AP"
     return {

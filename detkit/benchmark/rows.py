@@ -111,7 +111,7 @@ def _speed_line(row: Row, base: Summary | None) -> list[str]:
         f"{summary.images_per_s:.1f}",
         f"{base.latency_ms / summary.latency_ms:.2f}" if base else "-",
         f"{summary.cores:.2f}",
-        f"{costs['memory_mb']:.0f}",
+        f"{costs['memory_mb']:.0f}" if "memory_mb" in costs else "-",
         f"{costs['file_mb']:.1f}",
         f"{row.numbers['AP']:.4f}" if "AP" in row.numbers else "-",
         _why(row),

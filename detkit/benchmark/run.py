@@ -142,7 +142,7 @@ class _Asked(NamedTuple):
         answer = self._ask("repeat", **limits)
         if answer:
             self.row.rounds.append([Look(*look) for look in answer["looks"]])
-            self.row.costs["memory_mb"] = answer["memory_mb"]
+            self.row.costs |= {"memory_mb": memory} if (memory := answer["memory_mb"]) is not None else {}
 
     def accuracy(self, plan: Plan) -> None:
         options = plan.options

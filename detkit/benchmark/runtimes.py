@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detkit.benchmark.machine import is_installed
 from detkit.inference import Predictor, load
 from detkit.inference.exported import ExportedModel
-from detkit.inference.runtimes import Program, is_exported, open_vino
+from detkit.inference.runtimes import ON_GPU, Program, is_exported, onnx_runtime, open_vino
 
 
 class Bfloat16(nn.Module):
@@ -29,11 +29,8 @@ class Bfloat16(nn.Module):
 class OpenVinoBfloat16(ExportedModel):
     """An OpenVINO file computed in bfloat16."""
 
-    @property
-    def program(self) -> Program:
-        """The opened file, at the first use."""
-        self._program = self._program or open_vino.open_program(self.path, "bf16")
-        return self._program
+    def _open(self, device: torch.device) -> Program:  # noqa: ARG002  (OpenVINO has the CPU alone)
+        return open_vino.open_program(self.path, "bf16")
 
 
 def _channels_last(detector: nn.Module) -> nn.Module:
@@ -83,16 +80,20 @@ def missing(runtime: Runtime) -> str:
 
 def open_predictor(runtime: Runtime, path: Path, device: str, trusted: list[str]) -> Predictor:
     """The detector of a file, run in this way."""
-    predictor = load(path, trusted).to(device)
+    predictor = load(path, trusted)
+    if isinstance(predictor.detector, ExportedModel):
+        predictor.detector.to(device)  # its library takes images from the CPU
+    else:
+        predictor.to(device)
     predictor.detector = runtime.adapt(predictor.detector)
     return predictor
 
 
 def why_not(runtime: Runtime, path: Path, device: torch.device) -> str:
     """Why this machine cannot run it; empty: it can, as far as is known."""
-    if device.type == "cuda" and is_exported(path):
-        return _not_on_gpu(path)
-    if device.type == "cuda" or not runtime.is_bf16:
+    if device.type != "cpu" and is_exported(path):
+        return _not_on_gpu(path, device)
+    if device.type != "cpu" or not runtime.is_bf16:
         return ""
     if runtime.suffix == ".xml":
         import openvino
@@ -105,13 +106,10 @@ def why_not(runtime: Runtime, path: Path, device: torch.device) -> str:
     return "" if can else "this processor has no instructions for bfloat16"
 
 
-def _not_on_gpu(path: Path) -> str:
-    if path.suffix != ".onnx":
-        return f"{path.suffix} files run on the processor alone; device=cpu measures them"
-    import onnxruntime
-
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    return "" if has_cuda else "this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has"
+def _not_on_gpu(path: Path, device: torch.device) -> str:
+    if path.suffix not in ON_GPU or device.type != "cuda":
+        return f"{path.suffix} files do not run on {device.type}; device=cpu measures them"
+    return "" if onnx_runtime.has_cuda(path) else "this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has"
 
 
 def file_mb(path: Path) -> float:

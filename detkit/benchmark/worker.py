@@ -21,6 +21,7 @@ from detkit.benchmark import stopwatch
 from detkit.benchmark.machine import peak_mb
 from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, file_mb, open_predictor
 from detkit.errors import DetkitError
+from detkit.inference.runtimes import is_exported
 
 REASON_CHARACTERS = 300
 
@@ -51,7 +52,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Open a runtime and look at the files ``warmup`` times."""
         start_s = time.perf_counter()
-        self.path = path
+        self.path, self.device = path, torch.device(device)
         self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), Path(path), device, trusted)
         self.predictor.image_hw = (image_hw[0], image_hw[1])
         self.detector = stopwatch.timed(self.predictor)
@@ -65,9 +66,7 @@ class Worker:
     def repeat(self, *, number: int, least_s: float, most_s: float) -> dict[str, Any]:
         """One round of looks."""
         looks = stopwatch.repeat(self._look, number, least_s, most_s, time.perf_counter)
-        on_gpu = self.predictor.device.type == "cuda"
-        memory_mb = torch.cuda.max_memory_allocated(self.predictor.device) / 1e6 if on_gpu else peak_mb()
-        return {"looks": looks, "memory_mb": memory_mb}
+        return {"looks": looks, "memory_mb": self._memory_mb()}
 
     def accuracy(self, **arguments: Any) -> dict[str, Any]:
         """The COCO numbers of the opened file, which knows its own classes and how images come to its size."""
@@ -90,6 +89,12 @@ class Worker:
 
         convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted, suffix, batch_sizes)
         return {}
+
+    def _memory_mb(self) -> float | None:
+        """Of the GPU, where torch runs the detector there: what other libraries take there it does not know."""
+        if self.device.type != "cuda":
+            return peak_mb()
+        return None if is_exported(Path(self.path)) else torch.cuda.max_memory_allocated(self.device) / 1e6
 
     def _look(self) -> stopwatch.Look:
         return stopwatch.look(self.predictor, self.detector, self.files, self.score_threshold)

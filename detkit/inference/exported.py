@@ -51,6 +51,8 @@ class ExportedModel(nn.Module):
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
     """
 
+    place: Tensor
+
     def __init__(self, path: str) -> None:
         super().__init__()
         self.may_run_code = False
@@ -58,13 +60,19 @@ class ExportedModel(nn.Module):
         self.signature = _signature(self.path, _metadata(self.path))
         self.takes_uint8 = self.signature.takes_uint8
         self.largest_stride = self.signature.largest_stride
-        self._program: runtimes.Program | None = None
+        self.register_buffer("place", torch.empty(0), persistent=False)  # goes where the detector is told to go
+        self._programs: dict[torch.device, runtimes.Program] = {}
 
     @property
     def program(self) -> runtimes.Program:
-        """The opened file, at the first use."""
-        self._program = self._program or runtimes.open_program(self.path, may_run_code=self.may_run_code)
-        return self._program
+        """The opened file, at the first use on a device."""
+        device = self.place.device
+        if device not in self._programs:
+            self._programs[device] = self._open(device)
+        return self._programs[device]
+
+    def _open(self, device: torch.device) -> runtimes.Program:
+        return runtimes.open_program(self.path, device, may_run_code=self.may_run_code)
 
     def forward(self, images: Tensor) -> Any:
         """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.

@@ -59,6 +59,12 @@ def test_a_row_that_failed_says_why() -> None:
     assert "no C++ compiler" not in str(phase_sheet(SETTING, [failed("no C++ compiler")]).lines)
 
 
+def test_memory_that_nobody_knows() -> None:
+    made = row("onnx", 37)
+    del made.costs["memory_mb"]
+    assert speed_sheet(SETTING, [made]).lines[0][6] == "-"
+
+
 def test_where_the_time_goes() -> None:
     [line] = phase_sheet(SETTING, [row("eager", 18)]).lines
     assert line == ["torch eager", "2.0", "1.0", "18.0", "3.0", "24.0", "24.0", "25.0 %", ""]

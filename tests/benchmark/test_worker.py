@@ -2,16 +2,20 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnx.parser
+import onnxruntime
 import pytest
 import torch
 
 from detkit import recipe
 from detkit.benchmark.converted import converted
+from detkit.benchmark.runtimes import EXPORTED, open_predictor, why_not
 from detkit.benchmark.worker import Worker, main
 from detkit.checkpoint import write_detector
 from detkit.export import formats
@@ -153,6 +157,37 @@ def write_middle(checkpoint: Path, folder: Path, resize: str, scores: dict[str, 
 def evaluated(checkpoint: Path, data: Path) -> dict[str, float]:
     words = [f"checkpoint={checkpoint}", f"data.root={data}", "trainer.precision=32-true", "trainer.accelerator=cpu"]
     return printed(run_script(["scripts/evaluate.py", *words]).stdout)
+
+
+def test_a_file_on_a_gpu_gets_its_images_from_the_cpu(worker: Worker, checkpoint: Path, tmp_path: Path) -> None:
+    """Where there is no GPU, another device that is none: what was moved there, and what was not."""
+    path = write_middle(checkpoint, tmp_path / "a", "squash", {"dog": 0.9})
+    predictor = open_predictor(EXPORTED, path, "meta", [])
+    assert predictor.device.type == "cpu"
+    assert predictor.detector.place.device.type == "meta"
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((20, 40, 3), np.uint8))
+    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    worker.open(runtime=str(path), path=str(path), files=[str(image)], **about)
+    once = {"number": 1, "least_s": 0, "most_s": 9}
+    assert worker.repeat(**once)["memory_mb"] > 50
+    worker.device = torch.device("cuda")
+    assert worker.repeat(**once)["memory_mb"] is None  # torch does not know what others take of a GPU
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "reason"),
+    [
+        ("a.xml", "cuda", r"^\.xml files do not run on cuda; device=cpu measures them"),
+        ("a.onnx", "mps", r"^\.onnx files do not run on mps; device=cpu"),
+        ("a.onnx", "cuda", "^this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has"),
+        ("a.onnx", "cpu", "^$"),
+        ("a.safetensors", "cuda", "^$"),
+    ],
+)
+def test_files_that_a_device_cannot_run(name: str, device: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert re.search(reason, why_not(EXPORTED, Path(name), torch.device(device)))
 
 
 def test_answers_are_lines_of_json(checkpoint: Path, data: Path) -> None:

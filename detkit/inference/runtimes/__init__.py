@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from detkit.errors import CheckpointError
 
@@ -20,6 +21,7 @@ MODULES = {
     ".pt2": "detkit.inference.runtimes.torch_program",
     ".torchscript": "detkit.inference.runtimes.torch_program",
 }
+ON_GPU = (".onnx",)  # where a GPU can run them; the others run on the processor
 RUNS_CODE = (".pt2", ".torchscript")  # torch may run what such a file holds, when it is opened
 
 
@@ -50,16 +52,19 @@ def require_harmless(path: Path) -> None:
         )
 
 
-def open_program(path: Path, *, may_run_code: bool = False) -> Program:
+def open_program(path: Path, device: torch.device, *, may_run_code: bool = False) -> Program:
     """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs; as many threads as torch.
 
     Args:
         path: of the file.
+        device: which runs it, if there can be more than one, see ``ON_GPU``; images and outputs are on the CPU.
         may_run_code: whether torch is trusted to open a program of its own.
 
     Raises:
-        CheckpointError: if the file cannot be read or may run code, or its library is not installed.
+        CheckpointError: if the file cannot be read or may run code, its library is not installed, or it cannot use
+            the device.
     """
     if not may_run_code:
         require_harmless(path)
-    return importlib.import_module(MODULES[path.suffix]).open_program(path)
+    where = (device,) if path.suffix in ON_GPU else ()
+    return importlib.import_module(MODULES[path.suffix]).open_program(path, *where)
