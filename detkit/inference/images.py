@@ -1,5 +1,6 @@
 """Images in the forms in which people hold them, each turned into what the file decoder would give."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ FORMS = (
     "give the path of a file, a folder or a pattern, an array (H, W, 3) or (H, W) of uint8, a tensor (3, H, W), "
     "a picture of Pillow, or a list of them"
 )
+LOG = logging.getLogger(__name__)
 
 
 class GivenImage(NamedTuple):
@@ -73,6 +75,24 @@ def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[Giv
     if isinstance(images, Iterable) and not isinstance(images, bytes | bytearray):
         return _each(images, is_bgr)
     raise TypeError(f"images cannot be {type(images).__name__}: {FORMS}")
+
+
+def readable_images(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tuple[GivenImage, np.ndarray]]:
+    """Each image with its pixels; those that cannot be read raise, or are left out and counted."""
+    read = left_out = 0
+    for image in images:
+        try:
+            pixels = image.read()
+        except (DataError, ValueError) as error:
+            if not skip:
+                raise
+            left_out += 1
+            LOG.warning("left out: %s", error)
+            continue
+        read += 1
+        yield image, pixels
+    if left_out:
+        LOG.warning("%d of %d images were left out: they cannot be read", left_out, left_out + read)
 
 
 def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:

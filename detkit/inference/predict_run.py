@@ -151,23 +151,23 @@ def prepare(options: Options) -> Work:
 
     Raises:
         DataError: if there is no source, or the annotation file does not fit them.
-        RecipeError: if there is no such device, or the detector gives no such scores or numbers of detections.
+        RecipeError: if there is no such device, or the detector gives no such scores.
         CheckpointError: if the detector cannot be loaded.
         StorageError: if the folder cannot be made.
     """
     sources = find_sources(options.source)
     device = find_device(options.device)
     predictor = load(options.checkpoint, options.trusted.split(",")).to(device)
-    _check_limits(predictor, options)
+    _check_score(predictor, options)
     ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     if options.annotations:
         ids = ids_of_annotations(Path(options.annotations).expanduser(), sources, predictor.class_names)
     return Work(options, sources, predictor, ids, make_folder(options.out) if options.save else None)
 
 
-def _check_limits(predictor: Predictor, options: Options) -> None:
+def _check_score(predictor: Predictor, options: Options) -> None:
     try:
-        predictor.predict([], score_threshold=options.score_threshold, max_detections=options.max_detections)
+        predictor.require_score(options.score_threshold)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 

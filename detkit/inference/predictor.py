@@ -1,8 +1,7 @@
 """detkit.load: a trained detector from its file alone, and its use on images."""
 
 import itertools
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args, overload
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from detkit import recipe
 from detkit.data import Resize, to_input
 from detkit.data.resize import to_unit
-from detkit.errors import CheckpointError, DataError
+from detkit.errors import CheckpointError
 from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
-from detkit.inference.images import GivenImage, OneImage, given_images
+from detkit.inference.images import GivenImage, OneImage, given_images, readable_images
 from detkit.inference.merging import LEAST
 from detkit.inference.results import ImageDetections
 from detkit.inference.slicing import detect_mirrored, detect_slices
@@ -26,7 +25,6 @@ from detkit.types import Detections
 
 Unreadable = Literal["raise", "skip"]
 ManyImages = Iterable[str | Path | OneImage]
-LOG = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -130,17 +128,37 @@ class Predictor:
             CheckpointError: if the checkpoint is of a classifier.
         """
         look = _Look(score_threshold, max_detections, batch_size, slices, overlap, flip)
-        look.check(getattr(self.decode, "score_threshold", 0.0))
+        look.check()
+        self.require_score(score_threshold, "predictor.decode.score_threshold may be set lower")
         if unreadable not in get_args(Unreadable):
             raise ValueError(f"unreadable must be {' or '.join(get_args(Unreadable))}; got {unreadable!r}")
         given = given_images(images, bgr)
         if isinstance(given, GivenImage):
             return self._predict([(given, given.read())], look)[0]
-        readable = _readable(given, skip=unreadable == "skip")
+        readable = readable_images(given, skip=unreadable == "skip")
         found: list[ImageDetections] = []
         while batch := list(itertools.islice(readable, 1 if slices else batch_size)):
             found += self._predict(batch, look)
         return found
+
+    def require_score(self, score_threshold: float, remedy: str = "") -> None:
+        """Refuse a threshold below the scores that the detector gives.
+
+        Args:
+            score_threshold: lowest score of a detection.
+            remedy: how it may be made to give lower ones; of an export with all of its decoding inside there is one.
+
+        Raises:
+            ValueError: if it is out of its range.
+        """
+        lowest = getattr(self.decode, "score_threshold", 0.0)
+        if lowest <= score_threshold <= 1:
+            return
+        if getattr(self.decode, "outputs", "") == "detections":
+            remedy = "export it again with another score_threshold"
+        is_too_low = remedy and 0 <= score_threshold < lowest
+        fault = f"score_threshold must lie in [{lowest}, 1]; got {score_threshold}"
+        raise ValueError(f"{fault}; {remedy}" if is_too_low else fault)
 
     def detect(self, images: Sequence[np.ndarray], score_threshold: float = 0.0) -> list[Detections]:
         """All that ``decode`` keeps, of images that are decoded already, in one batch.
@@ -212,13 +230,8 @@ class _Look(NamedTuple):
             return views(images)
         return [detect_slices(views, image, self.slices, self.overlap, self.batch_size) for image in images]
 
-    def check(self, lowest: float) -> None:
-        """ValueError, if something is out of its range; ``lowest`` is the score that the decoder begins with."""
-        if not lowest <= self.score_threshold <= 1:
-            raise ValueError(
-                f"score_threshold must lie in [{lowest}, 1]; got {self.score_threshold}. The detector's decode keeps "
-                "no lower scores; predictor.decode.score_threshold may be set lower"
-            )
+    def check(self) -> None:
+        """ValueError, if something but the score is out of its range."""
         if self.max_detections < 1 or self.batch_size < 1:
             raise ValueError(
                 f"limits must be at least 1; got max_detections={self.max_detections}, batch_size={self.batch_size}"
@@ -269,21 +282,3 @@ def _require_numbers(weights: Mapping[str, Tensor]) -> None:
     broken = [name for name, tensor in weights.items() if tensor.isnan().any()]
     if broken:
         raise CheckpointError(f"{len(broken)} of {len(weights)} weights hold NaN, the first is {broken[0]}")
-
-
-def _readable(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tuple[GivenImage, np.ndarray]]:
-    """Each image with its pixels; those that cannot be read raise, or are left out and counted."""
-    read = left_out = 0
-    for image in images:
-        try:
-            pixels = image.read()
-        except (DataError, ValueError) as error:
-            if not skip:
-                raise
-            left_out += 1
-            LOG.warning("left out: %s", error)
-            continue
-        read += 1
-        yield image, pixels
-    if left_out:
-        LOG.warning("%d of %d images were left out: they cannot be read", left_out, left_out + read)

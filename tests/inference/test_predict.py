@@ -17,6 +17,7 @@ from detkit.data import CocoDataModule
 from detkit.decode import ClassDecode, DETRDecode, YOLODecode
 from detkit.errors import CheckpointError, DataError
 from detkit.inference import ImageDetections, Predictor
+from detkit.inference.exported import ExportedDecode
 from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
 from detkit.models.heads import YOLOHead
@@ -198,9 +199,9 @@ def test_a_file_that_cannot_be_read_raises_or_is_left_out(tmp_path: Path, caplog
     [
         (
             {"score_threshold": 0.0005},
-            r"score_threshold must lie in \[0\.001, 1\]; got 0\.0005.*decode.score_threshold",
+            r"score_threshold must lie in \[0\.001, 1\]; got 0\.0005; predictor\.decode\.score_threshold may be set",
         ),
-        ({"score_threshold": 25}, "got 25"),
+        ({"score_threshold": 25}, "got 25$"),
         ({"score_threshold": float("nan")}, "got nan"),
         ({"max_detections": 0}, "limits must be at least 1; got max_detections=0, batch_size=8"),
         ({"batch_size": -1}, "limits must be at least 1; got max_detections=100, batch_size=-1"),
@@ -211,6 +212,17 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     detector = Predictor(Colours(), YOLODecode(), COLOURS, (64, 96), "letterbox")
     with pytest.raises(ValueError, match=message):
         detector.predict(picture(RED), **options)
+
+
+def test_the_remedy_for_a_low_threshold_helps() -> None:
+    """Of an export with all of its decoding inside, another export alone does."""
+    detector = Predictor(Colours(), YOLODecode(), COLOURS, (64, 96), "letterbox")
+    assert isinstance(detector.decode, YOLODecode)
+    detector.decode.score_threshold = 0.0005
+    detector.predict([], score_threshold=0.0005)
+    decode = ExportedDecode(YOLODecode(score_threshold=0.25), "detections")
+    with pytest.raises(ValueError, match=r"lie in \[0\.25, 1\]; got 0\.1; export it again with another score_thr"):
+        Predictor(Colours(), decode, COLOURS, (64, 96), "letterbox").predict([], score_threshold=0.1)
 
 
 def test_a_classifier_is_refused() -> None:

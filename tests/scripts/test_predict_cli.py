@@ -173,7 +173,11 @@ def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_pa
         (["annotations=gone.json"], 65, "No such file"),
         (["device=cuda:99"], 78, "error: device=cuda:99: cannot be used: "),
         (["device=gpu"], 78, "error: device=gpu: cannot be used: "),
-        (["score_threshold=0.0001"], 78, "error: score_threshold must lie in [0.001, 1]; got 0.0001"),
+        (
+            ["score_threshold=0.0001"],
+            78,
+            "error: score_threshold must lie in [0.001, 1]; got 0.0001\n",
+        ),
         (["sorce=a"], 78, "error: sorce: no such key; did you mean 'source'?\n"),
     ],
 )
