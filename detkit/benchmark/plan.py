@@ -22,6 +22,7 @@ from detkit.inference.outputs import make_folder
 from detkit.inference.runtimes import is_exported
 
 RUNS = Path("runs/benchmark")
+NUM_FILES = 16  # that time is measured with, at least: how long one takes to read and to suppress boxes of is chance
 DRAWN_WH = (1280, 960)  # pictures where no data is given
 Data = Sequence[tuple[str, Any]]
 
@@ -67,7 +68,7 @@ class Plan(NamedTuple):
     candidates: list[Candidate]
     left_out: list[str]  # what is not installed, in words
     trained_hw: tuple[int, int]
-    files: list[Path]  # images, at least one
+    files: list[Path]  # images that time is measured with, at least one
     folder: Path  # for the results
 
     @property
@@ -79,10 +80,6 @@ class Plan(NamedTuple):
     def log(self) -> Path:
         """What the workers write themselves, with the tracebacks of those that fail."""
         return self.folder / "log.txt"
-
-    def files_of(self, batch_size: int) -> list[str]:
-        """So many images, again from the first where there are fewer."""
-        return [str(self.files[number % len(self.files)].absolute()) for number in range(batch_size)]
 
     def wants_accuracy(self, setting: Setting) -> bool:
         """Whether AP is measured in this setting: in one of each size."""
@@ -125,7 +122,7 @@ def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
         raise RecipeError(f"runtimes={','.join(options.runtimes)}: none is installed: pip install 'detkit[export]'")
     settings = [Setting(*key) for key in ((t, hw, b) for t in threads for hw in sizes for b in options.batch_size)]
     known = {path: predictor, **{file: given.predictor for file, given in exported.items()}}
-    files = _files_of_data(stored, options, data, known) if data else _draw(scratch, max(options.batch_size))
+    files = _files_of_data(stored, options, data, known) if data else _draw(scratch, _number(options))
     folder = make_folder(options.out, RUNS)
     return Plan(options, stored, data, device, settings, candidates, left_out, predictor.image_hw, files, folder)
 
@@ -199,7 +196,7 @@ def _left_out(candidate: Candidate) -> str:
 def _files_of_data(
     stored: StoredDetector, options: Options, data: Data, detectors: Mapping[Path, Predictor]
 ) -> list[Path]:
-    """As many images of the split as the largest batch has, evenly over all of them; all detectors know its classes."""
+    """Some images of the split, evenly over all of them; all detectors know its classes."""
     from detkit.training.evaluate import DecodeForClasses  # lightning
 
     built = recipe.build(stored.plan(list(data), options.split, _packages(options))).data
@@ -209,14 +206,21 @@ def _files_of_data(
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
     index = built.index("val")
-    number = min(len(index), max(options.batch_size))
-    return [Path(index.path(row)) for row in np.linspace(0, len(index) - 1, number).round().astype(int).tolist()]
+    number = min(len(index), _number(options))
+    return [
+        Path(index.path(row)).absolute() for row in np.linspace(0, len(index) - 1, number).round().astype(int).tolist()
+    ]
+
+
+def _number(options: Options) -> int:
+    """Of images that time is measured with."""
+    return max(NUM_FILES, *options.batch_size)
 
 
 def _draw(folder: Path, number: int) -> list[Path]:
     """Drawings of metal parts as JPEG, the same ones always."""
     rng = np.random.default_rng(0)
-    files = [folder / f"{row}.jpg" for row in range(min(number, 8))]
+    files = [folder / f"{row}.jpg" for row in range(number)]
     for file in files:
         image = cv2.resize(draw_scene(rng).image, DRAWN_WH, interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(file), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])

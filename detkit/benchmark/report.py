@@ -76,11 +76,9 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
         if plan.device.type == "cuda"
         else f"the most that the process held{alone}"
     )
-    what = f"{options.split} split, {f'first {options.limit} images' if options.limit else 'all images'}"
-    images = what if plan.data else "drawn pictures of 1280 x 960 pixels; no data, no AP"
     return {
         "detector": f"{plan.stored.path}, {len(plan.stored.class_names)} classes",
-        "images": images,
+        "timed on": _images(plan),
         "latency": "of a batch: network and boxes; median, and 95th percentile",
         "x eager": "how many times as fast as torch eager",
         "cores": "busy while the network runs, on average",
@@ -95,6 +93,14 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
             "outside; those of OpenVINO for batch 1 take one image alone"
         ),
     }
+
+
+def _images(plan: Plan) -> str:
+    number, options = len(plan.files), plan.options
+    if not plan.data:
+        return f"{number} drawn pictures of 1280 x 960 pixels, batch after batch; no data, no AP"
+    some = f"the first {options.limit} images" if options.limit else "all images"
+    return f"{number} images, evenly over the {options.split} split, batch after batch; AP on {some} of it"
 
 
 def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:

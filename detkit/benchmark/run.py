@@ -132,7 +132,8 @@ class _Asked(NamedTuple):
             device=str(plan.device),
             trusted=plan.trusted,
             image_hw=setting.image_hw,
-            files=plan.files_of(setting.batch_size),
+            batch_size=setting.batch_size,
+            files=list(map(str, plan.files)),
             warmup=options.warmup,
             score_threshold=options.score_threshold,
         )

@@ -5,6 +5,7 @@ A process of its own has its own number of threads, its own peak of memory, and 
     python -m detkit.benchmark.worker THREADS
 """
 
+import itertools
 import json
 import os
 import sys
@@ -46,17 +47,19 @@ class Worker:
         device: str,
         trusted: list[str],
         image_hw: tuple[int, int],
+        batch_size: int,
         files: list[str],
         warmup: int,
         score_threshold: float,
     ) -> dict[str, Any]:
-        """Open a runtime and look at the files ``warmup`` times."""
+        """Open a runtime and look at ``warmup`` batches; each look takes the next files, round and round."""
         start_s = time.perf_counter()
         self.path, self.device = path, torch.device(device)
         self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), Path(path), device, trusted)
         self.predictor.image_hw = (image_hw[0], image_hw[1])
         self.detector = stopwatch.timed(self.predictor)
-        self.files, self.score_threshold = list(map(Path, files)), score_threshold
+        self.files, self.batch_size = itertools.cycle(map(Path, files)), batch_size
+        self.score_threshold = score_threshold
         self._look()
         first_s = time.perf_counter() - start_s
         for _ in range(warmup - 1):
@@ -97,7 +100,8 @@ class Worker:
         return None if is_exported(Path(self.path)) else torch.cuda.max_memory_allocated(self.device) / 1e6
 
     def _look(self) -> stopwatch.Look:
-        return stopwatch.look(self.predictor, self.detector, self.files, self.score_threshold)
+        files = list(itertools.islice(self.files, self.batch_size))
+        return stopwatch.look(self.predictor, self.detector, files, self.score_threshold)
 
 
 def main(threads: int, lines: TextIO, answers: TextIO) -> None:

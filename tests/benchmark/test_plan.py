@@ -58,6 +58,15 @@ def test_a_split_without_images(checkpoint: Path, tmp_path: Path) -> None:
         plan(checkpoint, tmp_path, tmp_path / "data")
 
 
+def test_files_that_time_is_measured_with(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """All five of the split; of what is drawn sixteen, or as many as the largest batch has."""
+    assert [file.name for file in plan(checkpoint, tmp_path / "a", data).files] == [f"{row}.png" for row in range(5)]
+    for name, batch_size, number in (("b", (1, 8), 16), ("c", (18,), 18)):
+        (tmp_path / name).mkdir()
+        files = plan(checkpoint, tmp_path / name, batch_size=batch_size).files
+        assert len({file.read_bytes() for file in files}) == number
+
+
 @pytest.mark.parametrize(
     ("asked", "measured"),
     [

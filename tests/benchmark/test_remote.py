@@ -18,6 +18,7 @@ OPEN = {
     "device": "cpu",
     "trusted": [],
     "image_hw": [64, 64],
+    "batch_size": 1,
     "files": [],
     "warmup": 1,
     "score_threshold": 0.25,

@@ -23,7 +23,7 @@ def plan(folder: Path) -> Plan:
     stored = StoredDetector({}, {}, ("cat",), (384, 640), Path("detector.safetensors"))
     left_out = ["left out: OpenVINO: openvino is not installed"]
     cpu = torch.device("cpu")
-    return Plan(Options("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [], folder)
+    return Plan(Options("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [Path("a.png")], folder)
 
 
 def said(folder: Path, rows: list[Row], *, is_whole: bool = True, **changed: Any) -> str:
@@ -37,8 +37,17 @@ def test_a_quiet_machine_is_not_spoken_of(tmp_path: Path) -> None:
     text = said(tmp_path, [row("eager", 37)])
     assert "processor: a fast one" in text and f"kept: {tmp_path}" in text
     assert "left out: OpenVINO: openvino is not installed" in text
+    assert "timed on: 1 drawn pictures of 1280 x 960 pixels, batch after batch; no data, no AP" in text
     assert "again for figures" not in text and "stopped" not in text
     assert json.loads((tmp_path / "benchmark.json").read_text())["facts"]["processor"] == "a fast one"
+
+
+def test_what_is_timed_and_what_ap_is_measured_on_are_told_apart(tmp_path: Path) -> None:
+    data = {"data": [("data.root", "somewhere")], "files": [Path("a.png")] * 16}
+    text = said(tmp_path, [row("eager", 37)], **data)
+    assert "timed on: 16 images, evenly over the val split, batch after batch; AP on all images of it" in text
+    text = said(tmp_path, [row("eager", 37)], **data, options=Options("a", split="test", limit=300))
+    assert "evenly over the test split, batch after batch; AP on the first 300 images of it" in text
 
 
 def test_rounds_that_differ_are_told(tmp_path: Path) -> None:

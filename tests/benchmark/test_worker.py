@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from detkit import recipe
+from detkit.benchmark import stopwatch
 from detkit.benchmark.converted import converted
 from detkit.benchmark.runtimes import EXPORTED, open_predictor, why_not
 from detkit.benchmark.worker import Worker, main
@@ -82,6 +83,7 @@ def test_every_runtime_is_the_detector(
         "device": "cpu",
         "trusted": [],
         "image_hw": (64, 64),
+        "batch_size": batch_size,
         "files": images,
         "warmup": 2,
         "score_threshold": 0.25,
@@ -108,7 +110,14 @@ def test_every_runtime_is_the_detector(
 @pytest.mark.parametrize("name", ["eager", "onnx"])
 def test_accuracy_is_that_of_evaluate(worker: Worker, checkpoint: Path, data: Path, files: Path, name: str) -> None:
     path = converted(files, (64, 64), 2, ".onnx") if name == "onnx" else checkpoint
-    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    about = {
+        "device": "cpu",
+        "trusted": [],
+        "image_hw": (64, 64),
+        "batch_size": 1,
+        "warmup": 1,
+        "score_threshold": 0.25,
+    }
     worker.open(runtime=name, path=str(path), files=[str(data / "val" / "0.png")], **about)
     asked = {"data": [("data.root", str(data))], "split": "val", "trusted": []}
     found = worker.accuracy(**asked, limit=None, batch_size=2)
@@ -125,7 +134,14 @@ def test_accuracy_is_that_of_the_file_that_was_opened(
     """One beside the detector has its own resize, more classes and another order."""
     first = write_middle(checkpoint, tmp_path / "a", "letterbox", {"dog": 0.9, "cat": 0.5})
     other = write_middle(checkpoint, tmp_path / "b", "squash", {"cat": 0.5, "bird": 0.9, "dog": 0.5})
-    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    about = {
+        "device": "cpu",
+        "trusted": [],
+        "image_hw": (64, 64),
+        "batch_size": 1,
+        "warmup": 1,
+        "score_threshold": 0.25,
+    }
     found = []
     for path in (first, other):
         worker.open(runtime=str(path), path=str(path), files=[str(data / "val" / "0.png")], **about)
@@ -159,6 +175,24 @@ def evaluated(checkpoint: Path, data: Path) -> dict[str, float]:
     return printed(run_script(["scripts/evaluate.py", *words]).stdout)
 
 
+def test_looks_go_through_all_files(
+    worker: Worker, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_middle(checkpoint, tmp_path / "a", "squash", {"dog": 0.9})
+    seen: list[str] = []
+
+    def read(file: Path) -> np.ndarray:
+        seen.append(file.name)
+        return np.zeros((20, 40, 3), np.uint8)
+
+    monkeypatch.setattr(stopwatch, "decode_image", read)
+    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "batch_size": 2, "score_threshold": 0.25}
+    worker.open(runtime=str(path), path=str(path), files=["a", "b", "c"], warmup=2, **about)
+    assert "".join(seen) == "abca"
+    worker.repeat(number=2, least_s=0, most_s=9)
+    assert "".join(seen) == "abcabcabca"  # one look that is not counted, and two
+
+
 def test_a_file_on_a_gpu_gets_its_images_from_the_cpu(worker: Worker, checkpoint: Path, tmp_path: Path) -> None:
     """Where there is no GPU, another device that is none: what was moved there, and what was not."""
     path = write_middle(checkpoint, tmp_path / "a", "squash", {"dog": 0.9})
@@ -167,7 +201,14 @@ def test_a_file_on_a_gpu_gets_its_images_from_the_cpu(worker: Worker, checkpoint
     assert predictor.detector.place.device.type == "meta"
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.zeros((20, 40, 3), np.uint8))
-    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "warmup": 1, "score_threshold": 0.25}
+    about = {
+        "device": "cpu",
+        "trusted": [],
+        "image_hw": (64, 64),
+        "batch_size": 1,
+        "warmup": 1,
+        "score_threshold": 0.25,
+    }
     worker.open(runtime=str(path), path=str(path), files=[str(image)], **about)
     once = {"number": 1, "least_s": 0, "most_s": 9}
     assert worker.repeat(**once)["memory_mb"] > 50
@@ -191,7 +232,14 @@ def test_files_that_a_device_cannot_run(name: str, device: str, reason: str, mon
 
 
 def test_answers_are_lines_of_json(checkpoint: Path, data: Path) -> None:
-    about = {"device": "cpu", "trusted": [], "image_hw": [64, 64], "warmup": 1, "score_threshold": 0.25}
+    about = {
+        "device": "cpu",
+        "trusted": [],
+        "image_hw": [64, 64],
+        "batch_size": 1,
+        "warmup": 1,
+        "score_threshold": 0.25,
+    }
     question = {"runtime": "eager", "path": str(checkpoint), "files": [str(data / "val" / "0.png")], **about}
     lines = [["open", question], ["repeat", {"number": 3, "least_s": 0, "most_s": 9}]]
     answers = io.StringIO()
