@@ -18,7 +18,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import lightning as L
@@ -46,13 +47,16 @@ class RanksWatch(L.Callback):
     """End this rank when another one is gone, and tell the others when this one fails.
 
     Args:
-        go_on: the command that resumes the run.
+        folder: of the run.
+        go_on: the command that resumes it.
 
     Attributes:
+        folder: from ``setup`` on as rank 0 knows it, on all ranks.
         from_others: on rank 0, what other ranks told by ``tell``.
     """
 
-    def __init__(self, go_on: str = "resume=true") -> None:
+    def __init__(self, folder: Path, go_on: str = "resume=true") -> None:
+        self.folder = folder
         self.go_on = go_on
         self.from_others: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._rank, self._world_size = 0, 1
@@ -68,47 +72,58 @@ class RanksWatch(L.Callback):
         self._rank, self._world_size = trainer.global_rank, trainer.world_size
         os.register_at_fork(after_in_child=functools.partial(_close_copies, self._peers))
         meeting: Any = self._open(one_node=trainer.num_nodes == 1) if self._rank == 0 else None
-        host, port, token, self.go_on = trainer.strategy.broadcast(meeting)
+        host, port, token, folder, self.go_on = trainer.strategy.broadcast(meeting)
+        self.folder = Path(folder)
         if self._rank != 0:
             self._connect(host, port, token)
 
-    @override
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._leave({"bye": True})
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Around the whole fit: after it no rank waits for this one, and it has said how it ended."""
+        try:
+            yield
+        except BaseException as error:
+            self._leave(error)
+            raise
+        self._leave(None)
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if getattr(exception, "at_border", False):  # all ranks stop together
-            self._leave({"bye": True})
-            return
-        if self._peers and isinstance(exception, RuntimeError) and self._told.wait(HEAR_S):
-            time.sleep(2 * LEAVE_S)  # this is what the end of another rank looks like: the thread ends the process
-        reason = f"{type(exception).__name__}: {exception}".partition("\n")[0]
-        end = End(self._rank, reason, getattr(exception, "exit_code", End._field_defaults["exit_code"]))
-        self._leave({"end": end})
+        """Tell it before anything else is done; but ranks that stop together have yet to save together."""
+        if not _together(exception):
+            self._leave(exception)
 
     def tell(self, value: Any) -> None:
         """Give rank 0 a value of JSON types; on rank 0 nothing happens."""
         if self._rank != 0:
             self._send({"value": value})
 
-    def _open(self, one_node: bool) -> tuple[str, int, str, str]:
+    def _open(self, one_node: bool) -> tuple[str, int, str, str, str]:
         server = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=self._world_size)
         token = secrets.token_hex(16)  # what else may call here is no rank of this run
         threading.Thread(target=self._accept, args=(server, token), daemon=True, name="ranks watch").start()
-        return "127.0.0.1" if one_node else os.environ["MASTER_ADDR"], server.getsockname()[1], token, self.go_on
+        host = "127.0.0.1" if one_node else os.environ["MASTER_ADDR"]
+        return host, server.getsockname()[1], token, str(self.folder), self.go_on
 
     def _accept(self, server: socket.socket, token: str) -> None:
+        """Until all ranks are here. Each caller has a thread of his own: he may be a stranger who says nothing."""
         server.settimeout(CONNECT_S)
-        with server, contextlib.suppress(TimeoutError):  # a rank that cannot connect says so itself
-            while len(self._peers) < self._world_size - 1:
+        with server, contextlib.suppress(OSError):  # a rank that cannot connect says so itself
+            while True:
                 peer, _ = server.accept()
-                peer.settimeout(CONNECT_S)
-                with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-                    lines = peer.makefile()  # one for all lines: it reads ahead
-                    hello = json.loads(lines.readline(1000))
-                    if secrets.compare_digest(hello["token"], token):
-                        self._begin(int(hello["rank"]), peer, lines)
+                threading.Thread(target=self._greeted, args=(server, peer, token), daemon=True, name="caller").start()
+
+    def _greeted(self, server: socket.socket, peer: socket.socket, token: str) -> None:
+        peer.settimeout(CONNECT_S)
+        lines = peer.makefile()  # one for all lines: it reads ahead
+        rank = _greeting(lines, token)
+        if rank is None:
+            peer.close()
+            return
+        self._begin(rank, peer, lines)
+        if len(self._peers) == self._world_size - 1:
+            with contextlib.suppress(OSError):  # it is closed
+                server.shutdown(socket.SHUT_RDWR)  # which wakes ``accept``
 
     def _connect(self, host: str, port: int, token: str) -> None:
         try:
@@ -165,16 +180,40 @@ class RanksWatch(L.Callback):
                 child.kill()
             os._exit(end.exit_code)
 
-    def _leave(self, last: Mapping[str, Any]) -> None:
+    def _leave(self, error: BaseException | None) -> None:
+        """Say why this rank ends, or goodbye; what is said first holds."""
+        if self._leaving:
+            return
+        last = {"bye": True} if error is None or _together(error) else {"end": self._end(error)}
         with self._one_end:
             self._leaving = True
             self._send(last)
+
+    def _end(self, error: BaseException) -> End:
+        if self._peers and isinstance(error, RuntimeError) and self._told.wait(HEAR_S):
+            time.sleep(2 * LEAVE_S)  # this is what the end of another rank looks like: the thread ends the process
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return End(self._rank, reason, getattr(error, "exit_code", End._field_defaults["exit_code"]))
 
     def _send(self, message: Mapping[str, Any]) -> None:
         line = f"{json.dumps(message)}\n".encode()
         for peer in list(self._peers.values()):
             with contextlib.suppress(OSError):  # whoever listens to it knows that it is gone
                 peer.sendall(line)
+
+
+def _together(error: BaseException) -> bool:
+    """Whether all ranks end by it at the same border of a step."""
+    return getattr(error, "at_border", False)
+
+
+def _greeting(lines: TextIO, token: str) -> int | None:
+    """The rank that a caller says he is; None: he is a stranger."""
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+        hello = json.loads(lines.readline(1000))
+        if secrets.compare_digest(hello["token"], token):
+            return int(hello["rank"])
+    return None
 
 
 def _close_copies(peers: Mapping[int, socket.socket]) -> None:

@@ -95,11 +95,13 @@ def _fit(
     failures = FailedWrites(parts.checkpoint.on_failure)
     best = BestDetector(parts.checkpoint.monitor, folder, metadata, failures)
     saver = Saver(parts.checkpoint, folder, best, interrupt, failures)
+    go_on = resume_command(folder.path, parts.plan.named_packages)
+    ranks = RanksWatch(folder.path, go_on)
     wandb = wandb_logger(config["wandb"], parts.plan.name, folder, config) if rank == 0 else None
     failed = True
     try:
         with interrupt.listening(), quiet():
-            trainer = _trainer(parts, folder, console, fine_tuning, best, saver, wandb)
+            trainer = _trainer(parts, folder, console, fine_tuning, best, saver, wandb, ranks)
             interrupt.own_signals(trainer)
             if resumed:
                 _say(console, *other_machine(resumed.facts, facts(metadata, trainer.world_size)))
@@ -107,14 +109,14 @@ def _fit(
             module = DetectionModule(
                 parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler, fine_tuning.groups
             )
-            trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
+            with ranks.leaving():
+                trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
         print_summary(console, best, folder, config["data"].get("root"), parts.plan.named_packages)
         failed = False
-        path = Path(trainer.strategy.broadcast(str(folder.path)))
-        return Trained(path, best.numbers, best.per_class, best.epoch)
+        return Trained(ranks.folder, best.numbers, best.per_class, best.epoch)
     except TrainingStopped as stop:
         _leave_it_to_rank_0(rank)
-        _say(console, *_how_to_go_on(stop, resume_command(folder.path, parts.plan.named_packages)))
+        _say(console, *_how_to_go_on(stop, go_on))
         raise SystemExit(stop.exit_code) from None
     except StorageError:
         _leave_it_to_rank_0(rank)
@@ -164,6 +166,7 @@ def _trainer(
     best: BestDetector,
     saver: Saver,
     wandb: CarefulWandbLogger | None,
+    ranks: RanksWatch,
 ) -> L.Trainer:
     """The recipe's trainer with the callbacks, loggers and plugins that every run has.
 
@@ -176,7 +179,6 @@ def _trainer(
     sheet = functools.partial(sheet_of, class_names=parts.data.class_names)
     finite = NonFinite(config["non_finite"], config["max_non_finite"], folder.non_finite, log, saver.failures, sheet)
     reseed = ReseedEachBatch(config["seed"])
-    ranks = RanksWatch(resume_command(folder.path, parts.plan.named_packages))
     callbacks = [ranks, *(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
     callbacks.append(UnreadableReport(ranks, log.event))
     loggers = _as_list(given.get("logger"))

@@ -1,11 +1,12 @@
 """Ranks without a training: what each hears of the end of another, and how it ends itself."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,38 @@ class Fake:
         return json.loads(self.meeting.read_text())
 
 
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever."""
+    deadline = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """As scripts end by errors."""
+    try:
+        yield
+    except DetkitError as error:
+        raise SystemExit(error.exit_code) from error
+
+
 def run(folder: Path, *programs: Callable[[RanksWatch, Any], None]) -> list[Ended]:
     """Each program as a rank; what is left of it waits for its end, as in a collective."""
 
     def rank_of(number: int) -> Callable[[], None]:
         def program() -> None:
-            watch, trainer = RanksWatch(GO_ON), Fake(number, len(programs), folder)
+            watch, trainer = RanksWatch(folder / str(number), GO_ON), Fake(number, len(programs), folder)
             watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
-            while len(watch._peers) < (len(programs) - 1 if number == 0 else 1):
-                time.sleep(0.01)
-            try:
-                programs[number](watch, trainer)
-            except BaseException as error:
-                watch.on_exception(trainer, None, error)  # type: ignore[arg-type]
-                if isinstance(error, DetkitError):
-                    raise SystemExit(error.exit_code) from error
-                raise
-            watch.teardown(trainer, None, "fit")  # type: ignore[arg-type]
+            assert watch.folder == folder / "0"
+            until(lambda: len(watch._peers) == (len(programs) - 1 if number == 0 else 1))
+            with exit_codes(), watch.leaving():
+                try:
+                    programs[number](watch, trainer)
+                except BaseException as error:
+                    watch.on_exception(trainer, None, error)  # type: ignore[arg-type]
+                    raise
 
         return program
 
@@ -116,8 +132,11 @@ def test_the_error_of_one_rank_is_the_code_of_all(tmp_path: Path, failed: int) -
     assert [named in end.said for end in ended] == [rank == (1 if failed == 0 else 0) for rank in range(3)]
 
 
-def test_what_the_death_of_another_looks_like_is_not_reported_as_a_bug(tmp_path: Path) -> None:
+def test_what_the_death_of_another_looks_like_is_not_reported_as_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gloo raises when the other end of a connection closes."""
+    monkeypatch.setattr(ranks_watch, "HEAR_S", 30)
     ended = run(tmp_path, failing(RuntimeError("Connection closed by peer")), killed)
     assert ended[0].code == 70
     assert "rank 1 of 2 is gone: it was killed" in ended[0].said and "Traceback" not in ended[0].said
@@ -132,7 +151,18 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_all_ranks_may_fail_alike(tmp_path: Path) -> None:
-    ended = run(tmp_path, failing(ZeroDivisionError("a bug")), failing(ZeroDivisionError("a bug")))
+    def program(watch: RanksWatch, _trainer: Any) -> None:
+        on_exception = watch.on_exception
+
+        def both(trainer: Any, pl_module: Any, exception: BaseException) -> None:
+            on_exception(trainer, pl_module, exception)
+            (tmp_path / f"{trainer.global_rank}.left").touch()
+            until((tmp_path / f"{1 - trainer.global_rank}.left").exists)
+
+        watch.on_exception = both
+        raise ZeroDivisionError("a bug")
+
+    ended = run(tmp_path, program, program)
     assert [end.code for end in ended] == [1, 1]
     assert all("ZeroDivisionError: a bug" in end.said and "is gone" not in end.said for end in ended)
 
@@ -145,6 +175,30 @@ def test_ranks_that_end_together_say_nothing(tmp_path: Path, end: Program) -> No
 
     ended = run(tmp_path, end, later, end)
     assert len({rank.code for rank in ended}) == 1 and not any("gone" in rank.said for rank in ended)
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_rank_that_is_killed_in_the_last_save(tmp_path: Path, gone: int) -> None:
+    """Ranks that stop at the same step save together after it, and may wait for each other."""
+
+    def program(watch: RanksWatch, trainer: Any) -> None:
+        watch.on_exception(trainer, None, TrainingStopped(at_border=True))  # type: ignore[arg-type]
+        (killed if trainer.global_rank == gone else stuck)(watch, trainer)
+
+    ended = run(tmp_path, program, program)
+    assert [end.code for end in ended] == [137 if rank == gone else 70 for rank in range(2)]
+    assert f"rank {gone} of 2 is gone: it was killed" in ended[1 - gone].said
+
+
+def test_a_second_signal_in_the_last_save_is_told(tmp_path: Path) -> None:
+    def program(watch: RanksWatch, trainer: Any) -> None:
+        watch.on_exception(trainer, None, TrainingStopped(at_border=True))  # type: ignore[arg-type]
+        if trainer.global_rank == 1:
+            stuck(watch, trainer)
+        raise TrainingStopped(at_border=False, number=signal.SIGTERM)
+
+    watched = run(tmp_path, program, program)
+    assert "rank 0 of 2 is gone: TrainingStopped" in watched[1].said and watched[1].code == 143
 
 
 def test_a_forked_worker_does_not_hide_the_death_of_its_rank(tmp_path: Path) -> None:
@@ -163,28 +217,32 @@ def test_a_forked_worker_does_not_hide_the_death_of_its_rank(tmp_path: Path) -> 
     assert time.monotonic() - begin < 15
 
 
-def test_strangers_are_no_ranks(tmp_path: Path) -> None:
-    def stranger(trainer: Any) -> None:
-        host, port, _, _ = trainer.broadcast(None)
-        for greeting in (b"GET / HTTP/1.0\n", b'{"token": "guessed", "rank": 2}\n', b""):
-            with socket.create_connection((host, port)) as caller:
-                caller.sendall(greeting)
-        time.sleep(0.3)
+def test_strangers_are_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does anybody wait for them: two say nothing, or not enough, and stay; the others are sent away."""
+    monkeypatch.setattr(ranks_watch, "CONNECT_S", 300)
 
-    def program(rank: int) -> Callable[[], None]:
-        def started() -> None:
-            watch, trainer = RanksWatch(GO_ON), Fake(rank, 3, tmp_path)  # the third never comes
+    def rank_0() -> None:
+        watch, trainer = RanksWatch(tmp_path, GO_ON), Fake(0, 3, tmp_path)  # the third never comes
+        watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
+        with watch.leaving():
+            assert watch.from_others.get(timeout=30) == "hello"
+            assert list(watch._peers) == [1]
+        until((tmp_path / "left").exists)
+
+    def rank_1() -> None:
+        watch, trainer = RanksWatch(tmp_path, GO_ON), Fake(1, 3, tmp_path)
+        host, port, *_ = trainer.broadcast(None)
+        with contextlib.ExitStack() as strangers:
+            for greeting in (b"", b'{"tok', b"GET / HTTP/1.0\n", b'{"token": "guessed", "rank": 2}\n', b"\xff\n"):
+                stranger = strangers.enter_context(socket.create_connection((host, port), timeout=30))
+                stranger.sendall(greeting)
+                assert not greeting.endswith(b"\n") or stranger.recv(1) == b""
             watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
-            if rank == 1:
-                stranger(trainer)
-            time.sleep(0.5)
-            assert list(watch._peers) == ([1] if rank == 0 else [0])
-            watch.teardown(trainer, None, "fit")  # type: ignore[arg-type]
-            time.sleep(0.5)
+            with watch.leaving():
+                watch.tell("hello")
+        (tmp_path / "left").touch()
 
-        return started
-
-    ended = [rank.wait() for rank in [Forked(program(rank), tmp_path / f"{rank}.txt") for rank in (0, 1)]]
+    ended = [rank.wait() for rank in [Forked(rank_0, tmp_path / "0.txt"), Forked(rank_1, tmp_path / "1.txt")]]
     assert [end.code for end in ended] == [0, 0], ended
 
 
@@ -192,9 +250,9 @@ def test_what_a_rank_says_right_after_its_greeting_is_heard(tmp_path: Path) -> N
     """Both may arrive at once."""
 
     def rank_0() -> None:
-        watch, trainer = RanksWatch(GO_ON), Fake(0, 2, tmp_path)
+        watch, trainer = RanksWatch(tmp_path, GO_ON), Fake(0, 2, tmp_path)
         watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
-        host, port, token, _ = json.loads(trainer.meeting.read_text())
+        host, port, token, *_ = json.loads(trainer.meeting.read_text())
         with socket.create_connection((host, port)) as rank_1:
             said = ({"token": token, "rank": 1}, {"value": "image 5"}, {"end": [1, "a reason", 65]})
             rank_1.sendall("".join(f"{json.dumps(line)}\n" for line in said).encode())
@@ -208,8 +266,8 @@ def test_what_a_rank_says_right_after_its_greeting_is_heard(tmp_path: Path) -> N
 def test_rank_0_out_of_reach(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    (tmp_path / "meeting").write_text(json.dumps(["127.0.0.1", port, "token", GO_ON]))
-    watch, trainer = RanksWatch(), Fake(1, 2, tmp_path)
+    (tmp_path / "meeting").write_text(json.dumps(["127.0.0.1", port, "token", "/runs/1", GO_ON]))
+    watch, trainer = RanksWatch(tmp_path), Fake(1, 2, tmp_path)
     watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
     [message] = caplog.messages
     assert message.startswith(f"rank 1 cannot reach rank 0 at 127.0.0.1:{port} (")
