@@ -18,11 +18,18 @@ from detkit.data.demo_scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
+from detkit.inference.exported import ExportedModel
+from detkit.inference.forms import Outputs
 from detkit.inference.outputs import make_folder
 from detkit.inference.runtimes import is_exported
 
 RUNS = Path("runs/benchmark")
 NUM_FILES = 16  # that time is measured with, at least: how long one takes to read and to suppress boxes of is chance
+INSIDE: dict[Outputs, str] = {
+    "raw": "",
+    "decoded": "decoding is in the network",
+    "detections": "decoding and the choice of boxes are in the network, from score {:g}",
+}
 DRAWN_WH = (1280, 960)  # pictures where no data is given
 Data = Sequence[tuple[str, Any]]
 
@@ -48,6 +55,7 @@ class Candidate(NamedTuple):
     runtime: Runtime
     path: Path | None  # of the file; None: it is made from the detector
     reason: str  # why it cannot be measured here; empty: it can
+    inside: str = ""  # what of the work after the network is part of it
 
 
 class Given(NamedTuple):
@@ -175,10 +183,13 @@ def _candidates(options: Options, path: Path, exported: Mapping[Path, Given], de
         runtime = RUNTIMES[name]
         place = Path(f"model{runtime.suffix}") if runtime.suffix else path
         reason = "" if missing(runtime) else why_not(runtime, place, device)
-        found.append(Candidate(name, runtime.title, runtime, None if runtime.suffix else path, reason))
+        made = (None, reason, INSIDE["decoded"]) if runtime.suffix else (path, reason)
+        found.append(Candidate(name, runtime.title, runtime, *made))
     for file, given in exported.items():
         title = _title(file, exported)
-        found.append(Candidate(given.text, title, EXPORTED, file, why_not(EXPORTED, file, device)))
+        detector, lowest = given.predictor.detector, getattr(given.predictor.decode, "score_threshold", 0.0)
+        inside = INSIDE[detector.signature.outputs].format(lowest) if isinstance(detector, ExportedModel) else ""
+        found.append(Candidate(given.text, title, EXPORTED, file, why_not(EXPORTED, file, device), inside))
     return found
 
 

@@ -79,15 +79,20 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
     return {
         "detector": f"{plan.stored.path}, {len(plan.stored.class_names)} classes",
         "timed on": _images(plan),
-        "latency": "of a batch: network and boxes; median, and 95th percentile",
+        "latency": (
+            "of a batch: network and boxes, without reading and resizing; median, and 95th percentile; images/s by "
+            "the median"
+        ),
         "x eager": "how many times as fast as torch eager",
         "cores": "busy while the network runs, on average",
         "memory": f"{memory}; MB are 10^6 bytes",
         "repetitions": (
             f"each row in a process of its own; {options.warmup} looks to warm up, then at least {options.repeat} and "
-            f"{options.least_s:g} s, at most {options.most_s:g} s, in 5 rounds over all rows of a table; "
-            f"boxes from score {options.score_threshold:g}, AP from that of the recipe"
+            f"{options.least_s:g} s, at most {options.most_s:g} s, in 5 rounds over all rows of a table, each after "
+            "one look more that is not counted, and to the end of the last one, so that slow models take longer; boxes "
+            f"from score {options.score_threshold:g}, but where a file chooses them inside; AP from that of the recipe"
         ),
+        "phases": f"of batch 1; {FILES['json']} has those of all",
         "exported": (
             "ONNX and OpenVINO files are made for each size, float32, any batch, boxes decoded inside, suppression "
             "outside; those of OpenVINO for batch 1 take one image alone"

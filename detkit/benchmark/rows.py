@@ -24,6 +24,7 @@ class Row:
         path: of the file that is opened.
         setting: of it.
         reason: why it is not measured, or no further; empty: it is.
+        inside: what of the work after the network is part of it.
 
     Attributes:
         rounds: looks of each.
@@ -32,12 +33,13 @@ class Row:
         is_done: whether nothing more is going to be measured.
     """
 
-    def __init__(self, name: str, title: str, path: Path, setting: Setting, reason: str = "") -> None:
+    def __init__(self, name: str, title: str, path: Path, setting: Setting, reason: str = "", inside: str = "") -> None:
         self.name = name
         self.title = title
         self.path = path
         self.setting = setting
         self.reason = reason
+        self.inside = inside
         self.rounds: list[list[Look]] = []
         self.costs: dict[str, float] = {}
         self.numbers: dict[str, float] = {}
@@ -54,6 +56,7 @@ class Row:
             "runtime": self.name,
             **self.setting._asdict(),
             "reason": self.reason,
+            "inside": self.inside,
             **(summary._asdict() if summary else {}),
             **self.costs,
             "numbers": self.numbers,
@@ -62,7 +65,7 @@ class Row:
 
 
 class Sheet(NamedTuple):
-    """A table for the terminal and for Markdown; the last column says why a row is not measured."""
+    """A table for the terminal and for Markdown; the last column holds words."""
 
     title: str
     headings: Sequence[str]
@@ -130,4 +133,4 @@ def _phase_line(row: Row) -> list[str]:
     phases = (summary.read_ms, summary.resize_ms, summary.network_ms, summary.boxes_ms)
     wholes = (summary.whole_ms, summary.whole_p95_ms)
     numbers = [f"{number:.1f}" for number in (*phases, *wholes)]
-    return [row.title, *numbers, f"{100 * summary.outside_frac:.1f} %", ""]
+    return [row.title, *numbers, f"{100 * summary.outside_frac:.1f} %", row.inside]

@@ -98,7 +98,7 @@ class Benchmark(NamedTuple):
     def _row(self, candidate: Candidate, setting: Setting, failed: Mapping[str, str]) -> Row:
         made = converted(self.scratch, setting.image_hw, setting.batch_size, candidate.runtime.suffix)
         reason = candidate.reason or ("" if candidate.path else failed.get(candidate.runtime.suffix, ""))
-        return Row(candidate.name, candidate.title, candidate.path or made, setting, reason)
+        return Row(candidate.name, candidate.title, candidate.path or made, setting, reason, candidate.inside)
 
     def _steps_of(self, setting: Setting, asked: Sequence["_Asked"]) -> Iterator[None]:
         """One setting, step by step."""

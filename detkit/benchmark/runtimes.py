@@ -64,7 +64,7 @@ RUNTIMES = {
     "eager": Runtime("torch eager"),
     "compile": Runtime("torch compile", _compiled),
     "channels_last": Runtime("torch channels_last", _channels_last),
-    "bf16": Runtime("torch bf16", Bfloat16, is_bf16=True),
+    "bf16": Runtime("torch bf16 channels_last", Bfloat16, is_bf16=True),
     "onnx": Runtime("ONNX Runtime", suffix=".onnx", needs="onnxruntime"),
     "openvino": Runtime("OpenVINO", suffix=".xml", needs="openvino"),
     "openvino_bf16": Runtime("OpenVINO bf16", _openvino_bfloat16, suffix=".xml", needs="openvino", is_bf16=True),

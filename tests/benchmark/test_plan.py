@@ -9,6 +9,7 @@ import pytest
 from detkit.benchmark.options import Options
 from detkit.benchmark.plan import Plan, make_plan
 from detkit.errors import DataError
+from detkit.inference.forms import Outputs
 from tests.benchmark.test_worker import write_middle, write_tiny_detector
 from tests.scripts.test_evaluate_cli import CATEGORIES, write_split
 
@@ -40,6 +41,21 @@ def test_files_of_one_name_have_two_titles(checkpoint: Path, tmp_path: Path) -> 
     found = plan(checkpoint, tmp_path, also=also).candidates
     assert [one.title for one in found] == ["torch eager", "a/model.onnx", "b/model.onnx", "other.onnx"]
     assert [one.name for one in found] == ["eager", *also[:3]]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inside"),
+    [
+        ("raw", ""),
+        ("decoded", "decoding is in the network"),
+        ("detections", "decoding and the choice of boxes are in the network, from score 0.001"),
+    ],
+)
+def test_what_a_file_does_inside(checkpoint: Path, tmp_path: Path, outputs: Outputs, inside: str) -> None:
+    """The decoder of the recipe, which the export took over, begins at 0.001."""
+    file = write_middle(checkpoint, tmp_path / "a", "squash", SCORES, outputs)
+    found = plan(checkpoint, tmp_path, also=(str(file),), runtimes=("eager", "onnx")).candidates
+    assert [one.inside for one in found] == ["", "decoding is in the network", inside]
 
 
 def test_classes_that_the_data_has_and_a_file_does_not(checkpoint: Path, data: Path, tmp_path: Path) -> None:

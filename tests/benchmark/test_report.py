@@ -50,6 +50,16 @@ def test_what_is_timed_and_what_ap_is_measured_on_are_told_apart(tmp_path: Path)
     assert "evenly over the test split, batch after batch; AP on the first 300 images of it" in text
 
 
+def test_what_the_words_of_the_tables_leave_out_is_told(tmp_path: Path) -> None:
+    text = said(tmp_path, [row("eager", 37)])
+    assert "latency: of a batch: network and boxes, without reading and resizing; median, and 95th" in text
+    assert (
+        "after one look more that is not counted, and to the end of the last one, so that slow models take longer"
+        in text
+    )
+    assert "phases: of batch 1; benchmark.json has those of all" in text
+
+
 def test_rounds_that_differ_are_told(tmp_path: Path) -> None:
     """40 ms and 80 ms."""
     uneven = row("eager", 37)

@@ -70,6 +70,13 @@ def test_where_the_time_goes() -> None:
     assert line == ["torch eager", "2.0", "1.0", "18.0", "3.0", "24.0", "24.0", "25.0 %", ""]
 
 
+def test_what_a_file_does_inside_is_told_where_its_phases_are() -> None:
+    made = row("onnx", 18)
+    made.inside = "decoding is in the network"
+    assert phase_sheet(SETTING, [made]).lines[0][-1] == "decoding is in the network"
+    assert made.to_json()["inside"] == "decoding is in the network"
+
+
 def test_markdown_is_a_table_whatever_a_reason_holds() -> None:
     lines = speed_sheet(SETTING, [failed("a | b")]).to_markdown().splitlines()
     assert lines[0] == "**640 x 384 pixels, batch 1, 2 threads**"

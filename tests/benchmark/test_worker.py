@@ -22,6 +22,7 @@ from detkit.checkpoint import write_detector
 from detkit.export import formats
 from detkit.inference import load, read_stored
 from detkit.inference.exported import Signature
+from detkit.inference.forms import Outputs
 from tests.inference.test_predictor import MODEL
 from tests.scripts.test_evaluate_cli import printed, write_split
 from tests.warm_scripts import run_script
@@ -152,7 +153,9 @@ def test_accuracy_is_that_of_the_file_that_was_opened(
     assert min(expected) > 0.05 and abs(expected[0] - expected[1]) > 0.05
 
 
-def write_middle(checkpoint: Path, folder: Path, resize: str, scores: dict[str, float]) -> Path:
+def write_middle(
+    checkpoint: Path, folder: Path, resize: str, scores: dict[str, float], outputs: Outputs = "decoded"
+) -> Path:
     """A detector that finds an object of each class in the middle of every input: of 64 x 40 pixels."""
     texts = ", ".join(map(str, scores.values()))
     net = f"""<ir_version: 10, opset_import: ["" : 20]>
@@ -163,7 +166,7 @@ def write_middle(checkpoint: Path, folder: Path, resize: str, scores: dict[str, 
        boxes = Add (nothing, box)  scores = Add (nothing, score) }}"""
     noted = read_stored(checkpoint).noted
     recipe = {**noted["recipe"], "data": {**noted["recipe"]["data"], "resize": resize}}
-    signature = Signature("decoded", ("boxes", "scores"), False, "batch", (64, 64), 32, "distances")._asdict()
+    signature = Signature(outputs, ("boxes", "scores"), False, "batch", (64, 64), 32, "distances")._asdict()
     said = {"recipe": recipe, "class_names": list(scores), "detkit_version": "0", "signature": signature}
     folder.mkdir()
     formats.write_onnx(folder / "model.onnx", onnx.parser.parse_model(net), {**noted, **said})
