@@ -72,15 +72,26 @@ class RunFolder(NamedTuple):
 def begin_folder(runs: Path, rank: int) -> RunFolder:
     """The folder of a new run: rank 0 makes it, named by the time.
 
-    Other ranks write nothing. Those that rank 0 starts learn the folder from the environment; those
+    Other ranks write nothing. Those that rank 0 starts learn the folder by ``handed_on``; those
     that torchrun or SLURM started beside it get a name that stands for it until the run can say it.
     """
     if rank != 0:
         return RunFolder(Path(os.environ.get(VARIABLE, runs / "of rank 0")))
     with storing(runs):
-        folder = _new_folder(runs)
+        return _new_folder(runs)
+
+
+@contextlib.contextmanager
+def handed_on(folder: RunFolder) -> Iterator[None]:
+    """Processes that are started inside know the folder, and that rank 0 started them."""
+    before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder.path)
-    return folder
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def started_by_rank_0(rank: int) -> bool:

@@ -32,7 +32,7 @@ from detkit.training.progress import ProgressReport
 from detkit.training.quiet import quiet
 from detkit.training.ranks_watch import RanksWatch
 from detkit.training.reseed import ReseedEachBatch
-from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, locked, started_by_rank_0
+from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
 from detkit.training.same_run import facts, other_machine, require_same_run, resume_command
 from detkit.training.saver import DetkitCheckpointIO, Saver
 from detkit.training.summary import print_summary
@@ -76,8 +76,10 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
     if config["weights"] and not config["resume"]:
         _say(console, _start_from(parts, load_weights))
     resumed, folder = _run_folder(parts, metadata, rank, console)
-    with locked(folder) if rank == 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
         if rank == 0:
+            stack.enter_context(locked(folder))
+            stack.enter_context(handed_on(folder))
             folder.write_recipe(parts.plan.to_yaml())
         return _fit(parts, metadata, resumed, folder, fine_tuning, console)
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
+from typing_extensions import override
 
 from detkit.errors import CheckpointError, StorageError
 from detkit.training import train
-from detkit.training.run_folder import VARIABLE, RunFolder, begin_folder, locked, started_by_rank_0
+from detkit.training.run_folder import VARIABLE, RunFolder, begin_folder, handed_on, locked, started_by_rank_0
 from tests.reliability import forked
 from tests.training.toy import toy_parts
 
@@ -64,8 +66,28 @@ def test_started_processes_share_the_folder(tmp_path: Path, monkeypatch: pytest.
     assert not begin_folder(tmp_path, rank=1).path.exists()  # torchrun: it learns the folder later
     assert not started_by_rank_0(rank=1)
     folder = begin_folder(tmp_path, rank=0)
-    assert begin_folder(tmp_path, rank=1) == folder
-    assert started_by_rank_0(rank=1) and not started_by_rank_0(rank=0)
+    with handed_on(folder):
+        assert begin_folder(tmp_path, rank=1) == folder
+        assert started_by_rank_0(rank=1) and not started_by_rank_0(rank=0)
+    assert not started_by_rank_0(rank=1)
+
+
+def test_only_what_a_run_starts_is_told_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a run that is resumed: its other ranks leave the exit code to rank 0."""
+
+    class Told(L.Callback):
+        @override
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            told.append(os.environ.get(VARIABLE))
+
+    told: list[str | None] = []
+    monkeypatch.setenv(VARIABLE, "/of/another/run")
+    for epochs, resume in ((1, None), (2, True)):
+        parts = toy_parts(tmp_path, epochs=epochs, resume=resume)
+        parts.trainer.keywords["callbacks"].append(Told())
+        run = train(parts).folder
+    assert told == [str(run)] * 2
+    assert os.environ[VARIABLE] == "/of/another/run"
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
