@@ -1,5 +1,6 @@
 """Images that others stood in for, on all ranks: into the log, and up to one limit for the whole run."""
 
+import contextlib
 import queue
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import lightning as L
 from typing_extensions import override
 
+from detkit.errors import DataError
 from detkit.training.ranks_watch import RanksWatch
 
 
@@ -20,7 +22,7 @@ class UnreadableReport(L.Callback):
         event: writes down what happened: its name, the step, details.
 
     Raises:
-        DataError: on rank 0, at the border of a step, if those of all ranks are more than the limit.
+        DataError: on rank 0, at the border of a step or an epoch, if those of all ranks are more than the limit.
     """
 
     def __init__(self, ranks: RanksWatch, event: Callable[[str, int, Mapping[str, Any]], None]) -> None:
@@ -32,16 +34,33 @@ class UnreadableReport(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        try:
-            while True:
-                image = self.ranks.from_others.get_nowait()
-                trainer.datamodule.unreadable.note([image])  # type: ignore[attr-defined]
-        except queue.Empty:
-            self._report(trainer)
+        self._hear(trainer)
+        self._report(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What others said of the last batch, perhaps after this rank had ended it."""
+        self._hear(trainer)
+        self._report(trainer)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._hear(trainer)
+        self._report(trainer)
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        with contextlib.suppress(DataError):  # the run ends by what came first
+            self._hear(trainer)
         self._report(trainer)
+
+    def _hear(self, trainer: L.Trainer) -> None:
+        said = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                said.append(self.ranks.from_others.get_nowait())
+        if said:
+            trainer.datamodule.unreadable.note(said)  # type: ignore[attr-defined]
 
     def _report(self, trainer: L.Trainer) -> None:
         images = getattr(getattr(trainer, "datamodule", None), "unreadable", None)

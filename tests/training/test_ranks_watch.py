@@ -292,6 +292,22 @@ class Unreadable:
             raise DataError(f"{len(self.images)} images cannot be read")
 
 
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_end", None])
+def test_what_a_rank_says_of_its_last_batch_is_heard(tmp_path: Path, hook: str | None) -> None:
+    """Rank 0 may be done with its own by then. What ends a run is not hidden by another error."""
+    trainer: Any = Fake(0, 2, tmp_path, Unreadable(limit=1))
+    watch, events = RanksWatch(tmp_path), list[Any]()
+    report = UnreadableReport(watch, lambda *event: events.append(event))
+    report.on_train_batch_end(trainer, None, None, None, 5)  # type: ignore[arg-type]
+    for row in (5, 6):
+        watch.from_others.put([row, f"{row}.jpg", "gone"])
+    if hook:
+        with pytest.raises(DataError, match="2 images cannot be read"):
+            getattr(report, hook)(trainer, None)
+    report.on_exception(trainer, None, ValueError("x"))  # type: ignore[arg-type]
+    assert [details["file"] for _, _, details in events] == ["5.jpg", "6.jpg"]
+
+
 def test_images_of_all_ranks_are_counted_together(tmp_path: Path) -> None:
     """Two on each rank, one of them on both: three in all, each written down once; a fourth is too many."""
 
