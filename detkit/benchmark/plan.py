@@ -25,6 +25,7 @@ from detkit.inference.runtimes import is_exported
 
 RUNS = Path("runs/benchmark")
 NUM_FILES = 16  # that time is measured with, at least: how long one takes to read and to suppress boxes of is chance
+INSTALL = 'in the clone, pip install -e ".[export]"'
 INSIDE: dict[Outputs, str] = {
     "raw": "",
     "decoded": "decoding is in the network",
@@ -127,7 +128,7 @@ def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
     left_out = [_left_out(one) for one in found if missing(one.runtime)]
     candidates = [one for one in found if not missing(one.runtime)]
     if not candidates:
-        raise RecipeError(f"runtimes={','.join(options.runtimes)}: none is installed: pip install 'detkit[export]'")
+        raise RecipeError(f"runtimes={','.join(options.runtimes)}: none is installed: {INSTALL}")
     settings = [Setting(*key) for key in ((t, hw, b) for t in threads for hw in sizes for b in options.batch_size)]
     known = {path: predictor, **{file: given.predictor for file, given in exported.items()}}
     files = _files_of_data(stored, options, data, known) if data else _draw(scratch, _number(options))
@@ -183,8 +184,8 @@ def _candidates(options: Options, path: Path, exported: Mapping[Path, Given], de
         runtime = RUNTIMES[name]
         place = Path(f"model{runtime.suffix}") if runtime.suffix else path
         reason = "" if missing(runtime) else why_not(runtime, place, device)
-        made = (None, reason, INSIDE["decoded"]) if runtime.suffix else (path, reason)
-        found.append(Candidate(name, runtime.title, runtime, *made))
+        one = Candidate(name, runtime.title, runtime, path, reason)
+        found.append(one._replace(path=None, inside=INSIDE["decoded"]) if runtime.suffix else one)
     for file, given in exported.items():
         title = _title(file, exported)
         detector, lowest = given.predictor.detector, getattr(given.predictor.decode, "score_threshold", 0.0)
@@ -201,7 +202,7 @@ def _title(file: Path, files: Collection[Path]) -> str:
 
 
 def _left_out(candidate: Candidate) -> str:
-    return f"left out: {candidate.title}: {missing(candidate.runtime)} is not installed: pip install 'detkit[export]'"
+    return f"left out: {candidate.title}: {missing(candidate.runtime)} is not installed: {INSTALL}"
 
 
 def _files_of_data(

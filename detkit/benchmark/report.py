@@ -55,7 +55,7 @@ def _no_picture(rows: Sequence[Row]) -> list[str]:
     if not any(row.rounds for row in rows):
         return ["no picture: nothing was measured"]
     if not is_installed("matplotlib"):
-        return ["no picture: matplotlib is not installed: pip install 'detkit[plot]'"]
+        return ['no picture: matplotlib is not installed: in the clone, pip install -e ".[plot]"']
     return []
 
 

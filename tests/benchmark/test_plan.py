@@ -8,7 +8,7 @@ import pytest
 
 from detkit.benchmark.options import Options
 from detkit.benchmark.plan import Plan, make_plan
-from detkit.errors import DataError
+from detkit.errors import DataError, RecipeError
 from detkit.inference.forms import Outputs
 from tests.benchmark.test_worker import write_middle, write_tiny_detector
 from tests.scripts.test_evaluate_cli import CATEGORIES, write_split
@@ -81,6 +81,16 @@ def test_files_that_time_is_measured_with(checkpoint: Path, data: Path, tmp_path
         (tmp_path / name).mkdir()
         files = plan(checkpoint, tmp_path / name, batch_size=batch_size).files
         assert len({file.read_bytes() for file in files}) == number
+
+
+def test_what_is_not_installed_is_left_out(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detkit.benchmark.runtimes.is_installed", lambda name: name != "openvino")
+    said = 'left out: OpenVINO: openvino is not installed: in the clone, pip install -e ".[export]"'
+    assert plan(checkpoint, tmp_path, runtimes=("eager", "openvino")).left_out == [said]
+    with pytest.raises(
+        RecipeError, match=r'^runtimes=openvino: none is installed: in the clone, pip install -e "\.\[ex'
+    ):
+        plan(checkpoint, tmp_path, runtimes=("openvino",))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_nothing_measured_has_no_picture(tmp_path: Path) -> None:
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkit.benchmark.report.is_installed", lambda name: name != "matplotlib")
-    assert "matplotlib is not installed: pip install 'detkit[plot]'" in said(tmp_path, [row("eager", 37)])
+    assert 'matplotlib is not installed: in the clone, pip install -e ".[plot]"' in said(tmp_path, [row("eager", 37)])
     assert not (tmp_path / "benchmark.png").exists()
 
 

@@ -1,5 +1,6 @@
 """ONNX Runtime runs a file where the detector is; a build for GPUs is played by what its sessions say."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,11 @@ def test_a_build_without_gpu_says_that_it_runs_on_the_processor(
     assert len(run(np.zeros((1, 3, 32, 32), np.float32))) == 2
     [said] = caplog.messages
     assert "a.onnx: runs on the processor, not on cuda:0: this build of ONNX Runtime has no GPU in it" in said
+
+
+def test_a_library_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        CheckpointError, match=r'a\.onnx: needs ONNX Runtime: in the clone, pip install -e "\.\[export\]"'
+    ):
+        detkit.load(write(tmp_path / "a.onnx"))
