@@ -3,10 +3,8 @@
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 import detkit
 from detkit import recipe
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
-from detkit.inference.coco_ids import ids_of_detector
 from detkit.inference.predict_options import Options, read_options
-from detkit.inference.predict_run import Work
-from detkit.inference.video import Camera
 from scripts.predict import main
-from tests.inference.test_sources import SIZE_HW, number_in, write_video
-from tests.inference.test_video import Capture, write_trimmed
 from tests.warm_scripts import ROOT, run_script
 
 LOW = "score_threshold=0.01"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained detector, which finds something everywhere, with low scores."""
+def write_untrained(folder: Path) -> Path:
+    """A detector which finds something everywhere, with low scores."""
     plan = recipe.load(["recipe=yolo_csp_n", "data.root=somewhere", "data.image_hw=[64,64]"])
     model = {**plan.config["model"], "head": {**plan.config["model"]["head"], "num_classes": 2}}
     torch.manual_seed(0)
@@ -45,9 +36,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.mul_(1.5)  # so that images differ in what is found
     metadata = {"recipe": {**plan.config, "model": model}, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
     metadata["category_ids"] = [18, 17]  # as COCO's
-    path = tmp_path_factory.mktemp("run") / "detector.safetensors"
+    path = folder / "detector.safetensors"
     write_detector(path, detector.state_dict(), metadata)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_untrained(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -132,24 +128,6 @@ def test_annotations_give_the_ids(checkpoint: Path, photos: Path, tmp_path: Path
     assert {row["category_id"] for row in results} == {17}
 
 
-def test_video_of_300_frames(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All frames, in their order, at the same rate, and never many of them at once."""
-    video, out = write_video(tmp_path / "clip.avi", 300, 30.0, "MJPG"), tmp_path / "out"
-    tracemalloc.start()
-    main(words(checkpoint, video, out, "score_threshold=0.9", "save=pictures,coco")[1:])
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    annotated = cv2.VideoCapture(str(out / "pictures" / "clip.mp4"))
-    frames = [annotated.read()[1] for _ in range(300)]
-    assert [number_in(frame) for frame in frames] == list(range(300))
-    assert not annotated.read()[0]
-    assert annotated.get(cv2.CAP_PROP_FPS) == 30.0
-    images = json.loads((out / "images.json").read_text())["images"]
-    assert [image["frame"] for image in images] == list(range(300))
-    assert peak < 100 * np.prod((*SIZE_HW, 3))
-    assert ["all", "0", "300"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-
-
 def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     arguments = [str(ROOT / "scripts/predict.py"), f"checkpoint={checkpoint}", f"source={photos}/2.jpg", "device=cpu"]
     done = run_script([*arguments, "save=csv"], cwd=tmp_path)
@@ -198,60 +176,6 @@ def test_what_is_wrong_is_told_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path) -> None:
-    """Though it does not fill a batch."""
-    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8))
-    (tmp_path / "b.jpg").write_text("hello world")
-    (tmp_path / "list.txt").write_text("a.png\nb.jpg\na.png\n")
-    more = [LOW, "save=csv", "unreadable=stop", "batch_size=8"]
-    done = run_script(words(checkpoint, tmp_path / "list.txt", tmp_path / "out", *more))
-    assert done.returncode == 65
-    assert done.stderr.startswith(f"error: {tmp_path}/b.jpg: not an image: it begins with b'hello wo'")
-    found = detkit.load(checkpoint).predict(tmp_path / "a.png", score_threshold=0.01)
-    rows = [(row["file"], row["name"]) for row in rows_of(tmp_path / "out" / "predictions.csv")]
-    assert rows == [("a.png", name) for name in found.names] != []
-    assert ["all", f"{len(found)}", "1"] in [line.split() for line in done.stdout.splitlines()]
-
-
-def test_names_of_files_need_not_be_text(checkpoint: Path, tmp_path: Path) -> None:
-    """In Latin-1, as from an old disk: a picture, one that cannot be read, and a video, which needs another name."""
-    folder, out = tmp_path / "photos", tmp_path / "out"
-    folder.mkdir()
-    picture, text, video = (os.fsdecode(b"caf\xe9" + suffix) for suffix in (b".png", b".jpg", b".mp4"))
-    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8))
-    (tmp_path / "a.png").rename(folder / picture)
-    (folder / text).write_text("hello world")
-    write_video(tmp_path / "a.mp4", 3).rename(folder / video)
-    done = run_script(words(checkpoint, folder, out, LOW, "save=pictures,coco,csv,yolo"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "caf\\udce9.jpg: not an image" in done.stdout
-    assert "caf\\udce9.mp4: a video and its folders need names in UTF-8" in done.stdout
-    found = detkit.load(checkpoint).predict(folder / picture, score_threshold=0.01)
-    [image] = json.loads((out / "images.json").read_text())["images"]
-    assert image["file_name"] == picture
-    raw = (out / "predictions.csv").read_text(encoding="utf-8", errors="surrogateescape")
-    assert [row["file"] for row in csv.DictReader(io.StringIO(raw))] == [picture] * len(found) != []
-    for file in ("pictures/*.jpg", "labels/*.txt"):
-        [written] = out.glob(file)
-        assert written.name.startswith(picture)
-    done = run_script(words(checkpoint, folder, tmp_path / "other", "unreadable=stop"))
-    assert done.returncode == 65
-    assert "Traceback" not in done.stderr
-
-
-def test_a_trimmed_video_is_no_error(checkpoint: Path, tmp_path: Path) -> None:
-    """A notice, and what comes after it is looked at."""
-    (tmp_path / "v").mkdir()
-    write_trimmed(tmp_path / "v" / "a.mp4", 20)
-    write_trimmed(tmp_path / "v" / "b.mp4", 50)
-    done = run_script(words(checkpoint, tmp_path / "v", tmp_path / "out", "save=csv", "unreadable=stop"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ["all", "0", "35"] in [line.split() for line in done.stdout.splitlines()]
-    assert "perhaps not whole: videos with fewer frames than they say: 2\n" in done.stdout
-    assert "b.mp4: 25 frames can be read, its header says 50: it is trimmed, cut or damaged\n" in done.stdout
-    assert "not read" not in done.stdout
-
-
 def test_options_are_checked_together() -> None:
     wrong = ["chekpoint=a", "source=", "save=csv,pdf", "score_threshold=nan", "batch_size=0", "unreadable=maybe", "x"]
     with pytest.raises(RecipeError) as caught:
@@ -288,31 +212,6 @@ def test_a_mistyped_command_is_answered_before_torch_is_imported() -> None:
     code = "import sys; from detkit.inference.predict_options import read_options; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
-
-
-class Stopped(Capture):
-    """A camera at which somebody presses Ctrl-C, after three frames."""
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        if self.number == 3:
-            sys.exit(130)
-        return super().read()
-
-
-def test_what_a_camera_saw_until_ctrl_c_is_kept_and_told(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also with batches of eight: no frame waits for others to come."""
-    files = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda what, *api: Stopped() if what == 0 else files(what, *api))
-    predictor, console = detkit.load(checkpoint), Console(file=io.StringIO(), width=100)
-    options = Options("", "0", save=("pictures", "coco"), batch_size=8)
-    ids = ids_of_detector(predictor.class_names, predictor.category_ids)
-    with pytest.raises(SystemExit):
-        Work(options, [Camera(0)], predictor, ids, tmp_path).run(console)
-    assert cv2.VideoCapture(str(tmp_path / "pictures" / "camera_0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 2
-    assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
-    assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_slices_and_flip_are_those_of_predict(checkpoint: Path, tmp_path: Path) -> None:
