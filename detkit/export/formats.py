@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from detkit.checkpoint import storing
+from detkit.checkpoint.file import move
 from detkit.errors import ExportError, StorageError
 from detkit.export.quiet import quiet
 from detkit.inference.runtimes import open_vino, torch_program
@@ -48,7 +50,14 @@ def write_openvino(path: Path, model: onnx.ModelProto, metadata: Metadata) -> No
         raise ExportError(f"OpenVINO cannot convert the graph: {said}; format=onnx keeps it as it is") from error
     for key, text in _texts(metadata).items():
         converted.set_rt_info(text, [open_vino.INFO, key])
-    _put(path, lambda file: openvino.save_model(converted, file, compress_to_fp16=False))
+
+    def write(file: Path) -> None:
+        openvino.save_model(converted, file, compress_to_fp16=False)
+        digest = json.dumps(open_vino.digest_of_weights(file))
+        converted.set_rt_info(digest, [open_vino.INFO, open_vino.WEIGHTS])
+        openvino.save_model(converted, file, compress_to_fp16=False)  # the same weights, which the .xml now knows
+
+    _put(path, write)
 
 
 def write_torch_export(path: Path, program: ExportedProgram, metadata: Metadata) -> None:
@@ -93,5 +102,20 @@ def _put(path: Path, write: Callable[[Path], Any]) -> None:
                     write(Path(folder) / path.name)
             except RuntimeError as error:  # the writers of torch and OpenVINO
                 raise StorageError(f"{path}: cannot be written: {str(error).partition(chr(10))[0]}") from error
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-                file.replace(path.with_name(file.name))
+            settle(Path(folder) / path.name, path)
+
+
+def settle(written: Path, path: Path) -> None:
+    """Move a written file, and the weights beside an .xml, to its place in a way that lasts through a power cut.
+
+    The file that is named comes last, so that it is never there without its weights.
+
+    Raises:
+        OSError: if they cannot be moved.
+    """
+    files = sorted(written.parent.iterdir(), key=lambda file: file == written)
+    for file in files:
+        with file.open("rb+") as content:
+            os.fsync(content.fileno())
+    for file in files:
+        move(file, path.with_name(file.name))

@@ -1,8 +1,9 @@
 """An export as a file: beside its place while it is checked, then there with its certificate."""
 
 import contextlib
+import copy
 import hashlib
-import importlib.metadata
+import importlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,13 +19,17 @@ from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError, ExportError
 from detkit.export.artifact import Artifact
 from detkit.export.certificate import compared, detect
+from detkit.export.comparison import Difference
+from detkit.export.formats import settle
 from detkit.export.options import Options
+from detkit.inference.exported import ExportedModel
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.stored import StoredDetector
 
 CERTIFICATE = ".certificate.json"  # ends the name of the file beside
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch_export": "torch", "torchscript": "torch"}
 SAME_SCORE = 1e-3
+OF_TRAINING = ("ap", "score", "monitor", "epoch", "step", "data_fingerprint", "detkit_version")  # at its own size
 
 
 class Product(NamedTuple):
@@ -44,7 +49,7 @@ class Product(NamedTuple):
     def runtime(self) -> str:
         """Which runs it, and its version."""
         name = RUNTIMES[self.options.format]
-        return f"{name} {importlib.metadata.version(name)}"
+        return f"{name} {importlib.import_module(name).__version__}"
 
     @property
     def megabytes(self) -> float:
@@ -54,7 +59,7 @@ class Product(NamedTuple):
 
     @contextlib.contextmanager
     def on_trial(self, artifact: Artifact) -> Iterator[Predictor]:
-        """The file beside its place, opened in its runtime; it goes away.
+        """The file in a folder beside its place, opened in its runtime; it goes away.
 
         Raises:
             StorageError: if it cannot be written.
@@ -68,30 +73,34 @@ class Product(NamedTuple):
             self._write(artifact, path, None)
             yield self.opened(path)
 
-    def put(self, artifact: Artifact, noted: Mapping[str, Any]) -> None:
+    def put(self, artifact: Artifact, noted: Mapping[str, Any], trial: Predictor, images: Tensor) -> None:
         """The file in its place, its certificate in it and beside it; that of another file goes first.
+
+        Args:
+            artifact: that was on trial.
+            noted: the certificate.
+            trial: the file on trial; the one with the certificate is written beside it and opened before it is moved.
+            images: (B, 3, H, W) in [0, 1], in which both find the same.
 
         Raises:
             StorageError: if it cannot be written.
+            ExportError: if it finds something else now; what was in its place stays.
         """
+        assert isinstance(trial.detector, ExportedModel)
+        path = trial.detector.path.parent / "certified" / self.out.name
+        self._write(artifact, path, noted)
+        certified = copy.copy(trial)
+        certified.detector = ExportedModel(str(path))
+        certified.detector.may_run_code = True
+        self._require_same(compared(detect(trial, images), detect(certified, images)))
         beside = self.out.with_name(f"{self.out.name}{CERTIFICATE}")
-        with storing(beside):
+        with storing(self.out):
             beside.unlink(missing_ok=True)
-        self._write(artifact, self.out, noted)
+            settle(path, self.out)
         with storing(beside):
             replace(beside, lambda file: file.write(f"{json.dumps(noted, indent=2)}\n".encode()))
 
-    def require_same(self, found: list[Any], images: Tensor) -> None:
-        """Open the file again.
-
-        Args:
-            found: in these images, when the file was checked.
-            images: (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ExportError: if it finds something else now.
-        """
-        difference = compared(found, detect(self.opened(self.out), images))
+    def _require_same(self, difference: Difference) -> None:
         if difference.unmatched or difference.largest_score > SAME_SCORE:
             raise ExportError(
                 f"{self.out}: is not what was checked: scores differ by up to {difference.largest_score:.2g}, "
@@ -116,16 +125,17 @@ class Product(NamedTuple):
         artifact.write(path, {**self.metadata(), "certificate": certificate})
 
     def metadata(self) -> dict[str, Any]:
-        """All that the detector file says, as it is for the export."""
-        name = self.stored.path.name if self.stored.path else ""
+        """What the detector file says, as it is for the export; what it says of its training is ``made_from``."""
+        name, noted = self.stored.path.name if self.stored.path else "", self.stored.noted
+        trained = {key: noted[key] for key in OF_TRAINING if key in noted}
         return {
-            **self.stored.noted,
+            **{key: value for key, value in noted.items() if key not in trained},
             "recipe": self.stored.recipe,
             "class_names": list(self.stored.class_names),
             "image_hw": list(self.stored.image_hw),
             "detkit_version": __version__,
             "precision": self.options.precision,
-            "made_from": {"name": name, "sha256": sha256_of(self.stored.weights)},
+            "made_from": {**trained, "name": name, "sha256": sha256_of(self.stored.weights)},
         }
 
 

@@ -1,5 +1,6 @@
 """Exports from the detector file to the certificate, as the script makes them, or with a change of the graph."""
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def noise_in(path: str) -> Any:
     """Its weights are off by as much as they are large."""
 
     def change(model: onnx.ModelProto) -> onnx.ModelProto:
+        model = copy.deepcopy(model)
         [weight] = [tensor for tensor in model.graph.initializer if tensor.name == f"detector.{path}.weight"]
         values = numpy_helper.to_array(weight)
         noisy = values + np.random.default_rng(0).normal(0, values.std(), values.shape).astype(np.float32)

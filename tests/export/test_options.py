@@ -35,9 +35,8 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from detkit.export import options as module
 
     monkeypatch.setitem(module.LIBRARIES, "openvino", ("onnx", "no_such_openvino"))
-    with pytest.raises(
-        ExportError, match=r"format=openvino needs no_such_openvino: in detkit's clone, pip install -e '\.\[export\]'"
-    ):
+    remedy = r'in the clone, pip install -e "\.\[export\]"'
+    with pytest.raises(ExportError, match=f"format=openvino needs no_such_openvino: {remedy}"):
         read_options(["checkpoint=a", "format=openvino"])
 
 

@@ -5,16 +5,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from torch import nn
 
 import detkit
-from detkit.errors import ExportError
+from detkit.errors import CheckpointError, ExportError
+from detkit.export.artifact import Form, make_artifact
+from detkit.export.formats import settle
 from detkit.export.precision import Change
 from detkit.export.run import prepare
 from detkit.inference.exported import metadata_of_export
 from detkit.inference.forms import SUFFIXES, Format
-from tests.export.proving import exported, options, proven
+from tests.export import tiny
+from tests.export.proving import exported, noise_in, options, proven
 
 
 @pytest.mark.parametrize("format_name", SUFFIXES)
@@ -56,3 +60,50 @@ def test_programs_of_torch_name_no_layer(tmp_path: Path, plain_file: Path, data:
     nn.init.ones_(dict(other.detector.named_parameters())["head.class_logits.0.weight"])
     with pytest.raises(ExportError, match=r"m\.torchscript: .*; format=onnx would name the layers to blame\. "):
         proven(prepare(given, [("data.root", str(data))]), None, other)
+
+
+def test_file_that_is_not_what_was_on_trial(tmp_path: Path, plain_file: Path) -> None:
+    """The one before stays, with its certificate, and nothing else is left behind."""
+    product = prepare(options(plain_file, tmp_path / "model.onnx", outputs="decoded")).product
+    reference = detkit.load(plain_file, ["tests"])
+    artifact = make_artifact(reference.detector, reference.decode, Form("onnx", "decoded", image_hw=tiny.IMAGE_HW))
+    images = torch.rand(2, 3, *tiny.IMAGE_HW)
+    with product.on_trial(artifact) as trial:
+        product.put(artifact, {"passed": True, "failed": ""}, trial, images)
+        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        other = artifact._replace(content=noise_in("head.class_logits.0")(artifact.content))
+        with pytest.raises(ExportError, match=r"model\.onnx: is not what was checked: scores differ by up to 0\.\d+"):
+            product.put(other, {"passed": True, "failed": ""}, trial, images)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert sorted(path.name for path in before) == ["model.onnx", "model.onnx.certificate.json"]
+
+
+def test_weights_of_another_export_are_not_run(tmp_path: Path, plain_file: Path) -> None:
+    """OpenVINO has two files; the .bin is moved first."""
+    product = prepare(options(plain_file, tmp_path / "a.xml", format="openvino")).product
+    reference = detkit.load(plain_file, ["tests"])
+    artifact = make_artifact(reference.detector, reference.decode, Form("openvino", "raw", image_hw=tiny.IMAGE_HW))
+    for name, content in (("a", artifact.content), ("b", noise_in("head.class_logits.0")(artifact.content))):
+        artifact._replace(content=content).write(tmp_path / f"{name}.xml", {**product.metadata(), "certificate": None})
+    images = torch.rand(1, 3, *tiny.IMAGE_HW)
+    detkit.load(tmp_path / "a.xml", ["tests"]).detector(images)
+    (tmp_path / "b.bin").rename(tmp_path / "a.bin")
+    with pytest.raises(CheckpointError, match=r"a\.xml: a\.bin holds weights of another export; export again"):
+        detkit.load(tmp_path / "a.xml", ["tests"]).detector(images)
+
+
+def test_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files are synced before either is moved, the one that is named comes last, and the folder is synced."""
+    done: list[str] = []
+    (tmp_path / "new").mkdir()
+    for name in ("m.xml", "m.bin"):
+        (tmp_path / "new" / name).write_text(name)
+    place = "/proc/self/fd/{}"
+    monkeypatch.setattr("os.fsync", lambda handle: done.append(f"sync {Path(place.format(handle)).resolve().name}"))
+    move = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append(f"move {self.name}"), move(self, to))[1])
+    settle(tmp_path / "new" / "m.xml", tmp_path / "m.xml")
+    folder = f"sync {tmp_path.name}"
+    assert sorted(done[:2]) == ["sync m.bin", "sync m.xml"]
+    assert done[2:] == ["move m.bin", folder, "move m.xml", folder]
+    assert (tmp_path / "m.xml").read_text() == "m.xml" and not list((tmp_path / "new").iterdir())

@@ -63,9 +63,11 @@ def test_certificate_lies_in_the_file_and_beside_it(folder: Path, onnx_file: Pat
 
 def test_file_says_all_that_the_detector_file_says(onnx_file: Path, plain_file: Path) -> None:
     noted, reference = metadata_of_export(onnx_file), detkit.load(plain_file, ["tests"])
-    assert (noted["data_fingerprint"], noted["ap"], noted["class_names"]) == ("abc", 0.5, list(tiny.CLASS_NAMES))
+    assert noted["class_names"] == list(tiny.CLASS_NAMES)
     assert noted["detkit_version"] == detkit.__version__
-    assert noted["made_from"] == {"name": "plain.safetensors", "sha256": sha256_of(reference.detector.state_dict())}
+    weights = {"name": "plain.safetensors", "sha256": sha256_of(reference.detector.state_dict())}
+    assert noted["made_from"] == {"ap": 0.5, "data_fingerprint": "abc", **weights}
+    assert not {"ap", "data_fingerprint"} & noted.keys()  # they are of the training, not of this file
     decode = noted["recipe"]["decode"]["decode"]
     assert (decode["score_threshold"], decode["max_detections"], decode["iou_threshold"]) == (0.02, 40, 0.7)
     found = detkit.load(onnx_file, ["tests"])
@@ -279,19 +281,6 @@ def test_file_that_finds_no_room(tmp_path: Path, write: Any, name: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "before"
-
-
-def test_file_that_was_changed_after_its_check(plain_file: Path, tmp_path: Path, onnx_file: Path) -> None:
-    export = prepare(options(plain_file, onnx_file, score_threshold=0.02, max_detections=40))
-    images = torch.rand(2, 3, *tiny.IMAGE_HW)
-    found = detkit.load(onnx_file, ["tests"])
-    seen = found.decode(found.detector(images))
-    export.product.require_same(seen, images)
-    model = onnx.load(onnx_file)
-    changed = tmp_path / "model.onnx"
-    onnx.save(noise_in("head.class_logits.0")(model), changed)
-    with pytest.raises(ExportError, match=r"model\.onnx: is not what was checked: scores differ by up to 0\.\d+"):
-        export.product._replace(out=changed).require_same(seen, images)
 
 
 def test_truth_of_some_images() -> None:

@@ -1,5 +1,7 @@
 """OpenVINO files, by OpenVINO on the CPU."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,20 @@ from detkit.errors import CheckpointError
 from detkit.inference.runtimes import Program
 
 INFO = "detkit"  # the section of the file's rt_info
+WEIGHTS = "weights_sha256"  # in it: of the .bin, which is another file than the .xml
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What the exporter noted in the file."""
-    model = _read(path)
-    if not model.has_rt_info([INFO]):
-        return {}
-    return {key: str(value) for key, value in model.get_rt_info([INFO]).value.items()}
+    return _noted(_read(path))
 
 
 def open_program(path: Path, precision: str = "f32") -> Program:
     """The compiled model as a function, in float32: where it can, OpenVINO would compute in bfloat16, "bf16"."""
-    compiled = _core().compile_model(_read(path), "CPU", settings(precision))
+    model = _read(path)
+    if _noted(model).get(WEIGHTS) not in (None, json.dumps(digest_of_weights(path))):
+        raise CheckpointError(f"{path}: {path.with_suffix('.bin').name} holds weights of another export; export again")
+    compiled = _core().compile_model(model, "CPU", settings(precision))
     request = compiled.create_infer_request()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
@@ -39,6 +42,18 @@ def settings(precision: str = "f32") -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
+
+
+def digest_of_weights(path: Path) -> str:
+    """SHA-256 of the .bin beside an .xml."""
+    with path.with_suffix(".bin").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _noted(model: Any) -> dict[str, str]:
+    if not model.has_rt_info([INFO]):
+        return {}
+    return {key: str(value) for key, value in model.get_rt_info([INFO]).value.items()}
 
 
 def _read(path: Path) -> Any:
