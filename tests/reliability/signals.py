@@ -34,21 +34,20 @@ from tests.training.toy import toy_parts
 
 PHASES = ("start", "step", "mid-epoch save", "validation", "between epochs", "second signal")
 MOST = {"start": 4, "step": 18, "mid-epoch save": 6, "validation": 12, "between epochs": 3, "second signal": 18}
-LINGER_S = 0.15  # how long a run stays in its phase, so that the signal comes within it
-SAME_REQUEST_S = 0.05  # in place of a second, for the second signal
+LIMIT_S = 60  # for a signal to come
 
 
 class Stopped(NamedTuple):
     """A run that got a signal, and what came of it."""
 
     phase: str
-    place: str  # the occurrence of the phase, and how long after its beginning the signal came
+    place: str  # the occurrence of the phase
     outcome: str
     broken: str
 
 
 class Phase(L.Callback):
-    """Says when a run comes to the n-th occurrence of a phase, and stays there for a moment.
+    """Says when a run comes to the n-th occurrence of a phase, and stays there until it has got its signals.
 
     Args:
         name: of the phase.
@@ -65,8 +64,9 @@ class Phase(L.Callback):
         """A phase begins."""
         self.left -= name == self.name
         if name == self.name and self.left == 0:
-            os.write(self.pipe, b".")
-            time.sleep(LINGER_S)
+            _get_signal(self.pipe)
+            if name == "second signal":
+                _get_signal(self.pipe)
 
     def disk(self, moment: str) -> None:
         """Something touches the disk."""
@@ -100,7 +100,7 @@ class Phase(L.Callback):
 
 
 def stop_and_resume(folder: Path, count: int) -> Iterator[Stopped]:
-    """Runs of the toy detector, each phase in turn, at random occurrences and delays."""
+    """Runs of the toy detector, each phase in turn, at random occurrences."""
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     whole = forked.run(functools.partial(_train, folder / "whole"), folder / "whole.txt")
@@ -108,13 +108,13 @@ def stop_and_resume(folder: Path, count: int) -> Iterator[Stopped]:
     expected = left_by(_run_in(folder / "whole"))
     for index in range(count):
         phase, runs = PHASES[index % len(PHASES)], folder / str(index)
-        occurrence, delay = rng.randint(1, MOST[phase]), rng.uniform(0, LINGER_S * 0.6)
+        occurrence = rng.randint(1, MOST[phase])
         program = functools.partial(_train_until_phase, runs, phase, occurrence)
-        ended = _signalled(program, folder / "said.txt", delay, again=phase == "second signal")
+        ended = _signalled(program, folder / "said.txt", os.kill, times=1 + (phase == "second signal"))
         outcome, broken = _what_came(phase, ended, _run_in(runs))
         if not broken:
             broken = _resumed(runs, expected, folder / "again.txt")
-        yield Stopped(phase, f"{occurrence}, {delay * 1000:.0f} ms", outcome, broken)
+        yield Stopped(phase, str(occurrence), outcome, broken)
 
 
 def stop_script(folder: Path, count: int) -> Iterator[Stopped]:
@@ -128,7 +128,7 @@ def stop_script(folder: Path, count: int) -> Iterator[Stopped]:
     for index in range(count):
         runs, step = folder / str(index), 5 + 9 * index
         program = functools.partial(_script_until_step, functools.partial(start, runs, *workers), step)
-        ended = _signalled(program, folder / "said.txt", 0.02, group=True)
+        ended = _signalled(program, folder / "said.txt", os.killpg)
         (run,) = small_run.folders_of(runs)
         mark = latest_checkpoint(run / "checkpoints")
         broken = "" if ended.code == 143 and mark and mark.step > step else f"code {ended.code}, {mark}: {ended.said}"
@@ -139,22 +139,30 @@ def stop_script(folder: Path, count: int) -> Iterator[Stopped]:
 
 
 def _signalled(
-    program: Callable[[int], object], output: Path, delay: float, again: bool = False, group: bool = False
+    program: Callable[[int], object], output: Path, send: Callable[[int, int], None], times: int = 1
 ) -> forked.Ended:
-    """Run a program until it says on its pipe where it is, and send SIGTERM."""
+    """Run a program, and send SIGTERM as often as it says on its pipe that it waits for it."""
     there, said = os.pipe()
     process = forked.Forked(functools.partial(_with_pipe, program, there, said), output)
     os.close(said)
     with contextlib.closing(os.fdopen(there, "rb")):
-        select.select([there], [], [], 120)
-        time.sleep(delay)
-        send = functools.partial(os.killpg if group else os.kill, process.process)
-        with contextlib.suppress(ProcessLookupError):
-            send(signal.SIGTERM)
-            if again:
-                time.sleep(SAME_REQUEST_S * 1.5)
-                send(signal.SIGTERM)
+        for _ in range(times):
+            if select.select([there], [], [], 120)[0]:
+                os.read(there, 1)
+            with contextlib.suppress(ProcessLookupError):
+                send(process.process, signal.SIGTERM)
         return process.wait()
+
+
+def _get_signal(pipe: int) -> None:
+    """In a run: say that it waits for a signal, until it has handled the first one; the second one raises."""
+    handler: Any = signal.getsignal(signal.SIGTERM)
+    is_first = not handler.__self__.number
+    os.write(pipe, b".")
+    deadline = time.monotonic() + LIMIT_S
+    while not (is_first and handler.__self__.number):
+        assert time.monotonic() < deadline, "no signal came"
+        time.sleep(0.01)
 
 
 def _with_pipe(program: Callable[[int], object], there: int, said: int) -> None:
@@ -176,7 +184,7 @@ def _train(runs: Path, *callbacks: L.Callback, **settings: Any) -> None:
 def _train_until_phase(runs: Path, name: str, occurrence: int, pipe: int) -> None:
     phase = Phase(name, occurrence, pipe)
     if name == "second signal":
-        interrupt.SAME_REQUEST_S = SAME_REQUEST_S
+        interrupt.SAME_REQUEST_S = 0.0
     with watched(phase.disk):
         _train(runs, phase)
 
@@ -184,8 +192,7 @@ def _train_until_phase(runs: Path, name: str, occurrence: int, pipe: int) -> Non
 def _script_until_step(start: Callable[[], object], step: int, pipe: int) -> None:
     def told(moment: str, at: int) -> None:
         if (moment, at) == ("step", step):
-            os.write(pipe, b".")
-            time.sleep(LINGER_S)
+            _get_signal(pipe)
 
     small_run.Moments.told = staticmethod(told)
     start()
