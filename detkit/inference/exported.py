@@ -78,16 +78,21 @@ class ExportedModel(nn.Module):
         """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.
 
         Raises:
-            ValueError: if the program was made for another size.
+            ValueError: if the program was made for another size, or for sides that are multiples of another number.
         """
         image_hw = (images.shape[-2], images.shape[-1])
-        if self.signature.dynamic != "size" and image_hw != self.signature.image_hw:
-            height, width = self.signature.image_hw
-            raise ValueError(
-                f"{self.path}: takes images of {height} x {width} pixels alone; got {image_hw[0]} x {image_hw[1]}. "
-                "An export with dynamic=size takes any"
-            )
+        self._require_fitting(*image_hw)
         return self._predictions(self._run(as_taken(images, self.takes_uint8)), image_hw)
+
+    def _require_fitting(self, height: int, width: int) -> None:
+        stride, got = self.largest_stride, f"got {height} x {width}"
+        if self.signature.dynamic == "size":
+            if height % stride or width % stride:
+                raise ValueError(f"{self.path}: takes images whose sides are multiples of {stride} pixels; {got}")
+        elif (height, width) != self.signature.image_hw:
+            size = " x ".join(map(str, self.signature.image_hw))
+            remedy = f"An export with dynamic=size takes all multiples of {stride}"
+            raise ValueError(f"{self.path}: takes images of {size} pixels alone; {got}. {remedy}")
 
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
         batches = [images] if self.signature.dynamic != "none" else np.split(images, len(images))
@@ -194,8 +199,9 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _signature(path: Path, metadata: dict[str, Any]) -> Signature:
     try:
         signature = Signature(**metadata["signature"])
-        height, width = signature.image_hw
-        return signature._replace(image_hw=(int(height), int(width)), output_names=tuple(signature.output_names))
+        (height, width), stride = signature.image_hw, max(1, int(signature.largest_stride))
+        names = tuple(signature.output_names)
+        return signature._replace(image_hw=(int(height), int(width)), largest_stride=stride, output_names=names)
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: does not say what goes in and out; export it again with this version of detkit"

@@ -1,6 +1,7 @@
 """Exported files of strangers: nothing in them runs, and what is wrong in them is said."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,15 @@ def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
         found = detkit.load(path).predict(picture)
         assert (found.names, found.boxes.tolist()) == (["cat"], [[0, 0, 16, 8]])
         assert found.scores.tolist() == pytest.approx([204 / 255])
-    with pytest.raises(ValueError, match=r"takes images of 32 x 32 pixels alone; got 64 x 32\. An export with dyn"):
+    with pytest.raises(
+        ValueError, match=r"takes images of 32 x 32 pixels alone; got 64 x 32\. An .*all multiples of 32"
+    ):
         detkit.load(path).detector(torch.zeros(1, 3, 64, 32))
+    of_any_size = write(tmp_path / "b.onnx", signature={**SIGNATURE, "dynamic": "size"})  # says it, and is not
+    with pytest.raises(CheckpointError, match=r"b\.onnx: fails on images of \(1, 3, 64, 64\): .*INVALID_ARGUMENT"):
+        detkit.load(of_any_size).detector(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"b\.onnx: takes images whose sides are multiples of 32 pixels; got 64 x 40"):
+        detkit.load(of_any_size).detector(torch.zeros(1, 3, 64, 40))
 
 
 def test_failed_certificate_is_told_at_each_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,6 +121,7 @@ def test_detector_file_has_no_program_of_torch_opened(tmp_path: Path, monkeypatc
     [
         ({"signature": None}, "does not say what goes in and out"),
         ({"signature": {**SIGNATURE, "image_hw": 32}}, "does not say what goes in and out"),
+        ({"signature": {**SIGNATURE, "largest_stride": "a"}}, "does not say what goes in and out"),
         ({"signature": {**SIGNATURE, "more": 1}}, "does not say what goes in and out"),
         ({"recipe": [1]}, "has no recipe inside that names a decode"),
         ({"recipe": {"model": {}}}, "has no recipe inside that names a decode"),
@@ -142,6 +151,13 @@ def test_metadata_that_is_missing_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "b.bin").unlink()
     with pytest.raises(CheckpointError, match=r"b\.xml: has no b\.bin beside it, which holds its weights"):
         detkit.load(tmp_path / "b.xml")
+
+
+def test_runtime_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_openvino(tmp_path / "a.xml", parser.parse_model(NET), METADATA)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(CheckpointError, match=r'a\.xml: needs OpenVINO: in the clone, pip install -e "\.\[export\]"'):
+        detkit.load(tmp_path / "a.xml")
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2", "torchscript"])

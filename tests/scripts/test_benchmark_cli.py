@@ -44,7 +44,7 @@ def test_rows_beside_each_other(checkpoint: Path, tmp_path: Path) -> None:
     assert eager["file_mb"] == pytest.approx(checkpoint.stat().st_size / 1e6)
     assert other["rounds"] == [] and other["runtime"] == str(exported)
     assert other["reason"].endswith(
-        "takes images of 64 x 64 pixels alone; got 96 x 96. An export with dynamic=size takes any"
+        "takes images of 64 x 64 pixels alone; got 96 x 96. An export with dynamic=size takes all multiples of 32"
     )
     markdown = (tmp_path / "out" / "benchmark.md").read_text()
     assert f"| torch eager | {eager['latency_ms']:.1f} |" in markdown

@@ -40,7 +40,7 @@ def open_program(path: Path, device: torch.device) -> Program:
     [images] = session.get_inputs()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
-        with _reading(path):
+        with _reading(path, f"fails on images of {batch.shape}"):
             return session.run(None, {images.name: np.ascontiguousarray(batch)})
 
     return run
@@ -71,7 +71,7 @@ def _session(path: Path, providers: Sequence[Any], *, optimise: bool = True) -> 
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, what: str = "is no ONNX file that can be run") -> Iterator[None]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[attr-defined]  # no common base
 
     errors = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel)
@@ -79,4 +79,4 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (*errors, state.NoSuchFile, state.NotImplemented, state.RuntimeException, RuntimeError) as error:
         said = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: is no ONNX file that can be run: {said}") from error
+        raise CheckpointError(f"{path}: {what}: {said}") from error
