@@ -22,7 +22,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def test_run_completes_with_the_same_files(
     fault: Fault, plain: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("INIT_TIMEOUT_S", 2), ("ASK_TIMEOUT_S", 1), ("FINISH_TIMEOUT_S", 1)):
+    init_s, ask_s = (20, 4) if fault.then else (2, 1)  # what breaks in mid-run has to be online first
+    for name, seconds in (("INIT_TIMEOUT_S", init_s), ("ASK_TIMEOUT_S", ask_s), ("FINISH_TIMEOUT_S", 1)):
         monkeypatch.setattr(loggers, name, seconds)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     assert broken_promises(fault, try_fault(fault, tmp_path), plain, limit_s=15) == []
