@@ -47,9 +47,10 @@ class Product(NamedTuple):
 
     @property
     def runtime(self) -> str:
-        """Which runs it, and its version."""
+        """Which runs it, and its version, whichever package it was installed by."""
         name = RUNTIMES[self.options.format]
-        return f"{name} {importlib.import_module(name).__version__}"
+        version: str = importlib.import_module(name).__version__
+        return f"{name} {version.partition('-')[0]}"  # OpenVINO's goes on with its build
 
     @property
     def megabytes(self) -> float:

@@ -1,9 +1,11 @@
 """The proof from end to end: every format passes it, with boxes and scores; and what it catches."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -13,6 +15,7 @@ import detkit
 from detkit.errors import CheckpointError, ExportError
 from detkit.export.artifact import Form, make_artifact
 from detkit.export.formats import settle
+from detkit.export.options import Options
 from detkit.export.precision import Change
 from detkit.export.run import prepare
 from detkit.inference.exported import metadata_of_export
@@ -33,6 +36,15 @@ def test_every_format_is_the_same_detector(tmp_path: Path, plain_file: Path, dat
         assert found["matched"] > 20 and found["unmatched"] == 0
         assert found["largest_box_px"] < 1e-3 and found["largest_score"] < 1e-5 and found["mean_iou_loss"] < 1e-5
     assert noted["detections"]["matched"] > 50 and noted["not_finite"] == 0
+
+
+def test_runtime_may_be_of_another_package(plain_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime for GPUs is installed as onnxruntime-gpu."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail(f"{name} is not installed"))
+    product = prepare(Options(str(plain_file), trusted="tests")).product
+    assert product.runtime == f"onnxruntime {onnxruntime.__version__}"
+    openvino = product._replace(options=product.options._replace(format="openvino"))
+    assert re.fullmatch(r"openvino [\d.]+", openvino.runtime)
 
 
 def test_boxes_that_are_no_numbers(tmp_path: Path, plain_file: Path, data: Path) -> None:
