@@ -59,6 +59,16 @@ def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
         detkit.load(of_any_size).detector(torch.zeros(1, 3, 64, 40))
 
 
+def test_weights_of_another_export_are_not_run(tmp_path: Path) -> None:
+    """OpenVINO has two files, of which the .bin is moved first."""
+    for name, net in (("a", NET), ("b", NET.replace("16, 8}", "16, 9}"))):
+        write_openvino(tmp_path / f"{name}.xml", parser.parse_model(net), METADATA)
+    detkit.load(tmp_path / "a.xml").detector(torch.zeros(1, 3, 32, 32))
+    (tmp_path / "b.bin").rename(tmp_path / "a.bin")
+    with pytest.raises(CheckpointError, match=r"a\.xml: a\.bin holds weights of another export; export again"):
+        detkit.load(tmp_path / "a.xml").detector(torch.zeros(1, 3, 32, 32))
+
+
 def test_failed_certificate_is_told_at_each_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     detkit.load(write(tmp_path / "good.onnx", certificate={"passed": True, "failed": ""}))
     assert not caplog.messages
