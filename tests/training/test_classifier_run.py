@@ -70,7 +70,7 @@ def test_what_was_saved_evaluates_to_the_numbers_of_the_run(
 
 def test_has_no_detections_to_write(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"detections=found\.json: a classifier finds no objects"):
-        evaluate(toy_class_parts(tmp_path), CLASSES, "found.json")
+        evaluate(toy_class_parts(tmp_path), CLASSES, Path("found.json"))
 
 
 def test_lines_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
