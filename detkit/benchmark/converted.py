@@ -1,12 +1,13 @@
 """The files that other runtimes open, made from a detector for the time of a benchmark."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
 from detkit import __version__
-from detkit.export.artifact import Form, make_artifact
+from detkit.export.artifact import Artifact, Form, make_artifact
 from detkit.inference import load, read_stored
 from detkit.inference.forms import Format
 
@@ -37,10 +38,8 @@ def convert(
     Raises:
         ExportError: if the detector cannot be exported.
     """
-    predictor, stored = load(checkpoint, trusted), read_stored(checkpoint)
-    form = Form(FORMATS[suffix], "decoded", dynamic="batch", image_hw=image_hw)
-    artifact = make_artifact(predictor.detector, predictor.decode, form)
-    metadata = {**stored.noted, "image_hw": list(image_hw), "detkit_version": __version__}
+    artifact = _graph(checkpoint, image_hw, tuple(trusted))._replace(format=FORMATS[suffix])
+    metadata = {**read_stored(checkpoint).noted, "image_hw": list(image_hw), "detkit_version": __version__}
     kinds = {converted(folder, image_hw, batch_size, suffix): artifact for batch_size in batch_sizes}
     single = converted(folder, image_hw, 1, suffix)
     if single in kinds and single != converted(folder, image_hw, 2, suffix):
@@ -48,6 +47,15 @@ def convert(
         kinds[single] = artifact._replace(content=_for_one_image(artifact.content), signature=signature)
     for path, kind in kinds.items():
         kind.write(path, metadata)
+
+
+@functools.lru_cache(maxsize=1)
+def _graph(checkpoint: Path, image_hw: tuple[int, int], trusted: Sequence[str]) -> Artifact:
+    """One for both formats."""
+    predictor = load(checkpoint, trusted)
+    return make_artifact(
+        predictor.detector, predictor.decode, Form("onnx", "decoded", dynamic="batch", image_hw=image_hw)
+    )
 
 
 def converted(folder: Path, image_hw: tuple[int, int], batch_size: int, suffix: str) -> Path:

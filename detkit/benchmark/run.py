@@ -84,16 +84,20 @@ class Benchmark(NamedTuple):
 
     def _convert(self, setting: Setting) -> dict[str, str]:
         """Make the files of this size that other runtimes open; by their suffix, why that failed."""
-        plan, failed = self.plan, dict[str, str]()
+        plan = self.plan
         about = {"checkpoint": str(plan.stored.path), "folder": str(self.scratch), "trusted": plan.trusted}
-        batch_sizes = plan.options.batch_size
-        for suffix in sorted({one.runtime.suffix for one in plan.candidates if not (one.path or one.reason)}):
-            with Remote(setting.threads, self.plan.log) as remote:
-                try:
-                    remote.ask("convert", **about, image_hw=setting.image_hw, suffix=suffix, batch_sizes=batch_sizes)
-                except FailedError as error:
-                    failed[suffix] = str(error)
-        return failed
+        about |= {"image_hw": setting.image_hw, "batch_sizes": plan.options.batch_size}
+        left = sorted({one.runtime.suffix for one in plan.candidates if not (one.path or one.reason)})
+        if not left:
+            return {}
+        with Remote(setting.threads, self.plan.log) as remote:
+            try:
+                while left:  # ONNX first: OpenVINO's is made of the same graph
+                    remote.ask("convert", **about, suffix=left[0])
+                    del left[0]
+            except FailedError as error:
+                return dict.fromkeys(left, str(error))
+        return {}
 
     def _row(self, candidate: Candidate, setting: Setting, failed: Mapping[str, str]) -> Row:
         made = converted(self.scratch, setting.image_hw, setting.batch_size, candidate.runtime.suffix)

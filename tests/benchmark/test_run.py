@@ -62,6 +62,12 @@ def plan_of(names: list[str], batch_size: int, folder: Path) -> Plan:
     return Plan(options, stored, [], torch.device("cpu"), settings, candidates, [], (64, 64), [Path("a.png")], folder)
 
 
+def test_a_graph_that_cannot_be_made_is_the_reason_of_all_that_need_it(run: Run) -> None:
+    rows, asked = run(["eager", "onnx", "openvino"], '"suffix": ".onnx"')
+    assert [row["reason"] for row in rows] == ["", "it cannot", "it cannot"]
+    assert [name for name, _ in asked].count("convert") == 1
+
+
 def test_a_conversion_that_fails_hinders_no_other(run: Run) -> None:
     rows, _ = run(["onnx", "openvino", "openvino_bf16"], '"suffix": ".xml"')
     assert [row["reason"] for row in rows] == ["", "it cannot", "it cannot"]
