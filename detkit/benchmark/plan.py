@@ -19,13 +19,12 @@ from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
 from detkit.inference.exported import ExportedModel
-from detkit.inference.forms import Outputs
+from detkit.inference.forms import INSTALL, Outputs
 from detkit.inference.outputs import make_folder
 from detkit.inference.runtimes import is_exported
 
 RUNS = Path("runs/benchmark")
 NUM_FILES = 16  # that time is measured with, at least: how long one takes to read and to suppress boxes of is chance
-INSTALL = 'in the clone, pip install -e ".[export]"'
 INSIDE: dict[Outputs, str] = {
     "raw": "",
     "decoded": "decoding is in the network",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from detkit.errors import ExportError, RecipeError
-from detkit.inference.forms import SUFFIXES, Dynamic, Format, Outputs
+from detkit.inference.forms import INSTALL, SUFFIXES, Dynamic, Format, Outputs
 from detkit.recipe.faults import Faults
 from detkit.recipe.options import Between, read_options_and_rest
 
@@ -95,7 +95,7 @@ def require_libraries(options: Options) -> None:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
-        raise ExportError(f'format={options.format} needs {names}: in the clone, pip install -e ".[export]"')
+        raise ExportError(f"format={options.format} needs {names}: {INSTALL}")
 
 
 def path_of_export(options: Options, detector_file: Path) -> Path:

@@ -11,3 +11,4 @@ SUFFIXES: dict[Format, str] = {
     "torch_export": ".pt2",
     "torchscript": ".torchscript",
 }
+INSTALL = 'in the clone, pip install -e ".[export]"'  # which brings what the others need

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,14 @@ from tests.inference.test_predictor import MODEL
 from tests.scripts.test_evaluate_cli import printed, write_split
 from tests.warm_scripts import run_script
 
+ABOUT: dict[str, Any] = {
+    "device": "cpu",
+    "trusted": [],
+    "image_hw": (64, 64),
+    "batch_size": 1,
+    "warmup": 1,
+    "score_threshold": 0.25,
+}
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "openvino_bf16": ".xml"}
 
 
@@ -80,15 +89,7 @@ def test_every_runtime_is_the_detector(
     """Raw boxes and scores before any is chosen: to a thousandth in float32, to a bfloat16's 2^-8 else."""
     path = converted(files, (64, 64), batch_size, SUFFIXES[name]) if name in SUFFIXES else checkpoint
     images = sorted(map(str, (data / "val").iterdir()))[:batch_size]
-    about = {
-        "device": "cpu",
-        "trusted": [],
-        "image_hw": (64, 64),
-        "batch_size": batch_size,
-        "files": images,
-        "warmup": 2,
-        "score_threshold": 0.25,
-    }
+    about = {**ABOUT, "batch_size": batch_size, "files": images, "warmup": 2}
     answer = worker.open(runtime=name, path=str(path), **about)
     bin_bytes = path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0
     assert answer["file_mb"] == pytest.approx((path.stat().st_size + bin_bytes) / 1e6)
@@ -111,15 +112,7 @@ def test_every_runtime_is_the_detector(
 @pytest.mark.parametrize("name", ["eager", "onnx"])
 def test_accuracy_is_that_of_evaluate(worker: Worker, checkpoint: Path, data: Path, files: Path, name: str) -> None:
     path = converted(files, (64, 64), 2, ".onnx") if name == "onnx" else checkpoint
-    about = {
-        "device": "cpu",
-        "trusted": [],
-        "image_hw": (64, 64),
-        "batch_size": 1,
-        "warmup": 1,
-        "score_threshold": 0.25,
-    }
-    worker.open(runtime=name, path=str(path), files=[str(data / "val" / "0.png")], **about)
+    worker.open(runtime=name, path=str(path), files=[str(data / "val" / "0.png")], **ABOUT)
     asked = {"data": [("data.root", str(data))], "split": "val", "trusted": []}
     found = worker.accuracy(**asked, limit=None, batch_size=2)
     expected = evaluated(checkpoint, data)
@@ -135,17 +128,9 @@ def test_accuracy_is_that_of_the_file_that_was_opened(
     """One beside the detector has its own resize, more classes and another order."""
     first = write_middle(checkpoint, tmp_path / "a", "letterbox", {"dog": 0.9, "cat": 0.5})
     other = write_middle(checkpoint, tmp_path / "b", "squash", {"cat": 0.5, "bird": 0.9, "dog": 0.5})
-    about = {
-        "device": "cpu",
-        "trusted": [],
-        "image_hw": (64, 64),
-        "batch_size": 1,
-        "warmup": 1,
-        "score_threshold": 0.25,
-    }
     found = []
     for path in (first, other):
-        worker.open(runtime=str(path), path=str(path), files=[str(data / "val" / "0.png")], **about)
+        worker.open(runtime=str(path), path=str(path), files=[str(data / "val" / "0.png")], **ABOUT)
         asked = {"data": [("data.root", str(data))], "split": "val", "trusted": [], "limit": None, "batch_size": 2}
         found.append(worker.accuracy(**asked)["numbers"]["AP"])
     expected = [evaluated(path, data)["AP"] for path in (first, other)]
@@ -189,8 +174,8 @@ def test_looks_go_through_all_files(
         return np.zeros((20, 40, 3), np.uint8)
 
     monkeypatch.setattr(stopwatch, "decode_image", read)
-    about = {"device": "cpu", "trusted": [], "image_hw": (64, 64), "batch_size": 2, "score_threshold": 0.25}
-    worker.open(runtime=str(path), path=str(path), files=["a", "b", "c"], warmup=2, **about)
+    about = {**ABOUT, "batch_size": 2, "warmup": 2}
+    worker.open(runtime=str(path), path=str(path), files=["a", "b", "c"], **about)
     assert "".join(seen) == "abca"
     worker.repeat(number=2, least_s=0, most_s=9)
     assert "".join(seen) == "abcabcabca"  # one look that is not counted, and two
@@ -204,15 +189,7 @@ def test_a_file_on_a_gpu_gets_its_images_from_the_cpu(worker: Worker, checkpoint
     assert predictor.detector.place.device.type == "meta"
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.zeros((20, 40, 3), np.uint8))
-    about = {
-        "device": "cpu",
-        "trusted": [],
-        "image_hw": (64, 64),
-        "batch_size": 1,
-        "warmup": 1,
-        "score_threshold": 0.25,
-    }
-    worker.open(runtime=str(path), path=str(path), files=[str(image)], **about)
+    worker.open(runtime=str(path), path=str(path), files=[str(image)], **ABOUT)
     once = {"number": 1, "least_s": 0, "most_s": 9}
     assert worker.repeat(**once)["memory_mb"] > 50
     worker.device = torch.device("cuda")
@@ -235,15 +212,7 @@ def test_files_that_a_device_cannot_run(name: str, device: str, reason: str, mon
 
 
 def test_answers_are_lines_of_json(checkpoint: Path, data: Path) -> None:
-    about = {
-        "device": "cpu",
-        "trusted": [],
-        "image_hw": [64, 64],
-        "batch_size": 1,
-        "warmup": 1,
-        "score_threshold": 0.25,
-    }
-    question = {"runtime": "eager", "path": str(checkpoint), "files": [str(data / "val" / "0.png")], **about}
+    question = {"runtime": "eager", "path": str(checkpoint), "files": [str(data / "val" / "0.png")], **ABOUT}
     lines = [["open", question], ["repeat", {"number": 3, "least_s": 0, "most_s": 9}]]
     answers = io.StringIO()
     main(1, io.StringIO("\n".join(map(json.dumps, lines))), answers)

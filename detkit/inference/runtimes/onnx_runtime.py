@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from detkit.errors import CheckpointError
+from detkit.inference.forms import INSTALL
 from detkit.inference.runtimes import Program
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def _library(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise CheckpointError(f'{path}: needs ONNX Runtime: in the clone, pip install -e ".[export]"') from error
+        raise CheckpointError(f"{path}: needs ONNX Runtime: {INSTALL}") from error
     return onnxruntime
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from detkit.errors import CheckpointError
+from detkit.inference.forms import INSTALL
 from detkit.inference.runtimes import Program
 
 INFO = "detkit"  # the section of the file's rt_info
@@ -71,5 +72,5 @@ def _core(path: Path | None = None) -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise CheckpointError(f'{path}: needs OpenVINO: in the clone, pip install -e ".[export]"') from error
+        raise CheckpointError(f"{path}: needs OpenVINO: {INSTALL}") from error
     return openvino.Core()
