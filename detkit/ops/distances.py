@@ -19,8 +19,10 @@ def distances_to_boxes(distances: Tensor, points: Tensor, strides: Tensor) -> Te
 def expected_distances(logits: Tensor) -> Tensor:
     """(..., 4R) logits over the bins 0 .. R-1 to (..., 4) mean distances in strides.
 
+    Not a matrix product: autocast would compute that in bfloat16 or float16, and move boxes by up to two pixels.
+
     Source: Li et al., Generalized Focal Loss, 2020, eq. 4. https://arxiv.org/abs/2006.04388
     """
     num_bins = logits.shape[-1] // 4
     bins = torch.arange(num_bins, device=logits.device, dtype=logits.dtype)
-    return logits.unflatten(-1, (4, num_bins)).softmax(dim=-1) @ bins
+    return (logits.unflatten(-1, (4, num_bins)).softmax(dim=-1) * bins).sum(dim=-1)

@@ -35,6 +35,17 @@ def test_expected_distance_of_equal_logits_is_the_middle() -> None:
     torch.testing.assert_close(expected_distances(torch.zeros(5, 4 * 16)), torch.full((5, 4), 7.5))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_boxes_are_not_rounded_under_autocast(dtype: torch.dtype) -> None:
+    """Half an image of 640 pixels in bfloat16 is rounded to two pixels."""
+    logits = torch.randn(7, 4 * 16, generator=torch.Generator().manual_seed(0)) * 3
+    bins = torch.arange(16, dtype=torch.float64)
+    expected = (logits.double().unflatten(1, (4, 16)).softmax(-1) * bins).sum(-1)
+    with torch.autocast("cpu", dtype):
+        distances = expected_distances(logits)
+    torch.testing.assert_close(distances, expected.float(), rtol=1e-6, atol=0)
+
+
 def test_distribution_decodes_to_the_bin_with_all_the_weight() -> None:
     logits = torch.full((7, 4, 8), -1e4)
     for side, distance in enumerate((1, 2, 3, 4)):
