@@ -14,4 +14,4 @@ class Assignment(NamedTuple):
 
     positive_BA: Tensor  # (B, A) bool
     gt_index_BA: Tensor  # (B, A) int64 row of the padded ground truth
-    quality_BA: Tensor  # (B, A) float32
+    quality_BA: Tensor  # (B, A) float32, or float64 where the predictions are

@@ -121,9 +121,9 @@ class HungarianAssigner:
         present_GQ = -self.alpha * (1 - scores_GQ) ** self.gamma * (scores_GQ + LOG_EPSILON).log()
         absent_GQ = -(1 - self.alpha) * scores_GQ**self.gamma * (1 - scores_GQ + LOG_EPSILON).log()
         queries_GQ4 = at_least_float32(output.boxes_cxcywh_norm[image_G])
-        wanted_G14 = xyxy_to_cxcywh_norm(boxes_G4.to(queries_GQ4.dtype), image_hw)[:, None]
-        l1_GQ = (queries_GQ4 - wanted_G14).abs().sum(-1)
-        giou_GQ = aligned_iou(cxcywh_norm_to_xyxy(queries_GQ4, image_hw), boxes_G4[:, None], "giou")
+        boxes_G14 = boxes_G4.to(queries_GQ4.dtype)[:, None]
+        l1_GQ = (queries_GQ4 - xyxy_to_cxcywh_norm(boxes_G14, image_hw)).abs().sum(-1)
+        giou_GQ = aligned_iou(cxcywh_norm_to_xyxy(queries_GQ4, image_hw), boxes_G14, "giou")
         return self.cls_weight * (present_GQ - absent_GQ) + self.l1_weight * l1_GQ - self.giou_weight * giou_GQ
 
     def _solve(self, costs_OGQ: np.ndarray, counts: Sequence[int]) -> np.ndarray:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from detkit.assign.assignment import Assignment
 from detkit.ops.iou import aligned_iou
+from detkit.ops.precision import at_least_float32
 
 
 class TaskAlignedAssigner:
@@ -65,10 +66,11 @@ class TaskAlignedAssigner:
         """
         num_points = points_A2.shape[0]
         image_G, row_G = gt_mask_BN.nonzero(as_tuple=True)  # G = all ground truths of the batch
-        empty = scores_BAC.new_zeros(scores_BAC.shape[:2], dtype=torch.float32)
+        scores_BAC, boxes_BA4 = at_least_float32(scores_BAC), at_least_float32(boxes_BA4)
+        empty = scores_BAC.new_zeros(scores_BAC.shape[:2])
         if len(image_G) == 0:
             return Assignment(empty.bool(), empty.long(), empty)
-        gt_boxes_G4 = gt_boxes_BN4[image_G, row_G].float()
+        gt_boxes_G4 = gt_boxes_BN4[image_G, row_G].to(boxes_BA4.dtype)
         pair_gt, pair_point = self._candidates(gt_boxes_G4, points_A2, strides_A)  # Q pairs
         iou_Q, alignment_Q = self._alignment(
             scores_BAC, boxes_BA4, gt_labels_BN[image_G, row_G], gt_boxes_G4, image_G, pair_gt, pair_point
@@ -78,7 +80,7 @@ class TaskAlignedAssigner:
 
         # a point chosen by several ground truths of its image goes to the one that it overlaps most
         slot_Q = image_G[pair_gt] * num_points + pair_point
-        best_iou = torch.full((empty.numel(),), -1.0, device=empty.device)
+        best_iou = empty.new_full((empty.numel(),), -1.0)
         best_iou = best_iou.scatter_reduce(0, slot_Q, iou_Q, "amax")
         wins = iou_Q >= best_iou[slot_Q]
         pair_gt, slot_Q, iou_Q, alignment_Q = (x[wins] for x in (pair_gt, slot_Q, iou_Q, alignment_Q))
@@ -115,8 +117,8 @@ class TaskAlignedAssigner:
     ) -> tuple[Tensor, Tensor]:
         """IoU and alignment of each candidate pair."""
         image_Q = image_G[pair_gt]
-        iou_Q = aligned_iou(boxes_BA4[image_Q, pair_point].float(), gt_boxes_G4[pair_gt])
-        scores_Q = scores_BAC[image_Q, pair_point, gt_labels_G[pair_gt]].float()
+        iou_Q = aligned_iou(boxes_BA4[image_Q, pair_point], gt_boxes_G4[pair_gt])
+        scores_Q = scores_BAC[image_Q, pair_point, gt_labels_G[pair_gt]]
         return iou_Q, scores_Q.pow(self.alpha) * iou_Q.pow(self.beta)
 
 

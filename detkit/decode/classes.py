@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from detkit.ops.precision import at_least_float32
 from detkit.types import RankedClasses
 
 
@@ -22,6 +23,6 @@ class ClassDecode:
 
     def __call__(self, logits_BC: Tensor) -> list[RankedClasses]:
         """(B, C) logits to the best classes of each image."""
-        scores_BC = (logits_BC if logits_BC.element_size() >= 4 else logits_BC.float()).softmax(dim=1)
+        scores_BC = at_least_float32(logits_BC).softmax(dim=1)
         scores_BK, labels_BK = (x[:, : self.top_k] for x in scores_BC.sort(dim=1, descending=True, stable=True))
         return [RankedClasses(scores, labels) for scores, labels in zip(scores_BK, labels_BK, strict=True)]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detkit.ops.box_coding import decode_boxes
 from detkit.ops.nms import batched_nms
+from detkit.ops.precision import at_least_float32
 from detkit.types import DenseDetections, Detections, YOLOPredictions
 
 
@@ -64,9 +65,9 @@ class YOLODecode:
     def dense(self, predictions: YOLOPredictions) -> DenseDetections:
         """Boxes and scores of all anchor points: arithmetic alone, which any runtime can do."""
         boxes_BA4 = decode_boxes(predictions.boxes, predictions.points, predictions.strides, predictions.box_coding)
-        scores_BAC = predictions.logits.float().sigmoid()
+        scores_BAC = at_least_float32(predictions.logits).sigmoid()
         if predictions.objectness is not None:
-            scores_BAC = scores_BAC * predictions.objectness.float().sigmoid()[..., None]
+            scores_BAC = scores_BAC * at_least_float32(predictions.objectness).sigmoid()[..., None]
         return DenseDetections(boxes_BA4, scores_BAC)
 
     def select(self, dense: DenseDetections) -> list[Detections]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.losses.reduction import Reduction, mean_over_ranks, or_one, reduce
+from detkit.ops.precision import at_least_float32
 from detkit.types import ImageLabel
 
 
@@ -43,8 +44,7 @@ def cross_entropy(
         raise ValueError(
             f"each row of logits needs one label; got logits {tuple(logits_BC.shape)}, labels {tuple(labels_B.shape)}"
         )
-    if logits_BC.element_size() < 4:
-        logits_BC = logits_BC.float()
+    logits_BC = at_least_float32(logits_BC)
     if class_weights_C is not None:
         class_weights_C = class_weights_C.to(logits_BC)
     values_B = F.cross_entropy(logits_BC, labels_B, class_weights_C, reduction="none", label_smoothing=label_smoothing)

@@ -112,8 +112,8 @@ class DETRLoss:
     ) -> dict[str, Tensor]:
         """The three terms of one output."""
         labels_P = truth.labels_BN[pairs.image_rows, pairs.gt_rows]
-        gt_boxes_P4 = truth.boxes_BN4[pairs.image_rows, pairs.gt_rows]
         coordinates_BQ4 = at_least_float32(output.boxes_cxcywh_norm)
+        gt_boxes_P4 = truth.boxes_BN4[pairs.image_rows, pairs.gt_rows].to(coordinates_BQ4.dtype)
         coordinates_P4 = coordinates_BQ4[pairs.image_rows, pairs.query_rows]
         boxes_P4 = cxcywh_norm_to_xyxy(coordinates_P4, truth.image_hw)
 
@@ -121,7 +121,7 @@ class DETRLoss:
         class_targets_BQC = torch.zeros_like(output.logits, dtype=iou_P.dtype)
         class_targets_BQC[pairs.image_rows, pairs.query_rows, labels_P] = iou_P.clamp(min=NO_NEGATIVE)
         cls_BQC = class_loss(output.logits, class_targets_BQC, self.cls_loss)
-        wanted_P4 = xyxy_to_cxcywh_norm(gt_boxes_P4.to(boxes_P4.dtype), truth.image_hw)
+        wanted_P4 = xyxy_to_cxcywh_norm(gt_boxes_P4, truth.image_hw)
         l1 = l1_loss(coordinates_P4, wanted_P4, weight=self.l1_weight, normaliser=normaliser)
         giou_P = 1 - aligned_iou(boxes_P4, gt_boxes_P4, "giou")
         return {

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from detkit.ops.precision import at_least_float32
+
 
 def distribution_focal_loss(logits_PSR: Tensor, distances_PS: Tensor) -> Tensor:
     """Cross-entropy to the two bins around each true distance, weighted by nearness.
@@ -29,7 +31,7 @@ def distribution_focal_loss(logits_PSR: Tensor, distances_PS: Tensor) -> Tensor:
     clamped_PS = distances_PS.clamp(0, num_bins - 1)
     left_PS = clamped_PS.long().clamp(max=num_bins - 2)
     weight_right_PS = clamped_PS - left_PS
-    log_probs_PSR = F.log_softmax(logits_PSR.float(), dim=-1)
+    log_probs_PSR = F.log_softmax(at_least_float32(logits_PSR), dim=-1)
     loss_left_PS = -log_probs_PSR.gather(-1, left_PS[..., None]).squeeze(-1)
     loss_right_PS = -log_probs_PSR.gather(-1, left_PS[..., None] + 1).squeeze(-1)
-    return loss_left_PS.lerp(loss_right_PS, weight_right_PS.float()).mean(dim=-1)
+    return loss_left_PS.lerp(loss_right_PS, weight_right_PS.to(log_probs_PSR.dtype)).mean(dim=-1)

@@ -5,6 +5,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from detkit.ops.precision import at_least_float32
+
 ClassLossKind = Literal["bce", "focal", "varifocal"]
 
 
@@ -26,8 +28,7 @@ def class_loss(logits: Tensor, targets: Tensor, kind: ClassLossKind = "bce") -> 
     Source: Li et al., Generalized Focal Loss, 2020, eq. 5 (focal for soft targets). https://arxiv.org/abs/2006.04388
         Zhang et al., VarifocalNet, 2021, eq. 2. https://arxiv.org/abs/2008.13367
     """
-    if logits.element_size() < 4:
-        logits = logits.float()
+    logits = at_least_float32(logits)
     targets = targets.to(logits.dtype)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if kind == "bce":

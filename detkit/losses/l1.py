@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.losses.reduction import Reduction, reduce
+from detkit.ops.precision import at_least_float32
 
 
 def l1_loss(
@@ -72,6 +73,5 @@ def _as_one_dtype(predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
         raise ValueError(
             f"predictions and targets must have one shape; got {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
-    if predictions.element_size() < 4:
-        predictions = predictions.float()
+    predictions = at_least_float32(predictions)
     return predictions, targets.to(predictions.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detkit.assign.assignment import Assignment
 from detkit.ops.box_coding import decode_boxes
+from detkit.ops.precision import at_least_float32
 from detkit.ops.targets import pad_targets
 from detkit.types import Target, YOLOPredictions
 
@@ -41,10 +42,11 @@ class Matches(NamedTuple):
 def match(predictions: YOLOPredictions, targets: list[Target], assigner: Assigner) -> Matches:
     """Assign ground truth to the anchor points of a batch."""
     boxes_BA4 = decode_boxes(predictions.boxes, predictions.points, predictions.strides, predictions.box_coding)
-    scores_BAC = predictions.logits.detach().float().sigmoid()
+    scores_BAC = at_least_float32(predictions.logits.detach()).sigmoid()
     if predictions.objectness is not None:
-        scores_BAC = scores_BAC * predictions.objectness.detach().float().sigmoid()[..., None]
+        scores_BAC = scores_BAC * at_least_float32(predictions.objectness.detach()).sigmoid()[..., None]
     labels_BN, gt_boxes_BN4, mask_BN = pad_targets(targets)
+    gt_boxes_BN4 = gt_boxes_BN4.to(boxes_BA4.dtype)
     assignment = assigner(
         scores_BAC, boxes_BA4.detach(), predictions.points, predictions.strides, labels_BN, gt_boxes_BN4, mask_BN
     )

@@ -50,7 +50,7 @@ class YOLOLoss:
         """Named, weighted terms of the batch; their sum is what training minimises."""
         matches = match(predictions, targets, self.assigner)
         normaliser = average_over_ranks(matches.quality_P.sum())
-        class_targets_BAC = torch.zeros_like(predictions.logits, dtype=torch.float32)
+        class_targets_BAC = torch.zeros_like(predictions.logits, dtype=matches.quality_P.dtype)
         class_targets_BAC[matches.image_P, matches.point_P, matches.labels_P] = matches.quality_P
         cls_BAC = class_loss(predictions.logits, class_targets_BAC, self.cls_loss)
         box_P = 1 - aligned_iou(matches.pred_boxes_P4, matches.gt_boxes_P4, self.iou)

@@ -55,7 +55,7 @@ class YOLOXLoss:
         matches = match(predictions, targets, self.assigner)
         image_P, point_P = matches.image_P, matches.point_P
         normaliser = average_over_ranks(matches.quality_P.new_tensor(float(len(image_P))))
-        class_targets_PC = torch.zeros_like(predictions.logits[image_P, point_P], dtype=torch.float32)
+        class_targets_PC = torch.zeros_like(predictions.logits[image_P, point_P], dtype=matches.quality_P.dtype)
         class_targets_PC.scatter_(1, matches.labels_P[:, None], matches.quality_P[:, None])
         cls_PC = class_loss(predictions.logits[image_P, point_P], class_targets_PC)
         present_BA = torch.zeros_like(predictions.objectness, dtype=torch.float32)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from detkit.ops.distances import distances_to_boxes, expected_distances
+from detkit.ops.precision import at_least_float32
 from detkit.types import BoxCoding
 
 MAX_LOG = 10.0  # e^10 strides: far beyond any image, and finite in float16
@@ -25,8 +26,7 @@ def decode_boxes(parameters: Tensor, points: Tensor, strides: Tensor, box_coding
 
     Source: "offsets": Ge et al., YOLOX, 2021, §2.1. https://arxiv.org/abs/2107.08430
     """
-    if parameters.dtype != torch.float64:
-        parameters = parameters.float()
+    parameters = at_least_float32(parameters)
     points, strides = points.to(parameters.dtype), strides.to(parameters.dtype)
     if box_coding == "distances":
         if parameters.shape[-1] == 4:

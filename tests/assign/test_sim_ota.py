@@ -201,7 +201,7 @@ def test_other_precisions_and_saturated_scores_stay_finite(dtype: torch.dtype, s
     scores = torch.full((1, len(POINTS), 3), score, dtype=dtype)
     result = assign(scores, boxes[None].to(dtype), [labels.tolist()], [truths.tolist()])
     assert result.positive_BA.any()
-    assert result.quality_BA.dtype == torch.float32
+    assert result.quality_BA.dtype == torch.promote_types(dtype, torch.float32)
     assert result.quality_BA.isfinite().all()
 
 

@@ -119,6 +119,22 @@ def test_half_precision_stays_finite(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_double_precision_is_kept_all_the_way(name: str) -> None:
+    """A thousandth of a change of the inputs changes each term by a thousandth; float32 would round it away."""
+    predictions = random_predictions(name, 3, dtype=torch.float64)
+
+    def terms_after(change: float) -> Tensor:
+        moved = [x.detach() + change * x.detach().cos() for x in leaves(predictions)]
+        fields = dict(zip(("logits", "boxes", "objectness"), moved, strict=False))
+        truth = [t._replace(boxes=t.boxes.double() + change * t.boxes.double().sin()) for t in TARGETS]
+        terms = LOSSES[name]()(predictions._replace(**fields), truth)
+        return torch.stack(list(terms.values()))
+
+    start, small, large = (terms_after(0.1 + change) for change in (0.0, 1e-9, 1e-6))
+    torch.testing.assert_close((small - start) * 1000, large - start, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_points_in_a_crowd_are_no_negatives(name: str) -> None:
     """Confident nonsense inside a crowd region costs nothing; outside it costs."""
     predictions = random_predictions(name, 1)
