@@ -79,7 +79,8 @@ class TrainMeter(L.Callback):
     def _average(self, trainer: L.Trainer) -> None:
         if self._sums is None:
             return
-        *sums, images = trainer.strategy.reduce(self._sums.clone(), reduce_op="sum").tolist()
+        own = self._sums.to(trainer.strategy.root_device, copy=True)  # those of a checkpoint lie on the CPU
+        *sums, images = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         self.means = {name: value / max(images, 1) for name, value in zip(self.terms, sums, strict=True)}
         self.means["loss"] = sum(self.means.values())
 

@@ -104,8 +104,8 @@ class DetectionModule(L.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
-            numbers = {f"val/{name}": value for name, value in self.metric.compute().items()}
-            self.log_dict(numbers, sync_dist=True, reduce_fx="max")  # equal on all ranks; a mean would round
+            # Equal on all ranks already. NCCL would not reduce them either: they lie on the CPU.
+            self.log_dict({f"val/{name}": value for name, value in self.metric.compute().items()})
         self.metric.reset()
 
     @override

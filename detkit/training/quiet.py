@@ -18,6 +18,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")  # its own
             # It looks at the loader alone; where an epoch goes on is known to the data module.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+            # Numbers of validation are computed of all ranks' images, and equal on every rank.
+            warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('val/")
             yield
     finally:
         log.setLevel(level)
