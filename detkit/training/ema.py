@@ -57,7 +57,7 @@ class EMA(WeightAveraging):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pair the tensors, now that the model has its device."""
+        """Pair the tensors, now that the model has its device and its memory format."""
         self._pairs = _Pairs(self.module, pl_module)
 
     @override
@@ -91,20 +91,27 @@ def averaged_module(trainer: L.Trainer) -> nn.Module:
 
 
 class _Pairs:
-    """Tensors of the average beside those of the model: floats are averaged, counts copied."""
+    """Tensors of the average beside those of the model: floats are averaged, counts copied.
+
+    Each in one fused kernel, which torch has only for pairs of equal strides: the average takes those of the model.
+    """
 
     def __init__(self, averaged: nn.Module, current: nn.Module) -> None:
         pairs = list(zip(_tensors(averaged), _tensors(current), strict=True))
+        for ours, theirs in pairs:
+            if ours.stride() != theirs.stride():
+                ours.data = torch.empty_like(theirs).copy_(ours)
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.averaged, self.current = [pair[0] for pair in floats], [pair[1] for pair in floats]
-        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.floats = [pair[0].detach() for pair in floats], [pair[1].detach() for pair in floats]
+        self.counts = [pair[0] for pair in counts], [pair[1] for pair in counts]
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
-        get_ema_multi_avg_fn(decay)(self.averaged, self.current, None)  # one fused update for all
-        for averaged, current in self.counts:
-            averaged.copy_(current)
+        get_ema_multi_avg_fn(decay)(*self.floats, None)
+        if self.counts[0]:
+            torch._foreach_copy_(*self.counts)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*(parameter.data for parameter in module.parameters()), *module.buffers()]
+    return [*module.parameters(), *module.buffers()]
