@@ -7,15 +7,17 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from detkit.errors import TrainingError
+from detkit.training.agreement import StepRequests
 from detkit.training.arrival import Arrival
 from detkit.training.ema import averaged_module
 from detkit.training.failed_writes import FailedWrites
 from detkit.training.metrics_files import MetricsLog
+from detkit.training.module import DetectionModule
 from detkit.training.non_finite_report import (
     GRADIENTS,
     LOSS,
@@ -26,9 +28,9 @@ from detkit.training.non_finite_report import (
     gather_reports,
     gradient_norms,
     make_report,
+    named_floats,
     norms_of,
     scaler_of,
-    state_norms,
     write_report,
 )
 from detkit.types import Batch
@@ -67,6 +69,7 @@ class NonFinite(L.Callback):
         folder: of the reports; rank 0 writes them.
         events: where it is noted what happened; Lightning keeps the name log for itself.
         failures: where it is noted that a report could not be written.
+        requests: of the ranks, which travel with the finite check.
         sheet: draws a batch.
 
     Attributes:
@@ -83,6 +86,7 @@ class NonFinite(L.Callback):
         folder: Path,
         events: MetricsLog,
         failures: FailedWrites,
+        requests: StepRequests,
         sheet: Sheet,
     ) -> None:
         self.policy = policy
@@ -90,10 +94,14 @@ class NonFinite(L.Callback):
         self.folder = folder
         self.events = events
         self.failures = failures
+        self.requests = requests
         self.sheet = sheet
         self.skipped = 0
         self._waits = True  # for gradients, before the optimizer step
         self._step = 0  # done so far
+        # Listed once: to walk through a module takes milliseconds, in which a GPU may run out of work.
+        self._parameters: list[tuple[str, nn.Parameter]] = []
+        self._floats: list[tuple[str, Tensor]] = []
         self._batch: Batch | None = None
         self._batch_index = 0
         self._buffers: list[Tensor] | None = None  # as they were before the step; in order to skip it
@@ -108,6 +116,7 @@ class NonFinite(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._waits = self.policy == "skip" or trainer.strategy.root_device.type == "cpu"
         self._step = trainer.global_step
+        self._parameters, self._floats = list(pl_module.named_parameters()), named_floats(pl_module)
 
     @override
     def on_train_batch_start(
@@ -120,22 +129,27 @@ class NonFinite(L.Callback):
     @override
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         late = self._late.flags.values() if self._late else ()
-        self._verdict = _judge(trainer, [loss.detach().isfinite(), *late])
+        sent = self.requests.to_send(loss.device) if trainer.world_size > 1 else ()
+        self._verdict = _judge(trainer, [loss.detach().isfinite(), *late, *sent])
 
     @override
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._verdict is not None, "on_before_backward came before"
         (own, *own_late), (everyone, *late) = self._verdict.read().tolist()
+        if trainer.world_size > 1:
+            number = len(self.requests.asked)
+            self.requests.hear(late[-number:])
+            own_late, late = own_late[:-number], late[:-number]
         self._refuse_late(trainer, pl_module, own_late, late)
         if not everyone and not self._bad:
-            self._gradients = None if own else gradient_norms(pl_module)
+            self._gradients = None if own else gradient_norms(self._parameters)
             self._rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
             self._found(trainer, pl_module, LOSS, own_bad=not own)
 
     @override
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         self._rates = [group["lr"] for group in optimizer.param_groups]
-        self._gradients = gradient_norms(pl_module)
+        self._gradients = gradient_norms(self._parameters)
         if self._gradients is not None and not self._bad and not _left_to_the_scaler(trainer):
             flag = self._gradients.values.isfinite().all()
             if self._waits:
@@ -156,7 +170,7 @@ class NonFinite(L.Callback):
         self._step, self._buffers = trainer.global_step, None
         flags: dict[str, Tensor] = {} if self._asked is None else {GRADIENTS: self._asked}
         self._asked = None
-        if (norms := state_norms(pl_module)) is not None:
+        if (norms := norms_of(self._floats)) is not None:
             flags[STATE] = norms.values.isfinite().all()
         self._late = _Late(flags, self._moment(trainer, self._step, outputs["terms"]))
 
@@ -207,9 +221,8 @@ class NonFinite(L.Callback):
 
     def _found(self, trainer: L.Trainer, module: L.LightningModule, what: str, own_bad: bool) -> None:
         """Stop, or remember to skip."""
-        terms = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        terms = {name.removeprefix("train/"): value for name, value in terms.items()}
-        self._report(trainer, module, what, self._moment(trainer, self._step + 1, terms), own_bad)
+        assert isinstance(module, DetectionModule), "detkit trains a DetectionModule"
+        self._report(trainer, module, what, self._moment(trainer, self._step + 1, module.terms), own_bad)
         if self.policy == "stop":
             before = f"The weights are those of step {self._step}"
             raise TrainingError(f"{self._bad}. {before}. {REMEDY}; non_finite=skip leaves such steps out")
@@ -227,7 +240,7 @@ class NonFinite(L.Callback):
 
     def _skip(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Leave nothing of the batches of this step, see Note [a skipped step is a step]."""
-        for parameter in module.parameters():
+        for _, parameter in self._parameters:
             parameter.grad = None
         for buffer, before in zip(module.buffers(), self._buffers or (), strict=True):
             buffer.copy_(before)
@@ -278,8 +291,8 @@ def _floats(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _judge(trainer: L.Trainer, flags: list[Tensor]) -> Arrival:
-    """(2, flags) of 0 and 1: what this rank says, and what all of them say together."""
-    own = torch.stack(flags).to(torch.uint8)
+    """(2, flags) uint8: what this rank says, and the least that any of them says."""
+    own = torch.stack([flag.to(torch.uint8) for flag in flags])
     everyone = own.clone()
     if trainer.world_size > 1:
         torch.distributed.all_reduce(everyone, op=torch.distributed.ReduceOp.MIN)

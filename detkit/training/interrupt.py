@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 import lightning as L
-import torch
+
+from detkit.training.agreement import agreed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_REQUEST_S = 1.0  # a launcher passes on what it gets, beside a terminal or a cluster that tells all processes
@@ -94,14 +95,6 @@ def stop(number: int) -> None:
     """
     if number:
         raise TrainingStopped(at_border=True, number=number)
-
-
-def agreed(trainer: L.Trainer, *values: int) -> list[int]:
-    """The highest of all ranks for each value: one message, so that all of them decide alike."""
-    if trainer.world_size == 1:
-        return [int(value) for value in values]
-    own = torch.tensor(values, dtype=torch.int64, device=trainer.strategy.root_device)
-    return trainer.strategy.reduce(own, reduce_op="max").tolist()
 
 
 def _as_a_child(number: int) -> None:

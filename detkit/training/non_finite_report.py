@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,7 @@ def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.T
         "images_not_finite": bad_images,
         "terms": {name: _number(float(value)) for name, value in moment.terms.items()},
         "gradients": _gradients(moment.gradients),
-        "weights_not_finite": [name for name, value in _named_floats(module) if not _finite(value)][:LISTED],
+        "weights_not_finite": [name for name, value in named_floats(module) if not _finite(value)][:LISTED],
         "learning_rates": [_number(rate) for rate in moment.learning_rates],
         "precision": str(trainer.precision),
         "loss_scale": _number(scaler.get_scale()) if scaler else None,
@@ -135,18 +135,12 @@ def scaler_of(trainer: L.Trainer) -> Any:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
-def gradient_norms(module: torch.nn.Module) -> Norms | None:
+def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Norms | None:
     """Of each parameter that has a gradient; None if none has."""
-    named = [(name, value.grad) for name, value in module.named_parameters() if value.grad is not None]
-    return norms_of(named)
+    return norms_of((name, value.grad) for name, value in parameters if value.grad is not None)
 
 
-def state_norms(module: torch.nn.Module) -> Norms | None:
-    """Of weights and running statistics."""
-    return norms_of(_named_floats(module))
-
-
-def norms_of(named: list[tuple[str, Tensor]]) -> Norms | None:
+def norms_of(named: Iterable[tuple[str, Tensor]]) -> Norms | None:
     """One fused pass for all; the largest value of each would be twelve times slower on a CPU."""
     filled = {name: tensor.detach() for name, tensor in named if tensor.numel()}
     if not filled:
@@ -162,7 +156,8 @@ def _gradients(norms: Norms | None) -> dict[str, Any]:
     return {"largest": dict(finite[:LARGEST]), "not_finite": bad[:LISTED], "not_finite_count": len(bad)}
 
 
-def _named_floats(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
+def named_floats(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    """Weights and running statistics."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return [(name, value) for name, value in tensors if value.is_floating_point()]
 

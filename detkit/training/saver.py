@@ -23,9 +23,10 @@ from detkit.checkpoint import (
     write_checkpoint,
 )
 from detkit.errors import StorageError
+from detkit.training.agreement import StepRequests, agreed
 from detkit.training.best import BestDetector
 from detkit.training.failed_writes import FailedWrites, OnFailure
-from detkit.training.interrupt import Interrupt, TrainingStopped, agreed, stop
+from detkit.training.interrupt import Interrupt, TrainingStopped, stop
 from detkit.training.run_folder import RunFolder
 from detkit.training.same_run import facts
 
@@ -76,6 +77,9 @@ class Saver(Checkpoint):
         best: knows the score of a step, and what a detector is rebuilt from.
         interrupt: knows whether to stop.
         failures: knows what could not be written.
+
+    Attributes:
+        requests: to stop by a signal, to end the run because of a failed write, to save by the clock.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Saver(Checkpoint):
         self.best = best
         self.interrupt = interrupt
         self.failures = failures
+        self.requests = StepRequests(lambda: interrupt.number, lambda: failures.end_the_run, self._is_due)
         self._step = 0
         self._saved_step = 0
         self._saved_at = 0.0  # seconds, by this rank's clock
@@ -129,7 +134,7 @@ class Saver(Checkpoint):
         self._step = trainer.global_step
         if trainer.is_last_batch:
             return  # the end of the epoch comes first, with its validation
-        signal, fails, is_due = agreed(trainer, self.interrupt.number, self.failures.end_the_run, self._is_due(trainer))
+        signal, fails, is_due = self.requests.agreed(trainer)
         self._end_if(trainer, signal, fails)
         if is_due or (self.settings.every_n_steps and trainer.global_step % self.settings.every_n_steps == 0):
             self._save(trainer, trainer.current_epoch)
@@ -171,10 +176,9 @@ class Saver(Checkpoint):
         if trainer.validating:
             _begin_validation_again(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"])
 
-    def _is_due(self, trainer: L.Trainer) -> bool:
-        """By the clock of rank 0, so that all ranks save at the same step."""
+    def _is_due(self) -> bool:
         minutes = self.settings.every_minutes
-        return trainer.is_global_zero and minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+        return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
 
     def _end_if(self, trainer: L.Trainer, signal: int, fails: int) -> None:
         if fails:

@@ -179,7 +179,8 @@ def _trainer(
     meter = TrainMeter()
     log = MetricsLog(None if console.quiet else folder.metrics_log, meter, saver.failures)
     sheet = functools.partial(sheet_of, class_names=parts.data.class_names)
-    finite = NonFinite(config["non_finite"], config["max_non_finite"], folder.non_finite, log, saver.failures, sheet)
+    policy, limit = config["non_finite"], config["max_non_finite"]
+    finite = NonFinite(policy, limit, folder.non_finite, log, saver.failures, saver.requests, sheet)
     reseed = ReseedEachBatch(config["seed"])
     callbacks = [ranks, *(given.get("callbacks") or []), fine_tuning, reseed, finite, meter, log, best]
     callbacks.append(UnreadableReport(ranks, log.event))

@@ -161,7 +161,13 @@ def test_gradients_that_were_not_waited_for_stop_the_run_before_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: the step is done, and nothing of it is saved or evaluated."""
-    monkeypatch.setattr(NonFinite, "on_train_start", lambda self, *_: setattr(self, "_waits", False))
+    start = NonFinite.on_train_start
+
+    def start_as_on_a_gpu(self: NonFinite, *args: Any) -> None:
+        start(self, *args)
+        self._waits = False
+
+    monkeypatch.setattr(NonFinite, "on_train_start", start_as_on_a_gpu)
     for step in (3, 6):  # found after the next forward pass; at the end of an epoch before the validation
         parts = toy_parts(tmp_path / str(step), epochs=1, checkpoint={"every_n_steps": 2, "keep": 100})
         wrong = BrokenLoss(lambda terms: terms | {"box": (terms["box"] * 0).sqrt()}, step)
@@ -220,7 +226,7 @@ def test_all_ranks_skip_and_stop_together(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [line[line.index("WEIGHTS") :] for line in done.stdout.splitlines() if "WEIGHTS" in line]
     assert (
-        len(lines) == 4 and len(set(lines)) == 2 and "nan" not in done.stdout.replace("cls nan, box nan, loss nan", "")
+        len(lines) == 4 and len(set(lines)) == 2 and "nan" not in done.stdout.replace("cls nan, box nan", "")
     )
     told = [line[line.index("TOLD") :] for line in done.stdout.splitlines() if "TOLD" in line]
     assert len(told) == 2 and len(set(told)) == 1 and "image ids of rank" in told[0]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -62,14 +61,14 @@ def test_saves_by_the_clock(tmp_path: Path, settings: dict[str, Any], steps: lis
     assert steps_in(tmp_path) == steps
 
 
-def test_the_clock_is_that_of_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    saver: Any = Saver(CheckpointSettings(every_minutes=2), *[None] * 4)  # type: ignore[arg-type]
+def test_a_save_is_due_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt, failures = Interrupt(), FailedWrites()
+    saver: Any = Saver(CheckpointSettings(every_minutes=2), *[None] * 2, interrupt, failures)  # type: ignore[arg-type]
     saver._saved_at = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: 219.9)
-    assert not saver._is_due(SimpleNamespace(is_global_zero=True))
+    assert saver.requests.own() == [0, 0, 0]
     monkeypatch.setattr(time, "monotonic", lambda: 220.0)
-    assert saver._is_due(SimpleNamespace(is_global_zero=True))
-    assert not saver._is_due(SimpleNamespace(is_global_zero=False))
+    assert saver.requests.own() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
