@@ -78,11 +78,14 @@ class TaskAlignedAssigner:
         chosen = _top_k_of_each(alignment_Q, pair_gt, len(image_G), self.top_k)
         pair_gt, pair_point, iou_Q, alignment_Q = (x[chosen] for x in (pair_gt, pair_point, iou_Q, alignment_Q))
 
-        # a point chosen by several ground truths of its image goes to the one that it overlaps most
+        # a point chosen by several ground truths of its image goes to the one that it overlaps most; of equal ones to
+        # the first, since a GPU would take index and quality each from any of them
         slot_Q = image_G[pair_gt] * num_points + pair_point
-        best_iou = empty.new_full((empty.numel(),), -1.0)
-        best_iou = best_iou.scatter_reduce(0, slot_Q, iou_Q, "amax")
-        wins = iou_Q >= best_iou[slot_Q]
+        order_Q = torch.arange(len(slot_Q), device=empty.device)
+        best_iou = iou_Q.new_full((empty.numel(),), -1.0).scatter_reduce(0, slot_Q, iou_Q, "amax")
+        candidate_Q = order_Q.masked_fill(~(iou_Q >= best_iou[slot_Q]), len(order_Q))
+        first = order_Q.new_full((empty.numel(),), len(order_Q)).scatter_reduce(0, slot_Q, candidate_Q, "amin")
+        wins = first[slot_Q] == order_Q
         pair_gt, slot_Q, iou_Q, alignment_Q = (x[wins] for x in (pair_gt, slot_Q, iou_Q, alignment_Q))
 
         zeros_G = alignment_Q.new_zeros(len(image_G))

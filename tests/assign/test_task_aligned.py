@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from detkit.assign import TaskAlignedAssigner
+from detkit.assign.assignment import Assignment
 from detkit.ops.points import anchor_points
 
 POINTS, STRIDES = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32])
@@ -52,6 +53,22 @@ def random_image(seed: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     corners = torch.rand(count, 2, generator=rng) * 50
     truths = torch.cat((corners, corners + torch.rand(count, 2, generator=rng) * 30 + 1), dim=1)
     return scores, boxes, torch.randint(0, 3, (count,), generator=rng), truths
+
+
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_of_equal_ground_truths_the_first_gets_all_points(repeats: int) -> None:
+    """The same box under several labels: index and quality are of one and the same object."""
+    scores, boxes, labels, truths = random_image(0, 1)
+
+    def assigned(gt_labels: Tensor) -> Assignment:
+        gt_boxes, mask = truths.repeat(1, len(gt_labels), 1), torch.ones(1, len(gt_labels), dtype=torch.bool)
+        return TaskAlignedAssigner()(scores[None], boxes[None], POINTS, STRIDES, gt_labels[None], gt_boxes, mask)
+
+    alone, together = assigned(labels), assigned((labels + torch.arange(repeats)) % 3)
+    own = alone.positive_BA
+    assert own.any() and together.positive_BA[own].all()
+    assert together.gt_index_BA[own].eq(0).all()
+    torch.testing.assert_close(together.quality_BA[own], alone.quality_BA[own])
 
 
 @pytest.mark.parametrize("seed", range(4))
