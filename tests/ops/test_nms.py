@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from detkit.ops import nms
 from detkit.ops.nms import batched_nms
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]])
@@ -31,6 +32,20 @@ def test_equal_scores_rank_by_row() -> None:
     for count in (100, 2000):  # torchvision takes another way from 1001 boxes on
         kept = batched_nms(boxes[:count], torch.full((count,), 0.5), torch.arange(count) % 3, 0.5)
         assert kept.tolist() == list(range(count))
+
+
+def test_a_device_without_float64_leaves_it_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once; on other devices nothing is said. There is no such device here: what matters is where it computes."""
+    moved = []
+    monkeypatch.setattr(nms, "_has_float64", lambda device: bool(moved.append(device)))
+    assert batched_nms(BOXES, SCORES, torch.tensor([1, 1, 1]), 0.5).tolist() == [1, 2]
+    assert moved == [torch.device("cpu")]
+    monkeypatch.undo()
+    nms._has_float64.cache_clear()
+    assert [nms._has_float64(torch.device(name)) for name in ("mps", "mps", "cpu", "cuda")] == [False] * 2 + [True] * 2
+    assert caplog.messages == ["mps has no float64: overlapping boxes are suppressed on the CPU"]
 
 
 @pytest.mark.parametrize("seed", range(5))
