@@ -1,7 +1,8 @@
 """The RT-DETR recipes against transformers' RT-DETR and RT-DETRv2 under the same random weights."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,12 +126,12 @@ def test_sampling_of_the_second_version(method: str, num_points: list[int]) -> N
 
 @torch.no_grad()
 def test_fewer_layers_and_queries_are_the_first_ones(r18: Pair) -> None:
-    images = image_of(*IMAGE_HW)
+    images = image_of(*IMAGE_HW).double()
     overrides = "model.head.inference_layers=2", "model.head.inference_queries=20"
-    fewer = loaded(r18.port, "rtdetr_r18", *overrides)(images)
-    port = copy.deepcopy(r18.port)
+    fewer = loaded(r18.port, "rtdetr_r18", *overrides).double()(images)
+    port = copy.deepcopy(r18.port).double()
     port.config.num_queries = 20
-    assert_same([fewer.encoder, *fewer.layers], outputs_of(port(images))[:3])
+    assert_same([fewer.encoder, *fewer.layers], outputs_of(port(images))[:3], torch.float64)
 
 
 NOISES = [Noise(), Noise(num_queries=30, label=0.9, box=0.4), Noise(label=0.0)]
@@ -159,7 +160,7 @@ def test_noisy_queries(counts: tuple[int, ...], noise: Noise, seed: int) -> None
 
 
 class Step(NamedTuple):
-    """A forward pass with targets of both networks, from one seed."""
+    """A forward pass with targets of both networks, in float64 and from one seed."""
 
     port_output: Any
     predictions: DETRPredictions
@@ -167,12 +168,23 @@ class Step(NamedTuple):
 
 
 def step(pair: Pair, counts: tuple[int, ...] = (2, 0, 3)) -> Step:
-    targets = random_targets(counts, torch.Generator().manual_seed(1))
-    images = image_of(*IMAGE_HW, count=len(counts))
+    targets = random_targets(counts, torch.Generator().manual_seed(1), torch.float64)
+    images = image_of(*IMAGE_HW, count=len(counts)).double()
     torch.manual_seed(7)
-    port_output = pair.port(images, labels=as_labels(targets))
+    with double_by_default():
+        port_output = pair.port(images, labels=as_labels(targets))
     torch.manual_seed(7)
     return Step(port_output, pair.detector(images, targets), targets)
+
+
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """The port makes its noisy queries in torch's default precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def with_noisy(predictions: DETRPredictions) -> list[QueryOutput]:
@@ -185,18 +197,19 @@ def with_noisy(predictions: DETRPredictions) -> list[QueryOutput]:
 
 @pytest.fixture
 def training(r18: Pair) -> Pair:
-    """With statistics of the batch, and noisy queries."""
-    port, detector = copy.deepcopy(r18)
+    """With statistics of the batch, and noisy queries; in float64."""
+    port, detector = copy.deepcopy(r18).to(torch.float64)
+    port.set_attn_implementation("eager")  # torch's own attention reads the port's mask, which is float32, as float64
     return Pair(port.train(), detector.train())
 
 
 def test_training_outputs(training: Pair) -> None:
     """Those of noisy queries too, and the statistics that the norms gathered on the way."""
     port_output, predictions, _ = step(training)
-    assert_same(with_noisy(predictions), outputs_of(port_output))
+    assert_same(with_noisy(predictions), outputs_of(port_output), torch.float64)
     state = training.detector.state_dict()
     for name, tensor in of_rtdetr(training.port.state_dict(), "").weights.items():
-        torch.testing.assert_close(state[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 3), (1,)], ids=str)
@@ -209,8 +222,8 @@ def test_loss_terms(training: Pair, counts: tuple[int, ...]) -> None:
     for name, value in port_output.loss_dict.items():
         kind, _, place = name.removeprefix("loss_").partition("_")
         expected[f"{TERMS[kind]}_{place}".removesuffix("_").replace(of_encoder, "_enc")] = value.item()
-    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=3e-4)
-    assert torch.stack(list(terms.values())).sum().item() == pytest.approx(port_output.loss.item(), rel=1e-4)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-10)
+    assert torch.stack(list(terms.values())).sum().item() == pytest.approx(port_output.loss.item(), rel=1e-10)
 
 
 def weighted(outputs: Sequence[Tensor]) -> Tensor:
@@ -225,6 +238,7 @@ def gradients(port: nn.Module) -> dict[str, Tensor]:
     return dict(of_rtdetr(given, "").weights)
 
 
+@pytest.mark.kernels
 def test_gradients_of_every_parameter(training: Pair) -> None:
     """Of all logits, and of the boxes of the encoder and of the first layer: later ones look forward twice."""
     port_output, predictions, _ = step(training)
@@ -238,7 +252,7 @@ def test_gradients_of_every_parameter(training: Pair) -> None:
     assert not any(expected[name].any() for name in silent)
     for name, gradient in ours.items():
         largest = expected[name].abs().max().item()
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4 * largest + 1e-5)
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-10 * largest + 1e-11)
 
 
 def test_boxes_look_forward_twice(r18: Pair) -> None:
@@ -275,7 +289,7 @@ def test_boxes_look_forward_twice(r18: Pair) -> None:
 def test_a_saved_file_gives_the_same_detections(shared_reference: Path, tmp_path: Path, name: str, layout: str) -> None:
     port = port_of(name, num_queries=QUERIES, id2label=dict(enumerate(COCO_NAMES)))
     detector = detector_of(name, f"model.head.num_queries={QUERIES}").eval()
-    images, decode = image_of(*IMAGE_HW), DETRDecode(QUERIES)
+    images, decode = image_of(*IMAGE_HW).double(), DETRDecode(QUERIES)
     if layout == "official":
         path = tmp_path / "rtdetr.pth"
         torch.save({"ema": {"module": with_official_names(port, shared_reference, name)}}, path)
@@ -284,11 +298,11 @@ def test_a_saved_file_gives_the_same_detections(shared_reference: Path, tmp_path
         port.save_pretrained(path)
     report = load_weights(path, detector, COCO_NAMES)
     assert report.loaded == report.names and not report.unexpected
-    output = port(images)
+    output = port.double()(images)
     expected = RTDetrImageProcessor().post_process_object_detection(output, 0.0, [IMAGE_HW] * len(images))
-    for detections, theirs in zip(decode(detector(images)), expected, strict=True):
-        torch.testing.assert_close(detections.scores, theirs["scores"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(detections.boxes, theirs["boxes"], rtol=0, atol=5e-3)
+    for detections, theirs in zip(decode(detector.double()(images)), expected, strict=True):
+        torch.testing.assert_close(detections.scores, theirs["scores"], rtol=0, atol=1e-11)
+        torch.testing.assert_close(detections.boxes, theirs["boxes"], rtol=0, atol=1e-9)
         assert torch.equal(detections.labels, theirs["labels"])
 
 
