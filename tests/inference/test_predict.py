@@ -47,7 +47,7 @@ class Colours(nn.Module):
 
 def _rectangles(bright_3HW: Tensor) -> Detections:
     boxes, labels = [], []
-    for label, bright in enumerate(bright_3HW):
+    for label, bright in enumerate(bright_3HW.cpu()):
         if bright.any():
             ys, xs = bright.nonzero().T
             boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])

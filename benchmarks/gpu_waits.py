@@ -1,0 +1,83 @@
+"""What the host waits for and copies in one training step on a GPU, by line of detkit; no GPU is needed.
+
+    python -m benchmarks.gpu_waits yolo_csp_n yolox_nano rtdetr_shufflenet classify_csp
+
+Trains each recipe for a few steps on tensors that say cuda and hold their numbers on the CPU, on small images of the
+demo set, with a logger. The step counted is one in which nothing is logged, drawn or saved. An "event" is a wait for
+an earlier copy: the device goes on with what was queued behind it. The first argument "json" prints it for programs.
+"""
+
+import io
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from rich.console import Console
+from typing_extensions import override
+
+from detkit import recipe
+from detkit.training import train
+from tests.helpers.pretended_cuda import EVENTS, Event, PretendedCuda, pretend
+
+STEPS, COUNTED = 5, 4  # pictures are drawn of the first three batches, and the last has the end of the epoch
+SMALL = f"""
+wandb=disabled weights=null data.image_hw=[64,64] data.batch_size=2 data.num_workers=0
+trainer.accelerator=gpu trainer.devices=1 trainer.max_epochs=1 trainer.accumulate_grad_batches=1
+trainer.limit_train_batches={STEPS} trainer.limit_val_batches=1 trainer.num_sanity_val_steps=0
+"""
+OF_RECIPE = {  # what makes it small, or brings in what comes late in training
+    "yolo_csp_n": "model.backbone.width_multiple=0.125",
+    "yolox_nano": "model.backbone.width_multiple=0.125 data.multi_scale=null loss.l1_weight=1",
+    "rtdetr_shufflenet": "model.backbone.width=x0_5 model.neck.channels=32 model.head.channels=32 "
+    "model.head.num_layers=2 model.head.num_queries=30 data.multi_scale=null",
+    "classify_csp": "model.backbone.width_multiple=0.125",
+}
+
+
+class Steps(L.Callback):
+    """Where in EVENTS the optimizer steps end."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+
+    @override
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.ends.append(len(EVENTS))
+
+
+def events_of_a_step(name: str) -> list[Event]:
+    """Train a recipe for an epoch of a few steps, with its validation."""
+    EVENTS.clear()
+    with tempfile.TemporaryDirectory() as folder, PretendedCuda():
+        given = [f"recipe={name}", f"runs_dir={folder}", *SMALL.split(), *OF_RECIPE.get(name, "").split()]
+        parts = recipe.build(recipe.load(given))
+        steps, keywords = Steps(), parts.trainer.keywords
+        keywords |= {"logger": CSVLogger(folder), "callbacks": [*keywords.get("callbacks", []), steps]}
+        train(parts, console=Console(file=io.StringIO()))
+        return EVENTS[steps.ends[COUNTED - 2] : steps.ends[COUNTED - 1]]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    pretend()
+    names = argv[1:] if argv[:1] == ["json"] else argv
+    counted = {name: Counter(events_of_a_step(name)) for name in names}
+    if names != argv:
+        print(json.dumps({name: [[*event, count] for event, count in of.items()] for name, of in counted.items()}))
+        return
+    for name, of_recipe in counted.items():
+        waits = sum(count for event, count in of_recipe.items() if event.kind == "wait" and event.what != "event")
+        print(f"\n{name}: {waits} waits")
+        for event, count in sorted(of_recipe.items(), key=lambda pair: (pair[0].kind == "copy", pair[0].place)):
+            print(f"  {count} {event.kind}  {event.place:45}  {event.what}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
