@@ -3,7 +3,6 @@
 A GPU is not needed; what only a real one shows is marked gpu, and is run here on the pretended one too.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,25 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_waits import events_of_a_step
-from tests.helpers.pretended_cuda import CUDA, EVENTS, PretendedCuda, pretend
-from tests.reliability.forked import run
+from tests.helpers.pretended_cuda import CUDA, EVENTS, on_pretended_cuda
 
 ROOT = Path(__file__).parents[1]
-
-
-def on_pretended_cuda(program: Callable[[], Any], folder: Path) -> Any:
-    """What the program returns, as JSON has it; it runs in a fork of this process, since torch is changed for it."""
-
-    def child() -> None:
-        torch.set_num_threads(1)
-        pretend()
-        with PretendedCuda():
-            found = program()
-        (folder / "found.json").write_text(json.dumps(found))
-
-    ended = run(child, folder / "said.txt")
-    assert ended.code == 0, ended.said[-3000:]
-    return json.loads((folder / "found.json").read_text())
 
 
 def kinds(call: Callable[[], Any]) -> list[list[str]]:

@@ -4,15 +4,16 @@ An operation on tensors of two devices raises, as it does on a GPU. What makes t
 copy between the two, is noted in ``EVENTS`` with the line that asked for it. Everything else is computed as on the CPU,
 in the precision that ``torch.autocast("cuda")`` chooses.
 
-It changes torch for the whole process: call ``pretend()`` in a process of its own, or let pytest run the tests that
-need a GPU on it:
+It changes torch for the whole process, so ``on_pretended_cuda`` works in a fork, and pytest can run the tests that need
+a GPU on it:
 
     python -m pytest -p tests.helpers.pretended_cuda -m gpu
 """
 
+import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NamedTuple, Self
@@ -24,6 +25,8 @@ from torch.optim.optimizer import _foreach_supported_types as of_optimizers
 from torch.utils._foreach_utils import _foreach_supported_types as of_foreach
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
+
+from tests.reliability.forked import run
 
 ROOT = Path(__file__).parents[2]
 CUDA = torch.device("cuda", 0)
@@ -74,6 +77,10 @@ class CudaTensor(Tensor):
     def tolist(self) -> Any:
         """Torch's own refuses subclasses."""
         return self.detach().cpu().tolist()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Files hold its numbers, as a tensor of the CPU."""
+        return self.host.__reduce_ex__(protocol)
 
     def __repr__(self, **_: Any) -> str:
         return f"CudaTensor({self.host!r})"
@@ -250,6 +257,26 @@ def _run_backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None],
                     awaited[follower] -= 1
                     if not awaited[follower]:
                         ready.append(follower)
+
+
+def on_pretended_cuda(program: Callable[[], Any], folder: Path) -> Any:
+    """What the program returns, as JSON has it; it runs in a fork of this process.
+
+    Args:
+        program: what to run.
+        folder: for what it says and returns.
+    """
+
+    def child() -> None:
+        torch.set_num_threads(1)
+        pretend()
+        with PretendedCuda():
+            found = program()
+        (folder / "found.json").write_text(json.dumps(found))
+
+    ended = run(child, folder / "said.txt")
+    assert ended.code == 0, ended.said[-3000:]
+    return json.loads((folder / "found.json").read_text())
 
 
 def pytest_configure() -> None:
