@@ -35,7 +35,8 @@ class EncoderLayer(nn.Module):
         placed = tokens + positions
         attended = self.attention(placed, placed, tokens, need_weights=False)[0]
         tokens = self.attention_norm(tokens + attended)
-        return self.feedforward_norm(tokens + self.feedforward(tokens))
+        updated = tokens + self.feedforward(tokens)
+        return self.feedforward_norm(updated.clamp(-FLOAT16_MAX, FLOAT16_MAX))
 
 
 class DecoderLayer(nn.Module):

@@ -91,18 +91,41 @@ def test_blocked_queries_do_not_influence_others() -> None:
     torch.testing.assert_close(before[:, :3], alone)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_what_float16_cannot_hold_is_held_at_its_largest_number(dtype: torch.dtype) -> None:
-    """Infinity of the linear layers, which autocast adds to float32 too, would come out of the norm as NaN."""
-    layer = decoder_layer().to(dtype)
+LAYERS = pytest.mark.parametrize("build", [lambda: EncoderLayer(CHANNELS, HEADS, 16), decoder_layer])
+
+
+def with_last_bias(layer: EncoderLayer | DecoderLayer, dtype: torch.dtype, bias: list[float]) -> Tensor:
+    """What comes out, where this is added last before the norm."""
+    layer = layer.to(dtype)
     with torch.no_grad():
-        bias = layer.get_parameter("feedforward.2.bias")
-        bias.copy_(torch.tensor([torch.inf, -torch.inf, 0, 0, 0, 0, 0, 0]))
+        layer.get_parameter("feedforward.2.weight").zero_()
+        layer.get_parameter("feedforward.2.bias").copy_(torch.tensor(bias))
     queries, positions, boxes, memory = (value.to(dtype) for value in decoder_inputs(3))
-    out = layer(queries, positions, boxes.float(), memory, SIZES_HW, None)
+    if isinstance(layer, EncoderLayer):
+        return layer(queries, positions[0])
+    return layer(queries, positions, boxes.float(), memory, SIZES_HW, None)
+
+
+def is_norm_of_largest(out: Tensor) -> None:
     by_hand = torch.tensor([FLOAT16_MAX, -FLOAT16_MAX, 0, 0, 0, 0, 0, 0])
-    expected = (by_hand / by_hand.std(correction=0)).to(dtype).expand_as(out)
+    expected = (by_hand / by_hand.std(correction=0)).to(out.dtype).expand_as(out)
     torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
+
+
+@LAYERS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_float16_cannot_hold_is_held_at_its_largest_number(
+    build: Callable[[], EncoderLayer | DecoderLayer], dtype: torch.dtype
+) -> None:
+    """Infinity of the linear layers would come out of the norm as NaN."""
+    is_norm_of_largest(with_last_bias(build(), dtype, [torch.inf, -torch.inf, 0, 0, 0, 0, 0, 0]))
+
+
+@LAYERS
+def test_a_sum_beyond_float16_is_finite_under_autocast(build: Callable[[], EncoderLayer | DecoderLayer]) -> None:
+    """The linear layer gives infinity in float16, and it is added to float32."""
+    with torch.autocast("cpu", torch.float16):
+        is_norm_of_largest(with_last_bias(build(), torch.float32, [7e4, -7e4, 0, 0, 0, 0, 0, 0]))
 
 
 @pytest.mark.parametrize(
