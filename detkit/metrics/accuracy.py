@@ -1,13 +1,14 @@
 """How often the true class of an image is the likeliest, or among the five likeliest."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from detkit.metrics.names import distinct_names
+from detkit.ops.ranks import of_all_ranks
 from detkit.types import ClassTruth, ImageLabel, RankedClasses
 
 SEEN, TOP1, TOP5 = 0, 1, 2  # rows of the counts
@@ -60,8 +61,8 @@ class Accuracy:
 
     def compute(self) -> dict[str, Tensor]:
         """top1 and top5 of all ranks' images together: float64 scalars, the same on every rank."""
-        self._last = _sum_over_ranks(self._counts)
-        seen, top1, top5 = self._last.sum(axis=1).tolist()
+        self._last = counts = np.sum(of_all_ranks(self._counts), axis=0)  # exact, as integers
+        seen, top1, top5 = counts.sum(axis=1).tolist()
         numbers = {"top1": _share(top1, seen), "top5": _share(top5, seen)}
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
@@ -93,15 +94,6 @@ class Accuracy:
                 f"labels must lie in [0, {num_classes}), one for each class of the ground truth; "
                 f"image {image_id} has labels from {min(labels)} to {max(labels)}"
             )
-
-
-def _sum_over_ranks(counts: np.ndarray) -> np.ndarray:
-    """Exact, as integers. Gathered as objects like detections: a tensor would have to lie where the backend wants."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return counts.copy()
-    of_ranks: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(of_ranks, counts)
-    return np.sum(of_ranks, axis=0)
 
 
 def _share(part: int, whole: int) -> float:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, distributed
+from torch import Tensor
 
 from detkit.metrics.names import distinct_names
 from detkit.ops.boxes import boxes_to_original
+from detkit.ops.ranks import of_all_ranks
 from detkit.types import Detections, GroundTruth, Target
 
 AREAS = ("all", "small", "medium", "large")  # the order of both engines' area axis
@@ -178,11 +179,7 @@ def _rows(detections: Detections) -> Tensor:
 
 def _gather_over_ranks(gathered: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
     """What all ranks have; an image that several ranks saw is taken from the first."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return gathered
-    of_ranks: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(of_ranks, gathered)
-    return {image_id: rows for of_rank in reversed(of_ranks) for image_id, rows in of_rank.items()}
+    return {image_id: rows for of_rank in reversed(of_all_ranks(gathered)) for image_id, rows in of_rank.items()}
 
 
 def _images_and_categories(truth: GroundTruth) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from detkit.errors import TrainingError
+from detkit.ops.ranks import of_all_ranks
 from detkit.training.agreement import StepRequests
 from detkit.training.arrival import Arrival
 from detkit.training.ema import averaged_module
@@ -25,7 +26,6 @@ from detkit.training.non_finite_report import (
     Moment,
     Norms,
     Sheet,
-    gather_reports,
     gradient_norms,
     make_report,
     named_floats,
@@ -230,7 +230,7 @@ class NonFinite(L.Callback):
     def _report(self, trainer: L.Trainer, module: L.LightningModule, what: str, moment: Moment, own_bad: bool) -> None:
         """Write down what the ranks know; afterwards all of them say the same."""
         own = make_report(what, moment, module, trainer, self.sheet) if own_bad else None
-        reports = gather_reports(own, trainer)
+        reports = [report for report in of_all_ranks(own) if report is not None]
         place = ""
         if trainer.is_global_zero:
             with self.failures.noting(self.folder):

@@ -37,8 +37,9 @@ class Interrupt:
     # Note [our handler alone]
     Lightning would put its own handler for SIGTERM before this one: it talks to other ranks from
     within the handler, which can block for ever, and ends the run between two batches with exit
-    code 0 and nothing saved. On SLURM another one saves and requeues by itself. `own_signals`
-    keeps both away.
+    code 0 and nothing saved. On SLURM another one saves and requeues by itself. On several ranks
+    it also broadcasts before every batch whether its handler was called, and waits for the device
+    to hear it. `own_signals` keeps all of them away.
 
     Attributes:
         number: of the first signal that came; 0: none.
@@ -51,7 +52,9 @@ class Interrupt:
 
     def own_signals(self, trainer: L.Trainer) -> None:
         """Keep Lightning's handlers away from this trainer; before it is run."""
-        trainer._signal_connector.register_signal_handlers = lambda: None  # noqa: SLF001 (no public way)
+        # There is no public way.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # noqa: SLF001
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # noqa: SLF001
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

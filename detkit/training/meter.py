@@ -5,9 +5,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from typing_extensions import override
 
+from detkit.ops.ranks import of_all_ranks
 from detkit.training.module import is_logged
 from detkit.types import Batch
 
@@ -89,10 +90,15 @@ class TrainMeter(L.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         """Without time and speed, so that a resumed run has the state of one that was never stopped."""
-        return {"names": list(self.terms), "sums": None if self._sums is None else self._sums.tolist()}
+        own = None if self._sums is None else self._sums.tolist()
+        return {"names": list(self.terms), "sums_of_ranks": of_all_ranks(own)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        sums = state_dict["sums"]
-        self._sums = None if sums is None else torch.tensor(sums)
-        self.terms = dict.fromkeys(state_dict["names"], torch.tensor(0.0))
+        rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        names = state_dict["names"]
+        sums = state_dict.get("sums_of_ranks") or [state_dict["sums"]]  # older files have those of rank 0
+        if sums[0] is not None:
+            nothing = [0.0] * (len(names) + 1)  # where there are more ranks than before
+            self._sums = torch.tensor(sums[rank::ranks] or [nothing]).sum(0)
+        self.terms = dict.fromkeys(names, torch.tensor(0.0))

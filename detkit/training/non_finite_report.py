@@ -104,15 +104,6 @@ def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.T
     return Report(what, facts, drawn.tobytes())
 
 
-def gather_reports(report: Report | None, trainer: L.Trainer) -> list[Report]:
-    """The reports of all ranks that have one, in the order of ranks; to be called by all of them."""
-    reports: list[Any] = [report]
-    if trainer.world_size > 1:
-        reports = [None] * trainer.world_size
-        torch.distributed.all_gather_object(reports, report)
-    return [found for found in reports if found is not None]
-
-
 def write_report(folder: Path, reports: Sequence[Report]) -> Path:
     """step-N.json with what the first rank found, the picture of its batch beside it, and the other ranks' images.
 
