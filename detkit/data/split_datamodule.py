@@ -107,8 +107,9 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
 
     @override
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Images as float32 in [0, 1], on the device that they are on by now."""
-        return batch._replace(images=to_unit(batch.images))
+        """Images in [0, 1], on the device that they are on by now, in float32 or in the precision of all weights."""
+        images = to_unit(batch.images)
+        return batch._replace(images=self.trainer.precision_plugin.convert_input(images) if self.trainer else images)
 
     def rank_and_world_size(self) -> tuple[int, int]:
         """Of this process among those that share the data."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from detkit.ops.precision import at_least_float32
+
 
 class Muon(Optimizer):
     """Every direction of a weight matrix moves by the same amount: few steps go a long way.
@@ -98,13 +100,13 @@ class Muon(Optimizer):
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """(rows, columns) to the nearest matrix with equal singular values, roughly: they land in [0.7, 1.2].
 
-    A quintic Newton-Schulz iteration whose coefficients trade exactness for speed. In float32, not in
-    bfloat16 as the source: the rounding of gradients summed in another order stays as small as it was.
+    A quintic Newton-Schulz iteration whose coefficients trade exactness for speed. In float32 or better,
+    not in bfloat16 as the source: the rounding of gradients summed in another order stays as small as it was.
 
     Source: Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.float()
+    x = at_least_float32(matrix)
     x = x / x.norm().clamp(min=1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
 
+from detkit.ops.precision import at_least_float32
+
 
 class JoinedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose batch statistics are those of all ranks together."""
@@ -19,7 +21,7 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
         """(B, channels, H, W) of this rank to the same shape."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
-        values = input.float()
+        values = at_least_float32(input)
         count = _SumOverRanks.apply(values.new_tensor(float(input.numel() // input.shape[1])))
         mean = _SumOverRanks.apply(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
