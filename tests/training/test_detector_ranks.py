@@ -1,6 +1,7 @@
 """A detector on two gloo processes: the losses of one process on the joined batch, and its AP."""
 
 import csv
+import json
 import math
 import os
 import subprocess
@@ -22,7 +23,7 @@ from tests.models.small_rtdetr import small_rtdetr
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     *("wandb=disabled", "data.image_hw=[128,128]", "data.num_workers=0", "trainer.accelerator=cpu"),
-    *("trainer.precision=32-true", "trainer.sync_batchnorm=true", "trainer.max_epochs=2", "data.close_mosaic_epochs=0"),
+    *("trainer.precision=64-true", "trainer.sync_batchnorm=true", "trainer.max_epochs=2", "data.close_mosaic_epochs=0"),
     *("trainer.limit_train_batches=1", "trainer.callbacks=[]"),  # a step each epoch, validated by its own weights
 ]
 YOLO = ["recipe=yolo_csp_n", "optimizer.lr=0.001"]  # as in the first steps of a warm-up
@@ -49,11 +50,22 @@ def train(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> list[d
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+def demo_with_31_to_validate(folder: Path) -> Path:
+    """An odd number: one rank has an image more than the other, and none may be counted twice."""
+    path = make_demo(folder) / "annotations" / "instances_val.json"
+    val = json.loads(path.read_text())
+    val["images"] = val["images"][:31]
+    kept = {image["id"] for image in val["images"]}
+    val["annotations"] = [annotation for annotation in val["annotations"] if annotation["image_id"] in kept]
+    path.write_text(json.dumps(val))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "launchers", "terms"),
     [
-        (YOLO, [(), TORCHRUN], {"cls", "box", "dfl"}),
+        pytest.param(YOLO, [(), TORCHRUN], {"cls", "box", "dfl"}, marks=pytest.mark.kernels),
         ([*RTDETR, NO_NOISE], [()], {"cls", "l1", "giou", "cls_aux_0", "l1_enc", "giou_dn_0"}),
     ],
     ids=["yolo", "rtdetr"],
@@ -61,7 +73,8 @@ def train(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> list[d
 def test_two_processes_equal_one_on_the_joined_batch(
     tmp_path: Path, arguments: list[str], launchers: list[tuple[str, ...]], terms: set[str]
 ) -> None:
-    root = f"data.root={make_demo(tmp_path / 'demo')}"
+    """In float64: there the order of sums changes no decimal of the file, and no order of scores."""
+    root = f"data.root={demo_with_31_to_validate(tmp_path / 'demo')}"
     one = train(tmp_path / "one", *arguments, root, "data.batch_size=8")
     assert {f"train/{term}" for term in terms} <= one[0].keys()
     for number, launcher in enumerate(launchers):
@@ -69,10 +82,7 @@ def test_two_processes_equal_one_on_the_joined_batch(
         two = train(runs, *arguments, root, "data.batch_size=4", "trainer.devices=2", launcher=launcher)
         for ours, expected in zip(two, one, strict=True):
             for name, value in expected.items():
-                if name.startswith("train/"):
-                    assert ours[name] == pytest.approx(value, rel=1e-5, abs=5e-6), name  # the file has six digits
-                if name.startswith("val/"):
-                    assert ours[name] == pytest.approx(value, abs=1e-4), name
+                assert ours[name] == pytest.approx(value, rel=3e-7, abs=1.1e-6), name  # means are float32
 
 
 def _train_unevenly(rank: int, folder: str) -> None:
