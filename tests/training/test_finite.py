@@ -20,7 +20,7 @@ from detkit.errors import TrainingError
 from detkit.training import Muon, train
 from detkit.training.finite import NonFinite, check_finite
 from tests.reliability.non_finite import AfterStep, BrokenLoss
-from tests.training.toy import ToyData, ToyParts, toy_parts
+from tests.training.toy import ToyData, ToyDetector, ToyParts, toy_parts
 
 ROOT = Path(__file__).parents[2]
 EVERY_STEP = {"every_n_steps": 1, "keep": 100}
@@ -129,19 +129,51 @@ class Scales(L.Callback):
         self.seen.append(plugin.scaler.get_scale())
 
 
-def half_precision(runs: Path, scale: float) -> tuple[ToyParts, Scales]:
+def half_precision(runs: Path, scale: float, **given: Any) -> tuple[ToyParts, Scales]:
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     plugins, scales = [MixedPrecision("16-mixed", "cpu", scaler)], Scales()
-    parts = toy_parts(runs, epochs=1, trainer={"plugins": plugins, "callbacks": [scales]})
+    parts = toy_parts(runs, epochs=1, trainer={"plugins": plugins, "callbacks": [scales]}, **given)
     return parts, scales
 
 
 @SCALER_SKIPS
-def test_gradients_that_overflow_half_precision_are_the_scalers_business(tmp_path: Path) -> None:
-    parts, scales = half_precision(tmp_path, 2.0**24)
-    train(parts)
-    assert scales.seen[0] == 2.0**23 and len(scales.seen) == 6
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_gradients_that_overflow_half_precision_are_the_scalers_business(policy: str, tmp_path: Path) -> None:
+    parts, scales = half_precision(tmp_path, 2.0**17, non_finite=policy, checkpoint=EVERY_STEP)
+    start = [parameter.detach().clone() for parameter in parts.model.parameters()]
+    folder = train(parts).folder
+    assert scales.seen[0] == 2.0**16 and len(scales.seen) == 6
+    first = weights_after(folder, 1)
+    assert all(map(torch.equal, first, start)) and not any(map(torch.equal, weights_after(folder, 6), start))
     assert all(parameter.isfinite().all() for parameter in parts.model.parameters())
+    assert state_of(folder)["callbacks"]["NonFinite"] == {"skipped": 0}
+
+
+def weights_after(folder: Path, step: int) -> list[torch.Tensor]:
+    state = read_checkpoint(folder / "checkpoints" / f"step-{step:08d}.ckpt")["state_dict"]
+    return [state[f"model.{name}"] for name, _ in ToyDetector().named_parameters()]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_half_precision_skips_a_loss_that_is_not_finite(wrong: float, tmp_path: Path) -> None:
+    """The scaler has seen the gradients before they are removed: it halves its scale and goes on."""
+    parts, scales = half_precision(tmp_path, 2.0**10, non_finite="skip", checkpoint=EVERY_STEP)
+    parts = parts._replace(loss=BrokenLoss(lambda terms: terms | {"cls": terms["cls"] * wrong}, 4))
+    folder = train(parts).folder
+    assert scales.seen == [2.0**10] * 3 + [2.0**9] * 3
+    third, fourth, fifth = (weights_after(folder, step) for step in (3, 4, 5))
+    assert all(map(torch.equal, third, fourth)) and not any(map(torch.equal, fourth, fifth))
+    assert state_of(folder)["callbacks"]["NonFinite"] == {"skipped": 1}
+
+
+@SCALER_SKIPS
+def test_half_precision_skips_what_no_scale_can_save_up_to_the_limit(tmp_path: Path) -> None:
+    """At a scale of 1 or more it is left to the scaler, below it counts."""
+    parts, scales = half_precision(tmp_path, 2.0, non_finite="skip", max_non_finite=2)
+    parts = parts._replace(loss=lambda *args: {"cls": (sum_of(*args) * 0).sqrt()})
+    with pytest.raises(TrainingError, match=r"^3 steps were not finite, and max_non_finite is 2\. .* in step 5 "):
+        train(parts)
+    assert scales.seen == [1.0, 0.5, 0.25, 0.125]
 
 
 @SCALER_SKIPS
@@ -225,9 +257,7 @@ def test_all_ranks_skip_and_stop_together(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     lines = [line[line.index("WEIGHTS") :] for line in done.stdout.splitlines() if "WEIGHTS" in line]
-    assert (
-        len(lines) == 4 and len(set(lines)) == 2 and "nan" not in done.stdout.replace("cls nan, box nan", "")
-    )
+    assert len(lines) == 4 and len(set(lines)) == 2 and "nan" not in done.stdout.replace("cls nan, box nan", "")
     told = [line[line.index("TOLD") :] for line in done.stdout.splitlines() if "TOLD" in line]
     assert len(told) == 2 and len(set(told)) == 1 and "image ids of rank" in told[0]
     for policy in ("skip", "stop"):
