@@ -1,5 +1,6 @@
 """Weights of a backbone alone: torchvision's and timm's names, prefixes, flattened names, published ones by name."""
 
+import copy
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -54,28 +55,31 @@ def ddp(weights: dict[str, Tensor]) -> dict[str, Any]:
     return {"model": {f"module.{name}": tensor for name, tensor in weights.items()}, "lr": 0.1}
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("wrap", [dict, lightning, ddp], ids=["bare", "lightning", "ddp"])
 def test_torchvision_file_gives_torchvision_features_of_an_image_file(
     resnet: nn.Module, tmp_path: Path, wrap: Any
 ) -> None:
-    """From the file of the picture on: decoder, preprocessing that came with the weights, backbone."""
+    """From the file of the picture on: decoder, preprocessing that came with the weights, backbone; in float64."""
     torch.save(wrap(resnet.state_dict()), tmp_path / "resnet18.pth")
     model = detector().eval()
     report = load_weights(tmp_path / "resnet18.pth", model)
+    model = model.double()
     assert f"images: {IMAGENET} (as the published weights of this backbone; check it)" in str(report)
     assert "backbone 100 of 100, neck 0 of " in str(report)
     assert [name.rpartition(".")[2] for name in report.unexpected] == ["weight", "bias"]  # of fc
 
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    ours = torch.from_numpy(decode_image(tmp_path / "image.png")).permute(2, 0, 1)[None].float() / 255
-    theirs = F.to_dtype(F.pil_to_tensor(Image.open(tmp_path / "image.png")), torch.float32, scale=True)[None]
-    theirs = F.normalize(theirs, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    ours = torch.from_numpy(decode_image(tmp_path / "image.png")).permute(2, 0, 1)[None].double() / 255
+    theirs = F.to_dtype(F.pil_to_tensor(Image.open(tmp_path / "image.png")), torch.float64, scale=True)[None]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # as float32 holds them
+    theirs = F.normalize(theirs, mean.tolist(), std.tolist())
     with torch.no_grad():
-        expected = create_feature_extractor(resnet, ["layer2", "layer3", "layer4"])(theirs)
+        expected = create_feature_extractor(copy.deepcopy(resnet).double(), ["layer2", "layer3", "layer4"])(theirs)
         features = model.backbone(model.preprocess(ours))
     for feature, other in zip(features, expected.values(), strict=True):
-        torch.testing.assert_close(feature, other, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(feature, other, rtol=1e-10, atol=1e-10)
 
 
 def test_safetensors_and_a_classifier_layer_left_out_by_name(resnet: nn.Module, tmp_path: Path) -> None:
@@ -202,9 +206,10 @@ def test_a_timm_classifier_file_gives_timm_features(tmp_path: Path, name: str) -
     model = Detector(backbone, partial(FPN, depth_multiple=0.1), partial(YOLOHead, num_classes=2)).eval()
     report = load_weights(tmp_path / "model.safetensors", model)
     assert "(as the published weights of this backbone; check it)" in report.images
-    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    network, backbone = network.double(), backbone.double()
     with torch.no_grad():
         maps = network.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
         feature = backbone(images)[1]
     [expected] = [m for m in maps[-1:] if "vit" in name] or [m for m in maps if m.shape[-2:] == feature.shape[-2:]][-1:]
-    torch.testing.assert_close(feature, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(feature, expected, rtol=1e-10, atol=1e-10)
