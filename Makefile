@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 picks the Python that $(VENV) is made with (3.11 to 3.13), VENV=path its place."
 
 setup: $(READY)  ## make the environment in .venv, with the tested versions (about 6 GB)
@@ -20,6 +20,20 @@ demo: $(READY)  ## train a small detector on the built-in demo set: minutes on a
 
 test: $(READY)  ## all tests, the slow ones too, in two processes; ARGS="-k word" are passed on to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+AVX2_CPU := $(CURDIR)/build/avx2_cpu.so
+SWITCHES := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+test-avx2: $(READY)  ## the tests marked kernels, as on a CPU with AVX2 and no AVX-512
+	@mkdir -p build
+	@if $(CC) -O2 -shared -fPIC -o $(AVX2_CPU) tests/helpers/avx2_cpu.c 2>/dev/null \
+	  && LD_PRELOAD=$(AVX2_CPU) env true 2>/dev/null; then \
+	  echo "CPUID is masked: no library sees more than AVX2."; set -- LD_PRELOAD=$(AVX2_CPU); \
+	else \
+	  echo "CPUID cannot be masked here: switches of torch, oneDNN and MKL instead; the others see all instructions."; \
+	  set -- $(SWITCHES); \
+	fi; \
+	env OMP_NUM_THREADS=1 "$$@" $(BIN)/python -m pytest -m kernels -n 2 --dist load $(ARGS)
 
 check: $(READY)  ## ruff, format, pyright and the direction of imports
 	$(BIN)/ruff check .
@@ -43,4 +57,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
 	@touch $@
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test test-avx2 check format clean
