@@ -1,0 +1,76 @@
+"""What int8 finds on a CPU with VNNI and on one without, with weights of 8 bits and of 7 bits.
+
+    cc -O2 -shared -fPIC -o build/avx2_cpu.so tests/helpers/avx2_cpu.c
+    python benchmarks/int8_cpus.py runs/NAME/TIME data/bccd out/int8
+
+Exports without a layer in float. Two processes look at the validation split through each; one sees a CPU with AVX2
+alone. The files stay in the folder, for scripts/benchmark.py also=...
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import detkit
+from detkit.export import quantize
+from detkit.export.certificate import Check, compared
+from detkit.export.images import images_for
+from detkit.export.options import Options
+from detkit.export.run import prepare
+from detkit.export.steps import Steps
+from detkit.inference import read_stored
+from detkit.inference.forms import SUFFIXES
+from detkit.types import Detections
+
+AVX2 = Path(__file__).parents[1] / "build/avx2_cpu.so"
+NUMBERS = ("AP in torch", "here", "with AVX2", "boxes apart, px: most", "mean", "scores: most", "mean", "unmatched")
+
+
+def export(options: Options, data: str, bits: int) -> float:
+    """Write a file, and give the AP of its detector."""
+    real, changed = quantize.quantize_static, {"reduce_range": bits == 7}
+    with patch.object(quantize, "quantize_static", lambda *given, **named: real(*given, **{**named, **changed})):
+        return prepare(options, [("data.root", data)]).run(Console(stderr=True)).noted["ap"]["torch"]["AP"]
+
+
+def look(file: str, data: str, out: str) -> None:
+    """Write what a file finds on the CPU that this process sees."""
+    with Steps() as steps, images_for(read_stored(file), Options(file), [("data.root", data)]) as images:
+        check = Check(detkit.load(file), images, steps)
+        torch.save((check.ap, [tuple(found) for found in check.seen.found]), out)
+
+
+def looked(file: Path, data: str, library: str) -> tuple[float, list[Detections]]:
+    """The same in a process of its own, with a library to be loaded first."""
+    out, environment = file.with_suffix(".pt"), {**os.environ, "LD_PRELOAD": library}
+    subprocess.run([sys.executable, __file__, "look", file, data, out], env=environment, check=True)
+    numbers, found = torch.load(out, weights_only=True)
+    return numbers["AP"], [Detections(*of) for of in found]
+
+
+def main(checkpoint: str, data: str, folder: str) -> None:
+    """Export, look and compare."""
+    table = Table("", *NUMBERS, box=None)
+    for form in ("onnx", "openvino"):
+        for bits in (8, 7):
+            file = Path(folder) / f"{bits}_bits{SUFFIXES[form]}"
+            ap = export(Options(checkpoint, form, file, precision="int8", tolerance=100.0), data, bits)
+            (here, ours), (there, theirs) = (looked(file, data, library) for library in ("", str(AVX2)))
+            apart = compared(ours, theirs)
+            parts = apart.largest_box_px, apart.mean_box_px, apart.largest_score, apart.mean_score
+            aps, spelt = (f"{value:.4f}" for value in (ap, here, there)), (f"{part:.2g}" for part in parts)
+            unmatched = f"{apart.unmatched} of {apart.matched + apart.unmatched}"
+            table.add_row(f"{form}, {bits} bits", *aps, *spelt, unmatched)
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    look(*sys.argv[2:]) if sys.argv[1] == "look" else main(*sys.argv[1:])
