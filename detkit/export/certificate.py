@@ -17,7 +17,7 @@ from detkit.export.images import CheckImages, Found
 from detkit.export.latency import Latency, measure_latency
 from detkit.export.options import Options, Precision
 from detkit.export.steps import Steps
-from detkit.inference.device import processor_name
+from detkit.inference.device import instruction_set, processor_name
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections, Target
 
@@ -67,7 +67,7 @@ class Certificate(NamedTuple):
         runtimes = f"{runtimes}, {noted['threads']} thread{'s'[: noted['threads'] - 1]}"
         lines = [
             f"{what}: largest difference of {boxes}, of {scores}; {found['unmatched']} unmatched",
-            f"checked on {noted['checked_on']}; {runtimes}",
+            f"checked on {noted['checked_on']}; {runtimes}; {noted['instruction_set']}",
         ]
         if not noted["ap"]:
             without = "annotations in these images" if noted["split_fingerprint"] else "a data set"
@@ -189,6 +189,7 @@ class Check:
             },
             "threads": torch.get_num_threads(),
             "processor": processor_name(),
+            "instruction_set": instruction_set(),
             "torch": torch.__version__,
             "detkit_version": __version__,
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

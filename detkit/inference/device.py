@@ -29,3 +29,10 @@ def processor_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """Of this machine's CPU, as far as int8 depends on it: "AVX2", "AVX-512 with VNNI"; else its architecture."""
+    has = torch.cpu.get_capabilities()
+    widest = "AVX-512" if has.get("avx512_f") else "AVX2" if has.get("avx2") else has["architecture"]
+    return f"{widest} with VNNI" if has.get("avx512_vnni") or has.get("avx_vnni") else widest

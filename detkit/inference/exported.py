@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
+from detkit.inference.device import instruction_set
 from detkit.inference.forms import Dynamic, Outputs
 from detkit.recipe.plan import is_node
 from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
@@ -175,13 +176,29 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not is_node(recipe.get("decode")):
         raise CheckpointError(f"{path}: has no recipe inside that names a decode")
     certificate = metadata.get("certificate")
-    if isinstance(certificate, dict) and certificate.get("failed"):
-        LOG.warning(
-            "%s: its certificate says that it is not the detector it was made from: %s", path, certificate["failed"]
-        )
+    if isinstance(certificate, dict):
+        _warn(path, certificate)
     model = {"_target_": "detkit.inference.exported.ExportedModel", "path": str(path)}
     decode = {"_target_": "detkit.inference.exported.ExportedDecode", "outputs": signature.outputs}
     return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}
+
+
+def _warn(path: Path, certificate: dict[str, Any]) -> None:
+    if certificate.get("failed"):
+        LOG.warning(
+            "%s: its certificate says that it is not the detector it was made from: %s", path, certificate["failed"]
+        )
+    checked, here = certificate.get("instruction_set"), instruction_set()
+    if certificate.get("precision") == "int8" and checked != here:
+        with_7_bits = "its weights of 7 bits give the same here but for rounding; scripts/evaluate.py measures it"
+        with_8_bits = "its weights of 8 bits give other boxes on CPUs without VNNI; export it again"
+        LOG.warning(
+            "%s: int8 that was checked on a CPU with %s, not on %s as here: %s",
+            path,
+            checked or "unknown instructions",
+            here,
+            with_7_bits if checked else with_8_bits,
+        )
 
 
 def _metadata(path: Path) -> dict[str, Any]:

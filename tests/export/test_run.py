@@ -26,6 +26,7 @@ from detkit.export.precision import Change
 from detkit.export.product import sha256_of
 from detkit.export.quantize import quantize
 from detkit.export.run import prepare
+from detkit.inference.device import instruction_set
 from detkit.inference.exported import Signature, metadata_of_export
 from detkit.types import GroundTruth
 from tests.export import tiny
@@ -55,10 +56,12 @@ def test_certificate_lies_in_the_file_and_beside_it(folder: Path, onnx_file: Pat
     assert set(noted["latency"]) == {"1", "3"}
     assert noted["latency"]["1"]["export"]["rounds"] >= 5
     assert noted["threads"] == torch.get_num_threads()
+    assert noted["instruction_set"] == instruction_set()
     assert noted["runtime"].startswith("onnxruntime 1.")
     said = (folder / "said.txt").read_text()
     assert f"{noted['ap']['torch']['AP']:.4f}   {noted['ap']['export']['AP']:.4f}   0.000 points apart" in said
     assert "to boxes, scores, labels, counts, dynamic=batch" in said
+    assert re.search(rf"checked on 7 images .*; {instruction_set()}$", said, re.MULTILINE)
 
 
 def test_file_says_all_that_the_detector_file_says(onnx_file: Path, plain_file: Path) -> None:

@@ -1,6 +1,7 @@
 """Exported files of strangers: nothing in them runs, and what is wrong in them is said."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from detkit.errors import CheckpointError, RecipeError
 from detkit.export.formats import write_onnx, write_openvino, write_torchscript
 from detkit.inference.exported import ExportedDecode, Signature
 from detkit.inference.predictor import predictor_of
-from detkit.inference.stored import StoredDetector
+from detkit.inference.stored import StoredDetector, read_stored
 
 # All boxes are the image's corner, all scores its mean.
 NET = """<ir_version: 10, opset_import: ["" : 20]>
@@ -76,6 +77,24 @@ def test_failed_certificate_is_told_at_each_use(tmp_path: Path, caplog: pytest.L
     detkit.load(write(tmp_path / "bad.onnx", certificate={"passed": False, "failed": "AP 0.1 differs"}))
     assert len(caplog.messages) == 1
     assert "bad.onnx: its certificate says that it is not the detector it was made from: AP 0.1" in caplog.text
+
+
+def test_int8_of_another_kind_of_cpu_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detkit.inference.exported.instruction_set", lambda: "AVX2")
+    for certificate, said in (
+        ({"precision": "int8", "instruction_set": "AVX2"}, None),
+        ({"precision": "fp32", "instruction_set": "AVX-512 with VNNI"}, None),  # float differs by rounding anywhere
+        ({"precision": "int8", "instruction_set": "AVX-512 with VNNI"}, "with AVX-512 with VNNI, not on AVX2 .*same"),
+        ({"precision": "int8"}, "with unknown instructions, not on AVX2 .*weights of 8 bits .*export it again"),
+    ):
+        caplog.clear()
+        path = write(tmp_path / "a.onnx", certificate=certificate)
+        read_stored(path)  # as evaluate.py does
+        detkit.load(path)
+        assert len(caplog.messages) == (2 if said else 0)
+        assert all(re.search(f"a.onnx: int8 .*{said}", message) for message in caplog.messages)
 
 
 @pytest.mark.parametrize("target", ["os.system", "detkit.checkpoint.file.os.system", "tests.recipe.toys.Head"])
