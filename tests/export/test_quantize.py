@@ -21,6 +21,8 @@ from detkit.errors import ExportError
 from detkit.export.layer_loss import rank_layers
 from detkit.export.quantize import QuantizedModel, Runtime, quantize, quantize_within
 
+pytestmark = pytest.mark.kernels
+
 # Three convolutions with SiLU between them, and what stands for a decoder: boxes of some hundred pixels.
 NET = """
 <ir_version: 10, opset_import: ["" : 20], metadata_props: ["names": "cell"]>

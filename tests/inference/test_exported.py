@@ -42,6 +42,7 @@ def write(path: Path, **changed: Any) -> Path:
     return path
 
 
+@pytest.mark.kernels
 def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
     picture = np.zeros((32, 32, 3), np.uint8)
     picture[:24] = 255  # sums of zeros and ones are exact, in whatever order a kernel adds 3,072 of them
