@@ -57,7 +57,8 @@ class CudaTensor(Tensor):
 
     def __new__(cls, host: Tensor) -> Self:
         layout: dict[str, Any] = {"strides": host.stride(), "storage_offset": host.storage_offset()}
-        return Tensor._make_wrapper_subclass(cls, host.shape, **layout, dtype=host.dtype, device=CUDA)  # type: ignore[attr-defined]
+        with torch.inference_mode(False):  # a view of a parameter, made in inference mode, is an ordinary tensor
+            return Tensor._make_wrapper_subclass(cls, host.shape, **layout, dtype=host.dtype, device=CUDA)  # type: ignore[attr-defined]
 
     def __init__(self, host: Tensor) -> None:
         self.host = host
@@ -73,6 +74,16 @@ class CudaTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return compute(func, args, kwargs or {})
+
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        """With a setter that takes the numbers too."""
+        return self.detach()
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        Tensor.data.__set__(self, new)  # type: ignore[attr-defined]
+        self.host = _host(new)
 
     def tolist(self) -> Any:
         """Torch's own refuses subclasses."""
