@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Self
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward as torch_runs_backward
 from torch.optim.optimizer import _foreach_supported_types as of_optimizers
 from torch.utils._foreach_utils import _foreach_supported_types as of_foreach
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -218,7 +219,7 @@ def pretend() -> None:
     torch._C._ensureCUDADeviceGuardSet()
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(1.0, device="cuda") would really go there
     torch.backends.cudnn.enabled = False  # the kernels of cuDNN have operations of their own, which no CPU has
-    torch.autograd._engine_run_backward = _run_backward  # type: ignore[attr-defined]
+    torch.autograd._engine_run_backward = _run_engine  # type: ignore[attr-defined]
     for types in (of_optimizers, of_foreach):
         types.append(CudaTensor)
     answers = dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "manual_seed_all", "set_rng_state_all"))
@@ -231,11 +232,17 @@ def pretend() -> None:
     torch.cuda.set_sync_debug_mode = lambda mode: _sync_debug_mode.update({"is": mode})
 
 
-def _run_backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], *_: Any, **__: Any) -> None:
-    """``backward()`` node by node: torch's own engine would ask the driver for the streams of a device.
+def _run_engine(outputs: Sequence[Tensor], gradients: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
+    """Torch's own, but for tensors of the pretended GPU: it would ask the driver for the streams of their device."""
+    if not any(isinstance(output, CudaTensor) for output in outputs):
+        return torch_runs_backward(outputs, gradients, *args, **kwargs)
+    if args[2]:
+        raise NotImplementedError("torch.autograd.grad on a pretended GPU: only backward() for all leaves is there")
+    return _run_backward(outputs, gradients)
 
-    Hooks of tensors are not called.
-    """
+
+def _run_backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """``backward()`` node by node; hooks of tensors are not called."""
     roots: list[tuple[Any, int]] = [(output.grad_fn, output.output_nr) for output in outputs]
     awaited, seen, stack = Counter(), set(), [node for node, _ in roots]
     while stack:
