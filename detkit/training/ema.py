@@ -93,13 +93,14 @@ def averaged_module(trainer: L.Trainer) -> nn.Module:
 class _Pairs:
     """Tensors of the average beside those of the model: floats are averaged, counts copied.
 
-    Each in one fused kernel, which torch has only for pairs of equal strides: the average takes those of the model.
+    Each in one fused kernel, which torch has only for pairs of equal strides and precision: the average takes those of
+    the model, which Lightning changes after the average was made.
     """
 
     def __init__(self, averaged: nn.Module, current: nn.Module) -> None:
         pairs = list(zip(_tensors(averaged), _tensors(current), strict=True))
         for ours, theirs in pairs:
-            if ours.stride() != theirs.stride():
+            if (ours.stride(), ours.dtype) != (theirs.stride(), theirs.dtype):
                 ours.data = torch.empty_like(theirs).copy_(ours)
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         counts = [pair for pair in pairs if not pair[0].is_floating_point()]

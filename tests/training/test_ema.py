@@ -1,14 +1,18 @@
 """The average against its closed form, and where it stands among the callbacks."""
 
+import copy
 import math
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
-from detkit.training.ema import EMA, averaged_module
+from detkit.training.ema import EMA, _Pairs, averaged_module
 
 
 class Counting(L.LightningModule):
@@ -111,3 +115,34 @@ def test_lies_on_the_device_of_the_model() -> None:
     trainer.fit(Counting())
     assert {tensor.device.type for tensor in ema.module.state_dict().values()} == {"cuda"}
     torch.testing.assert_close(ema.module.get_parameter("weight").cpu(), torch.full((2,), closed_form(6, 0.9, 4)))
+
+
+class Kernels(TorchDispatchMode):
+    """The names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_one_kernel_for_all_floats_and_one_for_all_counts() -> None:
+    """The model becomes channels last, and float64, after the average was made; pairs that differ go one by one."""
+    conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+    module = nn.Sequential(conv, norm)
+    averaged, before = copy.deepcopy(module), conv.weight.detach().clone()
+    module.double().to(memory_format=torch.channels_last)
+    pairs = _Pairs(averaged, module)
+    assert [(x.stride(), x.dtype) for x in pairs.floats[0]] == [(x.stride(), x.dtype) for x in pairs.floats[1]]
+    conv.weight.data += 1
+    norm.load_state_dict({**norm.state_dict(), "num_batches_tracked": torch.tensor(7)})
+    with Kernels() as kernels:
+        pairs.average(0.75)
+    assert sorted(kernels.names) == ["_foreach_copy_", "_foreach_lerp_"]
+    state = averaged.state_dict()
+    torch.testing.assert_close(state["0.weight"], before.double() + 0.25, check_stride=False)
+    assert int(state["1.num_batches_tracked"]) == 7
