@@ -27,10 +27,10 @@ from detkit.training.non_finite_report import (
     Norms,
     Sheet,
     gradient_norms,
+    left_to_the_scaler,
     make_report,
     named_floats,
     norms_of,
-    scaler_of,
     write_report,
 )
 from detkit.types import Batch
@@ -150,7 +150,7 @@ class NonFinite(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._gradients = gradient_norms(self._parameters)
-        if self._gradients is not None and not self._bad and not _left_to_the_scaler(trainer):
+        if self._gradients is not None and not self._bad and not left_to_the_scaler(trainer):
             flag = self._gradients.values.isfinite().all()
             if self._waits:
                 [own], [everyone] = _judge(trainer, [flag]).read().tolist()
@@ -297,8 +297,3 @@ def _judge(trainer: L.Trainer, flags: list[Tensor]) -> Arrival:
     if trainer.world_size > 1:
         torch.distributed.all_reduce(everyone, op=torch.distributed.ReduceOp.MIN)
     return Arrival(torch.stack((own, everyone)))
-
-
-def _left_to_the_scaler(trainer: L.Trainer) -> bool:
-    scaler = scaler_of(trainer)
-    return scaler is not None and scaler.get_scale() >= 1

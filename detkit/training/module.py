@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
+from detkit.training.logged_steps import is_logged
 from detkit.training.optim import count_steps, parameter_groups, scale_learning_rates
 from detkit.types import Batch, Detections, Target
 
@@ -45,9 +46,6 @@ class DetectionModule(L.LightningModule):
         scheduler: called with the optimizer, ``steps_per_epoch`` and ``total_steps``; stepped once
             per optimizer step.
         groups: the model's parameters that train, in groups for the optimizer.
-
-    Attributes:
-        terms: of the loss of the last training batch, on its device.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class DetectionModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.make_groups = groups
-        self.terms: dict[str, Tensor] = {}
+        self.terms: dict[str, Tensor] = {}  # of the loss of the last training batch, on its device
 
     @override
     def setup(self, stage: str) -> None:
@@ -119,12 +117,3 @@ class DetectionModule(L.LightningModule):
         steps_per_epoch, total_steps = count_steps(self.trainer)
         scheduler = self.make_scheduler(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def is_logged(trainer: L.Trainer, step: int) -> bool:
-    """Whether the numbers of an optimizer step are logged: of every n-th one, and at the end of an epoch.
-
-    Not of every step, because ``log_dict`` takes Lightning about 1 ms of CPU time for each number.
-    """
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return trainer.is_last_batch or trainer.should_stop or (every > 0 and step % every == 0)

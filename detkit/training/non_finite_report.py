@@ -126,6 +126,12 @@ def scaler_of(trainer: L.Trainer) -> Any:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
+def left_to_the_scaler(trainer: L.Trainer) -> bool:
+    """Whether gradients that overflow are its business: at a scale below 1 no lower one would help."""
+    scaler = scaler_of(trainer)
+    return scaler is not None and scaler.get_scale() >= 1
+
+
 def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Norms | None:
     """Of each parameter that has a gradient; None if none has."""
     return norms_of((name, value.grad) for name, value in parameters if value.grad is not None)
