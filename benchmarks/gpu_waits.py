@@ -4,11 +4,10 @@
 
 Trains each recipe for a few steps on tensors that say cuda and hold their numbers on the CPU, on small images of the
 demo set, with a logger. The step counted is one in which nothing is logged, drawn or saved. An "event" is a wait for
-an earlier copy: the device goes on with what was queued behind it. The first argument "json" prints it for programs.
+an earlier copy: the device goes on with what was queued behind it.
 """
 
 import io
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -63,20 +62,25 @@ def events_of_a_step(name: str) -> list[Event]:
         return EVENTS[steps.ends[COUNTED - 2] : steps.ends[COUNTED - 1]]
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measure and print."""
+def main(names: Sequence[str]) -> None:
+    """Measure and print a table."""
     torch.set_num_threads(1)
     pretend()
-    names = argv[1:] if argv[:1] == ["json"] else argv
-    counted = {name: Counter(events_of_a_step(name)) for name in names}
-    if names != argv:
-        print(json.dumps({name: [[*event, count] for event, count in of.items()] for name, of in counted.items()}))
-        return
-    for name, of_recipe in counted.items():
-        waits = sum(count for event, count in of_recipe.items() if event.kind == "wait" and event.what != "event")
-        print(f"\n{name}: {waits} waits")
-        for event, count in sorted(of_recipe.items(), key=lambda pair: (pair[0].kind == "copy", pair[0].place)):
-            print(f"  {count} {event.kind}  {event.place:45}  {event.what}")
+    counted = [Counter(events_of_a_step(name)) for name in names]
+    events = sorted(set[Event]().union(*counted), key=_order)
+    waits = [sum(of_recipe[event] for event in events if _order(event)[0] == 0) for of_recipe in counted]
+    print("|", " | ".join(("line", "what", *names)), "|\n|", " | ".join(("---", "---", *["---:"] * len(names))), "|")
+    print("| all | **waits** |", " | ".join(f"**{count}**" for count in waits), "|")
+    for event in events:
+        what = f"wait: {event.what}" if _order(event)[0] == 0 else event.what
+        counts = (str(of_recipe[event] or "") for of_recipe in counted)
+        print(f"| {event.place.removeprefix('detkit/')} | {what} |", " | ".join(counts), "|")
+
+
+def _order(event: Event) -> tuple[int, str, int]:
+    """Waits for the device, then for earlier copies, then what nothing waits for; by file and line."""
+    file, _, line = event.place.partition(":")
+    return (2 if event.kind == "copy" else int(event.what == "event")), file, int(line or 0)
 
 
 if __name__ == "__main__":

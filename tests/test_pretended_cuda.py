@@ -63,7 +63,7 @@ def test_waits_and_copies_are_found(tmp_path: Path) -> None:
         "mask": [["wait", "index by a mask"]],
         "nonzero": [["wait", "nonzero"]],
         "numbers of Python": [["wait", "copy to the device"]],
-        "a number in places": [["wait", "copy to the device: a number or places on the host, in index_put_"]],
+        "a number in places": [["wait", "copy to the device, in index_put"]],
         "to the device": [["wait", "copy to the device"]],
         "to the device, later": [["copy", "copy to the device"]],
         "into the host's memory": [["copy", "copy to the host"]],

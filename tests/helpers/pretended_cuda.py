@@ -165,7 +165,7 @@ def _refuse_two_devices(func: Any, name: str, args: Any, tensors: Sequence[Tenso
             continue
         is_number = tensor.dim() == 0
         if name in INDEXING and isinstance(args[0], CudaTensor) and (is_number or tensor.dtype == torch.int64):
-            note("wait", f"copy to the device: a number or places on the host, in {name}")
+            note("wait", f"copy to the device, in {name.strip('_')}")
         elif not (is_number and (torch.Tag.pointwise in func.tags or name.startswith("_foreach"))):
             devices = ", ".join(f"{tuple(one.shape)} on {one.device}" for one in tensors)
             raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got {devices}")
