@@ -79,7 +79,6 @@ def _on_a_gpu(program: Callable[[], object]) -> None:
     torch.set_num_threads(1)
     pretended_cuda.pretend()
     torch.cuda.device_count = lambda: 2
-    torch.backends.cudnn.enabled = False  # its kernels have no twin on the CPU
     for name in COLLECTIVES:
         setattr(torch.distributed, name, _serving_cuda_alone(name, getattr(torch.distributed, name)))
     with PretendedCuda():

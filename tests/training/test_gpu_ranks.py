@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from detkit.checkpoint import latest_checkpoint
 from detkit.training import train
@@ -13,7 +14,10 @@ from tests.training.gpu_ranks import comparable
 from tests.training.toy import ToyData, toy_parts
 from tests.warm_scripts import run_script
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU tests/test_on_gpu.py looks at the real one"),
+]
 
 
 def run(scenario: str, folder: Path, code: int = 0) -> list[str]:
