@@ -278,7 +278,9 @@ def _run_backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Non
 
 
 def on_pretended_cuda(program: Callable[[], Any], folder: Path) -> Any:
-    """What the program returns, as JSON has it; it runs in a fork of this process.
+    """What the program returns, as JSON has it; it runs in a fork of this process, and so may not compute an AP.
+
+    hotcoco's threads are not in a fork, which would wait for them if this process has computed one.
 
     Args:
         program: what to run.
