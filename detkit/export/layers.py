@@ -25,6 +25,9 @@ class Layers:
         for node in model.graph.node:
             self.of_node[node.name] = module_path(node) if self._has_weights(node) else self._layer_before(node)
         self.names = tuple(dict.fromkeys(name for name in self.of_node.values() if name))
+        self.products = {  # of two activations, as in attention, or with a constant vector
+            node.name for node in model.graph.node if node.op_type in WITH_WEIGHTS and not self._has_weights(node)
+        }
         self.last, self.arithmetic = self._answering([output.name for output in model.graph.output])
 
     def nodes_of(self, names: Sequence[str]) -> list[str]:

@@ -45,8 +45,9 @@ def quantize(
 ) -> onnx.ModelProto:
     """Layers in int8: weights of 7 bits per channel, activations in the range that they have on the batches.
 
-    The layers that give logits and box parameters, and the arithmetic after them, stay float. Memory is that of
-    the largest batch, however many there are: of each tensor the least and the greatest value are kept.
+    The layers that give logits and box parameters, the arithmetic after them, and products of two activations stay
+    float. Memory is that of the largest batch, however many there are: of each tensor the least and the greatest value
+    are kept.
 
     Args:
         model: with one input of images.
@@ -116,13 +117,14 @@ class _Quantizer:
         onnx.helper.set_model_props(self.model, {**dict(self.marks), ALREADY_PREPARED: "onnxruntime.quant"})
 
     def __call__(self, keep_float: Sequence[str]) -> onnx.ModelProto:
-        excluded = {*self.layers.last, *self.layers.arithmetic, *self.layers.nodes_of(keep_float)}
+        layers = self.layers
+        excluded = {*layers.last, *layers.arithmetic, *layers.products, *layers.nodes_of(keep_float)}
         path = self.folder / "int8.onnx"
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
-        extra = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": []}
+        extra: dict[str, object] = {}
         if self.runtime == "openvino":
-            extra |= {"OpTypesToExcludeOutputQuantization": list(LAYERS), "TensorQuantOverrides": self._around_zero()}
+            extra = {"OpTypesToExcludeOutputQuantization": list(LAYERS), "TensorQuantOverrides": self._around_zero()}
         with quiet():
             quantize_static(
                 copy,

@@ -184,6 +184,22 @@ def test_largest_sums_fit(layer: str, shape: tuple[int, ...], size: tuple[int, .
     assert np.abs(found - most * signs).max() < most / 200  # half a step is 1/255: there are 255 from -most to most
 
 
+def test_products_of_activations_stay_float() -> None:
+    """Both have 8 bits, as in attention: CPUs without VNNI cannot add two of their products in 16 bits."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        net (float[B,16,32] x) => (float[] y)
+        { a = MatMul (x, w)  turned = Transpose <perm = [0, 2, 1]> (a)
+          [product] b = MatMul (a, turned)  c = MatMul (b, inner)  y = MatMul (c, last) }""")
+    for name, value in (("w", np.ones((32, 8))), ("inner", np.eye(16)), ("last", np.eye(16))):
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    images = np.ones((2, 16, 32), np.float32)
+    int8 = quantize(model, [images], runtime="openvino")
+    assert weights_of(int8)["inner_quantized"].dtype == np.int8
+    [product] = [node for node in int8.graph.node if node.name == "product"]
+    assert run_in_openvino(int8, images) == pytest.approx(8 * 32 * 32, rel=1 / 127)  # half a step on either side
+    assert list(product.input) == ["a", "turned"]
+
+
 def test_float_graph_stays_as_it_is() -> None:
     model = net()
     before = model.SerializeToString(deterministic=True)
