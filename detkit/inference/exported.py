@@ -190,7 +190,7 @@ def _warn(path: Path, certificate: dict[str, Any]) -> None:
         )
     checked, here = certificate.get("instruction_set"), instruction_set()
     if certificate.get("precision") == "int8" and checked != here:
-        with_7_bits = "its weights of 7 bits give the same here but for rounding; scripts/evaluate.py measures it"
+        with_7_bits = "both compute the same but for rounding, which may move single boxes; evaluate.py measures it"
         with_8_bits = "its weights of 8 bits give other boxes on CPUs without VNNI; export it again"
         LOG.warning(
             "%s: int8 that was checked on a CPU with %s, not on %s as here: %s",
