@@ -31,7 +31,7 @@ from tests.reliability import arguments
 from tests.reliability.image_faults import MUTATIONS, originals
 
 MAX_PIXELS = 4_000_000  # of the mutants, by the user's setting
-MAX_GROWTH_MB = 200  # of a process over what it had before the first mutant: some copies of so many pixels
+MAX_GROWTH_MB = 300  # of a process since the first mutant: 25 copies of so many pixels, with what allocators keep
 LAST_BLOCK_PX = 18 * 18  # 16 x 16, and what its colours do to their neighbours
 LACKING = ("cut", "sealed cut", "renamed")  # kinds that change nothing but what is there
 
