@@ -21,20 +21,19 @@ from detkit import recipe
 from detkit.training import train
 
 STEPS = 20
-SMALL = {
-    **{"wandb": "disabled", "weights": "null", "data.image_hw": "[64,64]", "data.batch_size": 2, "data.num_workers": 0},
-    **{"data.multi_scale": "null", "trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.max_epochs": 1},
-    **{"trainer.precision": "32-true", "trainer.limit_train_batches": STEPS, "trainer.limit_val_batches": 0},
-}
+SMALL = (
+    *("wandb=disabled", "weights=null", "data.image_hw=[64,64]", "data.batch_size=2", "data.num_workers=0"),
+    *("trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_epochs=1", "trainer.precision=32-true"),
+    *(f"trainer.limit_train_batches={STEPS}", "trainer.limit_val_batches=0"),
+)
 COUNTED = {"logging": ("log",), "listing tensors": ("named_parameters", "named_buffers")}
 
 
 def milliseconds(name: str) -> dict[str, float]:
     """Of a step, by what it was spent on."""
-    given = {key: value for key, value in SMALL.items() if key != "data.multi_scale" or name.startswith("rtdetr")}
+    one_size = ["data.multi_scale=null"] if name.startswith("rtdetr") else []
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"recipe={name}", f"runs_dir={folder}", *(f"{key}={value}" for key, value in given.items())]
-        parts = recipe.build(recipe.load(words))
+        parts = recipe.build(recipe.load([f"recipe={name}", f"runs_dir={folder}", *SMALL, *one_size]))
         parts.trainer.keywords["logger"] = CSVLogger(folder)
         profile = cProfile.Profile(time.process_time)
         profile.runcall(train, parts, console=Console(file=io.StringIO()))
