@@ -69,6 +69,7 @@ static void on_segv(int number, siginfo_t *info, void *context) {
         of_program.sa_handler(number);
     } else {
         next_sigaction(number, &of_program, NULL); /* the faulting instruction runs again, and ends the process */
+        if (info->si_code <= 0) raise(number);     /* a process sent it: there is none */
     }
 }
 
