@@ -95,7 +95,8 @@ class TrainMeter(L.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        is_distributed = distributed.is_available() and distributed.is_initialized()
+        rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if is_distributed else (0, 1)
         names = state_dict["names"]
         sums = state_dict.get("sums_of_ranks") or [state_dict["sums"]]  # older files have those of rank 0
         if sums[0] is not None:

@@ -182,3 +182,19 @@ def test_files_of_a_run(tmp_path: Path) -> None:
         assert all(float(value) == pytest.approx(epoch[name], abs=1e-6) for name, value in row.items())
         assert epoch["images_per_s"] > 0 and epoch["seconds"] > 0
         assert "images_per_s" not in row
+
+
+@pytest.mark.parametrize(
+    ("stored", "sums"),
+    [
+        ({"sums_of_ranks": [[1.0, 2.0], [3.0, 4.0]]}, [4.0, 6.0]),  # of two ranks, gone on with by one
+        ({"sums_of_ranks": [[1.0, 2.0]]}, [1.0, 2.0]),
+        ({"sums": [1.0, 2.0]}, [1.0, 2.0]),  # as older files have it
+        ({"sums_of_ranks": [None, None]}, None),
+        ({"sums": None}, None),
+    ],
+)
+def test_an_epoch_goes_on_with_the_sums_of_all_ranks(stored: dict[str, Any], sums: list[float] | None) -> None:
+    meter = TrainMeter()
+    meter.load_state_dict({"names": ["cls"], **stored})
+    assert meter.state_dict() == {"names": ["cls"], "sums_of_ranks": [sums]}
