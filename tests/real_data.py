@@ -3,4 +3,6 @@
 import os
 from pathlib import Path
 
-SHARED = Path(os.environ.get("DETKIT_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared")
+from tests.helpers import ROOT
+
+SHARED = Path(os.environ.get("DETKIT_TEST_DATA") or ROOT.parent / "shared")

@@ -24,12 +24,12 @@ from detkit import recipe
 from detkit.inference import Predictor
 from detkit.training import train
 from detkit.types import ImageLabel, Target
+from tests.helpers import ROOT
 from tests.reliability.non_finite import AfterStep
 from tests.training.toy import ToyData, ToyParts, toy_parts
 
 gpu = pytest.mark.gpu
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first call; else it refuses to be exact
-ROOT = Path(__file__).parents[1]
 CLASSES = 3
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers import ROOT
 from tests.helpers.pretended_cuda import CUDA, EVENTS, on_pretended_cuda
 from tests.warm_scripts import run_script
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, which a fork cannot use")
 
 

@@ -14,8 +14,9 @@ from detkit.models import Classifier
 from detkit.training import train
 from detkit.types import ImageLabel, Target
 from scripts.evaluate import main as evaluate
+from tests.helpers import ROOT
 
-RECIPES = sorted(path.stem for path in (Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
 @cache
@@ -37,7 +38,7 @@ def test_is_sound(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_is_as_large_as_its_head_says(name: str) -> None:
-    first = (Path(__file__).parent.parent / "recipes" / f"{name}.yaml").read_text().partition("\n")[0]
+    first = (ROOT / "recipes" / f"{name}.yaml").read_text().partition("\n")[0]
     stated = re.search(r"([\d.]+) million parameters", first)
     assert stated
     with torch.device("meta"):

@@ -17,7 +17,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
+
 DEFAULTS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 

@@ -27,9 +27,9 @@ from torch.utils._foreach_utils import _foreach_supported_types as of_foreach
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.helpers import ROOT
 from tests.reliability.forked import run
 
-ROOT = Path(__file__).parents[2]
 CUDA = torch.device("cuda", 0)
 # the size or the value of the result must come to the host; those of unique and nms are waited for inside of the kernel
 WAITING = (

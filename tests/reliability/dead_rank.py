@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from detkit.checkpoint import latest_checkpoint, read_checkpoint
 from detkit.errors import DataError, DetkitError
+from tests.helpers import ROOT
 from tests.reliability import arguments, small_run
 from tests.reliability.forked import Ended, Forked, environment
 
@@ -122,7 +123,7 @@ def launched(launcher: tuple[str, ...], fault: Fault, root: Path, folder: Path) 
                 root,
                 folder / "runs",
             ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,

@@ -42,13 +42,13 @@ from detkit.data.image_header import read_header
 from detkit.errors import DetkitError
 from detkit.inference import read_stored
 from detkit.weights import load_weights
+from tests.helpers import ROOT
 from tests.reliability import arguments
 from tests.reliability.forked import Forked, run
 from tests.reliability.hostile_files import marks, pipes_and_devices, safetensors_files, urls
 from tests.reliability.hostile_pickles import torch_files
 from tests.reliability.hostile_recipes import CLASS_NAMES, SMALL, good_recipe, stored, yaml_texts
 
-ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_S = 30.0
 MEMORY_LIMIT_MB = 160  # over what the process had before
 ADDRESS_SPACE = 16 << 30

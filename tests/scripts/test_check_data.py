@@ -11,8 +11,7 @@ from detkit.data.check_options import read_options
 from detkit.errors import RecipeError
 from scripts import check_data
 from tests.data.small_set import write_split
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.helpers import ROOT
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from detkit.data.layout import find_layout
 from detkit.errors import RecipeError
 from scripts.convert_data import main
 from tests.data.label_sets import write_yolo
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 
 def test_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT
 from tests.recipe.conftest import TOY
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

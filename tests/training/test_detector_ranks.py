@@ -18,9 +18,9 @@ from detkit.assign import HungarianAssigner
 from detkit.data import make_demo
 from detkit.losses import DETRLoss
 from tests.detr_batches import IMAGE_HW, random_targets
+from tests.helpers import ROOT
 from tests.models.small_rtdetr import small_rtdetr
 
-ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     *("wandb=disabled", "data.image_hw=[128,128]", "data.num_workers=0", "trainer.accelerator=cpu"),
     *("trainer.precision=64-true", "trainer.sync_batchnorm=true", "trainer.max_epochs=2", "data.close_mosaic_epochs=0"),

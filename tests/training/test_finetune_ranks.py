@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers import ROOT
 from tests.training.test_train import assert_same, copy_of_step
 
-ROOT = Path(__file__).parents[2]
 STEPS = 4  # of an epoch
 PROGRAM = """
 import functools

@@ -19,10 +19,10 @@ from detkit.checkpoint import latest_checkpoint, read_checkpoint
 from detkit.errors import TrainingError
 from detkit.training import Muon, train
 from detkit.training.finite import NonFinite, check_finite
+from tests.helpers import ROOT
 from tests.reliability.non_finite import AfterStep, BrokenLoss
 from tests.training.toy import ToyData, ToyDetector, ToyParts, toy_parts
 
-ROOT = Path(__file__).parents[2]
 EVERY_STEP = {"every_n_steps": 1, "keep": 100}
 
 

@@ -22,10 +22,9 @@ from detkit.training.failed_writes import FailedWrites
 from detkit.training.interrupt import Interrupt, TrainingStopped
 from detkit.training.run_folder import RunFolder
 from detkit.training.saver import Saver
+from tests.helpers import ROOT
 from tests.reliability.disk import watched
 from tests.training.toy import toy_parts
-
-ROOT = Path(__file__).parents[2]
 
 
 def only_run(runs: Path) -> RunFolder:
