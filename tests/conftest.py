@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.real_data import SHARED
+from tests.helpers.real_data import SHARED
 
 
 def pytest_configure() -> None:

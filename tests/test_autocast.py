@@ -22,7 +22,7 @@ from detkit.ops.distances import boxes_to_distances
 from detkit.ops.iou import IouKind, aligned_iou, pairwise_iou
 from detkit.ops.points import anchor_points
 from detkit.types import BoxCoding, ImageLabel, Target, YOLOPredictions
-from tests.detr_batches import IMAGE_HW, NUM_CLASSES, random_predictions, random_targets
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_predictions, random_targets
 
 COUNTS = (3, 0, 5)  # objects of each image
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

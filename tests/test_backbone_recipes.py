@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm_scripts import run_script
+from tests.helpers.warm_scripts import run_script
 
 FEW_STEPS = [
     *("data.image_hw=[64,64]", "data.batch_size=32", "data.num_workers=0"),

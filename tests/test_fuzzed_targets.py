@@ -10,7 +10,7 @@ from detkit.assign import HungarianAssigner
 from detkit.decode import DETRDecode
 from detkit.losses import DETRLoss
 from detkit.types import Target
-from tests.models.small_rtdetr import small_rtdetr
+from tests.helpers.small_rtdetr import small_rtdetr
 
 CLASSES = 5
 SIZES_HW = [(64, 64), (32, 96), (96, 32)]

@@ -25,8 +25,8 @@ from detkit.inference import Predictor
 from detkit.training import train
 from detkit.types import ImageLabel, Target
 from tests.helpers import ROOT
+from tests.helpers.toy import ToyData, ToyParts, toy_parts
 from tests.reliability.non_finite import AfterStep
-from tests.training.toy import ToyData, ToyParts, toy_parts
 
 gpu = pytest.mark.gpu
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first call; else it refuses to be exact

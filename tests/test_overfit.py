@@ -15,7 +15,7 @@ from detkit.losses import DETRLoss
 from detkit.metrics import CocoMetric
 from detkit.training import Muon, parameter_groups
 from detkit.types import GroundTruth, Target
-from tests.models.small_rtdetr import small_rtdetr
+from tests.helpers.small_rtdetr import small_rtdetr
 
 SIDE = 96
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.helpers import ROOT
 from tests.helpers.pretended_cuda import CUDA, EVENTS, on_pretended_cuda
-from tests.warm_scripts import run_script
+from tests.helpers.warm_scripts import run_script
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, which a fork cannot use")
 

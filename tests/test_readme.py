@@ -21,11 +21,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from tests.data.label_sets import write_yolo
 from tests.helpers import ROOT
-from tests.rtdetr_files import port_of
-from tests.warm_scripts import run_script
-from tests.yolox_files import official_weights
+from tests.helpers.label_sets import write_yolo
+from tests.helpers.rtdetr_files import port_of
+from tests.helpers.warm_scripts import run_script
+from tests.helpers.yolox_files import official_weights
 
 RESNET50_FILE = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url.rpartition("/")[2]
 README = (ROOT / "README.md").read_text()

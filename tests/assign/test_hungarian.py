@@ -15,7 +15,7 @@ from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
 
 from detkit.assign import HungarianAssigner, Pairs
 from detkit.types import QueryOutput, Target
-from tests.detr_batches import IMAGE_HW, as_labels, random_output, random_targets, target
+from tests.helpers.detr_batches import IMAGE_HW, as_labels, random_output, random_targets, target
 
 COUNTS = [(3, 0, 5), (1,), (0, 0), (12, 12), (20, 2), (7, 1, 0, 9)]  # of 12 queries
 

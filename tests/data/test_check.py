@@ -19,7 +19,7 @@ from detkit.data.image_folder import read_folder
 from detkit.data.image_header import ImageHeader, read_header
 from detkit.data.layout import find_layout
 from detkit.errors import DataError
-from tests.data.small_set import write_split
+from tests.helpers.small_set import write_split
 
 Counted = list[str]
 

@@ -18,7 +18,7 @@ from detkit.data import CropDataModule, ImageFolderDataModule, demo
 from detkit.data.classification import ClassificationDataModule
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ImageLabel
-from tests.data.colour_set import BOXES, COLOURS, write_coco, write_folder
+from tests.helpers.colour_set import BOXES, COLOURS, write_coco, write_folder
 
 SMALL: dict[str, Any] = {"image_hw": (16, 24), "batch_size": 4, "num_workers": 0}
 MODULES: dict[str, type[CropDataModule] | type[ImageFolderDataModule]] = {

@@ -11,7 +11,7 @@ from detkit.data.region_dataset import RegionDataset
 from detkit.data.regions import RegionIndex
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
-from tests.data.colour_set import COLOURS, write_coco
+from tests.helpers.colour_set import COLOURS, write_coco
 
 
 def crops_of(root: Path, margin: float = 0.1, min_box_px: float = 8) -> RegionIndex:

@@ -18,7 +18,7 @@ from detkit.data import CocoDataModule
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
 from detkit.types import Batch
-from tests.data.small_set import CLASS_NAMES, write_split
+from tests.helpers.small_set import CLASS_NAMES, write_split
 
 SMALL: dict[str, Any] = {"image_hw": (64, 64), "batch_size": 4, "num_workers": 0, "mixup_probability": 0.3}
 

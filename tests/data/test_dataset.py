@@ -24,7 +24,7 @@ from detkit.data.sampler import SampleKey, stream
 from detkit.errors import DataError
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Target
-from tests.data.small_set import read_split, write_split
+from tests.helpers.small_set import read_split, write_split
 
 HW = (96, 96)
 GEOMETRY_ONLY = Augmentation(hue_degrees=0, saturation=0, brightness=0, min_box_px=0, min_visible_frac=0)

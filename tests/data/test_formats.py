@@ -12,7 +12,7 @@ from detkit.data.coco import load_index
 from detkit.data.layout import find_layout
 from detkit.data.write_coco import convert
 from detkit.errors import DataError
-from tests.data.label_sets import voc_object, voc_xml, write_voc, write_yolo
+from tests.helpers.label_sets import voc_object, voc_xml, write_voc, write_yolo
 
 
 def make_yolo(root: Path) -> None:

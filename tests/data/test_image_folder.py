@@ -17,7 +17,7 @@ from detkit.data.demo_scene import CLASS_NAMES
 from detkit.data.image_folder import check_same_folders, find_folders, read_folder
 from detkit.data.layout import find_layout
 from detkit.errors import DataError
-from tests.data.colour_set import COLOURS, write_folder
+from tests.helpers.colour_set import COLOURS, write_folder
 
 
 def test_index_by_hand(tmp_path: Path) -> None:

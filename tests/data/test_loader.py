@@ -20,8 +20,8 @@ from detkit.data.sampler import InOrderSampler
 from detkit.data.unreadable import LostImage, UnreadableImages
 from detkit.data.workers import Workers
 from detkit.errors import DataError
-from tests.data.small_set import read_split, write_split
 from tests.data.test_datamodule import data_of, digest
+from tests.helpers.small_set import read_split, write_split
 
 HW = (64, 64)
 

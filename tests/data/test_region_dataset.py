@@ -14,7 +14,7 @@ from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region
 from detkit.data.resize import letterbox
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
-from tests.data.colour_set import write_image
+from tests.helpers.colour_set import write_image
 
 PLAIN = RegionAugmentation(
     scale=(1, 1), stretch=1, translate=0, flip_probability=0, hue_degrees=0, saturation=0, brightness=0

@@ -17,7 +17,7 @@ from detkit.data.report_figures import Mark, histogram, place_map
 from detkit.data.report_html import write_html
 from detkit.data.report_pictures import PictureMaker
 from detkit.errors import StorageError
-from tests.data.small_set import read_split, write_split
+from tests.helpers.small_set import read_split, write_split
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
 VOID = {"meta", "img", "br", "line"}

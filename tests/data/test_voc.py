@@ -10,7 +10,7 @@ from detkit.data.coco import CocoIndex, load_index
 from detkit.data.findings import Finding
 from detkit.data.layout import find_layout
 from detkit.errors import DataError
-from tests.data.label_sets import voc_object, voc_xml, write_image, write_voc
+from tests.helpers.label_sets import voc_object, voc_xml, write_image, write_voc
 
 ENTITIES = "".join(f'<!ENTITY a{number} "{f"&a{number - 1};" * 10}">' for number in range(1, 12))
 BOMB = f'<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a0 "boom">{ENTITIES}]><annotation>&a11;</annotation>'

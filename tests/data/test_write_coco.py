@@ -23,8 +23,8 @@ from detkit.data.layout import find_layout
 from detkit.data.write_coco import convert
 from detkit.errors import DataError, StorageError
 from detkit.metrics import CocoMetric
-from tests.data.label_sets import voc_object, voc_xml, write_image, write_voc, write_yolo
-from tests.metrics.coco_files import detections_of, random_dataset, random_detections, targets_of
+from tests.helpers.coco_files import detections_of, random_dataset, random_detections, targets_of
+from tests.helpers.label_sets import voc_object, voc_xml, write_image, write_voc, write_yolo
 from tests.reliability import forked
 
 ONE = "0 0.5 0.5 0.1 0.1"

@@ -11,7 +11,7 @@ from detkit.data.findings import Finding
 from detkit.data.layout import find_layout
 from detkit.data.yolo_yaml import read_yaml
 from detkit.errors import DataError
-from tests.data.label_sets import YAML, write_image, write_yolo
+from tests.helpers.label_sets import YAML, write_image, write_yolo
 
 
 def read(root: Path, split: str = "train") -> CocoIndex:

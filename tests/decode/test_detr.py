@@ -9,7 +9,7 @@ from transformers.models.rt_detr.modeling_rt_detr import RTDetrObjectDetectionOu
 
 from detkit.decode import DETRDecode
 from detkit.types import DETRPredictions, QueryOutput
-from tests.detr_batches import IMAGE_HW, NUM_CLASSES, random_predictions
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_predictions
 
 QUERIES = 12
 

@@ -7,7 +7,7 @@ import pytest
 
 from detkit.errors import ExportError, RecipeError
 from detkit.export.options import LIBRARIES, read_options
-from tests.warm_scripts import ROOT
+from tests.helpers.warm_scripts import ROOT
 
 
 def test_options_that_do_not_fit() -> None:

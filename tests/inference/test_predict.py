@@ -24,8 +24,8 @@ from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections
-from tests.data.small_set import write_split
-from tests.models.small_rtdetr import small_rtdetr
+from tests.helpers.small_rtdetr import small_rtdetr
+from tests.helpers.small_set import write_split
 
 BOX = (60, 16, 160, 80)
 RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)

@@ -15,7 +15,7 @@ from detkit.assign import HungarianAssigner
 from detkit.losses import DETRLoss
 from detkit.losses.focal import ClassLossKind
 from detkit.types import Denoising, DETRPredictions, QueryOutput, Target
-from tests.detr_batches import (
+from tests.helpers.detr_batches import (
     IMAGE_HW,
     NUM_CLASSES,
     as_labels,

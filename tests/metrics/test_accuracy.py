@@ -11,7 +11,7 @@ from torch.multiprocessing.spawn import spawn
 
 from detkit.metrics import Accuracy, CocoMetric
 from detkit.types import ClassTruth, ImageLabel, RankedClasses
-from tests.metrics.coco_files import NAMES as NAMES_OF_COCO
+from tests.helpers.coco_files import NAMES as NAMES_OF_COCO
 
 NAMES = ("cat", "dog", "cow", "hen", "pig", "ant", "bee")
 

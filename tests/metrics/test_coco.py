@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 
 from detkit.metrics import CocoMetric
 from detkit.types import Detections
-from tests.metrics.coco_files import (
+from tests.helpers.coco_files import (
     NAMES,
     coco_results,
     detections_of,

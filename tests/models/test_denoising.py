@@ -7,7 +7,7 @@ from torch import Tensor
 from detkit.models.heads.denoising import Noise, NoisyQueries, noisy_queries
 from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh_norm
 from detkit.types import Target
-from tests.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets, target
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets, target
 
 OTHERS = 7
 NOTHING = Noise(12, label=0.0, box=0.0)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2, TimmBackbone
-from tests.detr_batches import IMAGE_HW, random_targets
+from tests.helpers.detr_batches import IMAGE_HW, random_targets
+from tests.helpers.small_rtdetr import small_rtdetr
 from tests.models.contract import silent_parameters, tensors, total, trained_a_little
-from tests.models.small_rtdetr import small_rtdetr
 
 P2_TO_P5 = ["P2", "P3", "P4", "P5"]
 BACKBONES: dict[str, Callable[[], Any]] = {

@@ -11,7 +11,7 @@ from detkit.models.heads import RTDETRHead
 from detkit.models.heads.denoising import Noise, noisy_queries
 from detkit.ops.boxes import xyxy_to_cxcywh_norm
 from detkit.types import DETRPredictions, FeatureSpec, Target
-from tests.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets
 from tests.models.contract import silent_parameters, tensors, total, trained_a_little
 
 SPECS = [FeatureSpec(6, 8, "P3"), FeatureSpec(8, 16, "P4"), FeatureSpec(12, 32, "P5")]

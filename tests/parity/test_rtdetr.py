@@ -21,8 +21,8 @@ from detkit.types import DETRPredictions, QueryOutput, Target
 from detkit.weights import load_weights
 from detkit.weights.coco_names import COCO_NAMES
 from detkit.weights.rtdetr import detkit_name, of_rtdetr
-from tests.detr_batches import IMAGE_HW, NUM_CLASSES, as_labels, random_targets
-from tests.rtdetr_files import detector_of, image_of, port_of, shapes_of
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, as_labels, random_targets
+from tests.helpers.rtdetr_files import detector_of, image_of, port_of, shapes_of
 
 QUERIES = 30
 NAMES = [

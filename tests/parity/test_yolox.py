@@ -18,7 +18,7 @@ from detkit.ops.points import anchor_points
 from detkit.types import Target, YOLOPredictions
 from detkit.weights import load_weights
 from detkit.weights.yolox import detkit_name
-from tests.yolox_files import detector_of, read_record
+from tests.helpers.yolox_files import detector_of, read_record
 
 POINTS, STRIDES = anchor_points([(52, 52), (26, 26), (13, 13)], [8, 16, 32])
 LOSS_NAMES = {"box": "iou_x5", "obj": "obj", "cls": "cls", "l1": "l1"}

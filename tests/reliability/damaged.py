@@ -25,8 +25,8 @@ from detkit.checkpoint import (
     write_detector,
 )
 from detkit.errors import CheckpointError
+from tests.helpers.toy import ToyDetector
 from tests.reliability import arguments
-from tests.training.toy import ToyDetector
 
 EDGE_BYTES = 2048
 

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 from detkit.errors import DetkitError, StorageError, run_script
 from detkit.training import train
 from detkit.training.run_folder import RunFolder
+from tests.helpers.toy import toy_parts
 from tests.reliability import arguments, forked
 from tests.reliability.disk import AtNumber, watched
 from tests.reliability.left_behind import differences, left_by
 from tests.reliability.saves import NEW, begin, save, start_again, what_is_left
-from tests.training.toy import toy_parts
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 NOBODY = 65534

@@ -29,7 +29,7 @@ from rich.progress import track
 from detkit.data.coco import load_index
 from detkit.errors import DataError
 from detkit.metrics import CocoMetric
-from tests.metrics.coco_files import detections_of, pycocotools_says, targets_of
+from tests.helpers.coco_files import detections_of, pycocotools_says, targets_of
 from tests.reliability import arguments
 from tests.reliability.coco_faults import mutate
 

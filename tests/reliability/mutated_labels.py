@@ -23,7 +23,7 @@ import yaml
 from detkit.data.coco import CocoIndex, load_index
 from detkit.data.layout import find_layout
 from detkit.errors import DataError
-from tests.data.label_sets import voc_object, voc_xml, write_voc, write_yolo
+from tests.helpers.label_sets import voc_object, voc_xml, write_voc, write_yolo
 from tests.reliability import arguments
 
 MAX_SECONDS = 20.0

@@ -24,7 +24,7 @@ from detkit.checkpoint import marks_in, read_checkpoint, read_detector
 from detkit.errors import TrainingError
 from detkit.training import train
 from detkit.training.ema import averaged_module
-from tests.training.toy import ToyData, ToyParts, toy_loss, toy_parts
+from tests.helpers.toy import ToyData, ToyParts, toy_loss, toy_parts
 
 STEP = 9  # the third of the second epoch
 STEPS = 12

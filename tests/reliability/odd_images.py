@@ -2,7 +2,7 @@
 
     python -m tests.reliability.odd_images
 
-The files are not the project's: tests/real_data.py says where they lie; without them nothing is tried.
+The files are not the project's: tests/helpers/real_data.py says where they lie; without them nothing is tried.
 """
 
 import re
@@ -20,7 +20,7 @@ from detkit.data.decode_image import decode_image
 from detkit.data.layout import Split
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
-from tests.real_data import SHARED
+from tests.helpers.real_data import SHARED
 from tests.reliability import arguments
 
 FOLDER = SHARED / "data" / "odd_images"

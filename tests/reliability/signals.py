@@ -27,10 +27,10 @@ from typing_extensions import override
 from detkit.checkpoint import Mark, latest_checkpoint
 from detkit.errors import run_script
 from detkit.training import interrupt, train
+from tests.helpers.toy import toy_parts
 from tests.reliability import arguments, forked, small_run
 from tests.reliability.disk import watched
 from tests.reliability.left_behind import differences, left_by
-from tests.training.toy import toy_parts
 
 PHASES = ("start", "step", "mid-epoch save", "validation", "between epochs", "second signal")
 MOST = {"start": 4, "step": 18, "mid-epoch save": 6, "validation": 12, "between epochs": 3, "second signal": 18}

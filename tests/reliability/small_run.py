@@ -15,7 +15,7 @@ from detkit.layers.conv import ConvNormAct
 from detkit.models.necks import PAN
 from detkit.types import FeatureSpec
 from scripts.train import main
-from tests.data.small_set import write_split
+from tests.helpers.small_set import write_split
 
 EPOCHS, STEPS_PER_EPOCH = 5, 6
 HERE = "tests.reliability.small_run"

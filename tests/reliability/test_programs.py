@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from tests.helpers.warm_scripts import run_script
 from tests.reliability import arguments
-from tests.warm_scripts import run_script
 
 PROGRAMS = {
     "damaged flips=60 cuts=20": 240,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from detkit.training import train
+from tests.helpers.toy import toy_parts
 from tests.reliability.left_behind import differences, left_by
 from tests.reliability.resume_steps import resume_all
-from tests.training.toy import toy_parts
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ import wandb
 from typing_extensions import override
 
 from detkit.training import train
+from tests.helpers.toy import toy_parts
 from tests.reliability.forked import environment
-from tests.training.toy import toy_parts
 
 LIMIT_S = 20
 STEP = 8  # of 12, at which what dies in mid-run dies

@@ -10,8 +10,8 @@ import pytest
 from detkit.data.check_options import read_options
 from detkit.errors import RecipeError
 from scripts import check_data
-from tests.data.small_set import write_split
 from tests.helpers import ROOT
+from tests.helpers.small_set import write_split
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from detkit.data.layout import find_layout
 from detkit.errors import RecipeError
 from scripts.convert_data import main
-from tests.data.label_sets import write_yolo
 from tests.helpers import ROOT
+from tests.helpers.label_sets import write_yolo
 
 
 def test_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import CheckpointError, DataError, RecipeError, StorageError
 from detkit.training.module import DetectionModule
 from scripts.evaluate import main
-from tests.metrics.coco_files import NAMES, pycocotools_says
-from tests.warm_scripts import Done, run_script
+from tests.helpers.coco_files import NAMES, pycocotools_says
+from tests.helpers.warm_scripts import Done, run_script
 
 SIZES_HW = ((64, 96), (96, 64), (80, 80), (64, 64), (50, 100))
 CATEGORIES = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]

@@ -9,7 +9,7 @@ import pytest
 
 from scripts import export
 from tests.export import tiny
-from tests.warm_scripts import Done, run_script
+from tests.helpers.warm_scripts import Done, run_script
 
 TRUSTED = "trusted=tests"
 

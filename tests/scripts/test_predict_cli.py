@@ -19,7 +19,7 @@ from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
 from detkit.inference.predict_options import Options, read_options
 from scripts.predict import main
-from tests.warm_scripts import ROOT, run_script
+from tests.helpers.warm_scripts import ROOT, run_script
 
 LOW = "score_threshold=0.01"
 

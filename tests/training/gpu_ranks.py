@@ -20,7 +20,7 @@ from typing_extensions import override
 from detkit.training import train
 from tests.helpers.pretended_cuda import EVENTS
 from tests.helpers.pretended_ranks import USED, PretendedDDP, on_two_ranks
-from tests.training.toy import ToyData, ToyDetector, ToyParts, toy_parts
+from tests.helpers.toy import ToyData, ToyDetector, ToyParts, toy_parts
 
 
 class SignalInValidation(L.Callback):

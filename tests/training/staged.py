@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit.models import Detector
 from detkit.types import FeatureSpec
-from tests.training.toy import CLASSES, SIZE, ToyParts
+from tests.helpers.toy import CLASSES, SIZE, ToyParts
 
 
 class TinyBackbone(nn.Module):

@@ -15,8 +15,8 @@ from detkit.ops.drawing import GAP
 from detkit.training import Trained, evaluate, train
 from detkit.training.drawings import CLASS_SIDE_PX, FRAME_PX, RIGHT, WRONG, drawing_of
 from detkit.types import ImageLabel, RankedClasses
-from tests.training.toy import CLASSES, SIZE
-from tests.training.toy_classes import ToyClasses, toy_class_parts
+from tests.helpers.toy import CLASSES, SIZE
+from tests.helpers.toy_classes import ToyClasses, toy_class_parts
 
 
 @pytest.fixture(scope="module")

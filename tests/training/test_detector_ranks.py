@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from detkit.assign import HungarianAssigner
 from detkit.data import make_demo
 from detkit.losses import DETRLoss
-from tests.detr_batches import IMAGE_HW, random_targets
 from tests.helpers import ROOT
-from tests.models.small_rtdetr import small_rtdetr
+from tests.helpers.detr_batches import IMAGE_HW, random_targets
+from tests.helpers.small_rtdetr import small_rtdetr
 
 ARGUMENTS = [
     *("wandb=disabled", "data.image_hw=[128,128]", "data.num_workers=0", "trainer.accelerator=cpu"),

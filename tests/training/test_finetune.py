@@ -17,9 +17,9 @@ from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
 from detkit.training import Muon, train
 from detkit.training.finetune import FineTuning
+from tests.helpers.toy import toy_parts
 from tests.training.staged import staged, with_backbone
 from tests.training.test_train import assert_same, copy_of_step, rows, state_of
-from tests.training.toy import toy_parts
 
 STEPS = 6  # of an epoch
 UNFREEZE = {"freeze": 1, "unfreeze_epoch": 1, "backbone_lr_factor": 0.5, "layer_decay": 0.5}

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 torch.set_num_threads(1)
 from detkit.training import train
 from tests.training.staged import with_backbone
-from tests.training.toy import ToyData, toy_parts
+from tests.helpers.toy import ToyData, toy_parts
 
 class Keep(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

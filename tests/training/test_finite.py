@@ -20,8 +20,8 @@ from detkit.errors import TrainingError
 from detkit.training import Muon, train
 from detkit.training.finite import NonFinite, check_finite
 from tests.helpers import ROOT
+from tests.helpers.toy import ToyData, ToyDetector, ToyParts, toy_parts
 from tests.reliability.non_finite import AfterStep, BrokenLoss
-from tests.training.toy import ToyData, ToyDetector, ToyParts, toy_parts
 
 EVERY_STEP = {"every_n_steps": 1, "keep": 100}
 
@@ -228,7 +228,7 @@ import torch
 torch.set_num_threads(1)
 from detkit.errors import TrainingError
 from detkit.training import train
-from tests.training.toy import ToyData, toy_parts
+from tests.helpers.toy import ToyData, toy_parts
 for policy in ("skip", "stop"):
     data = ToyData(length=16, batch_size=4, poison=5)
     parts = toy_parts(Path(sys.argv[1]) / policy, data=data, epochs=1, non_finite=policy, trainer={"devices": 2})

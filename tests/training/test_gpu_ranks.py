@@ -10,9 +10,9 @@ import torch
 
 from detkit.checkpoint import latest_checkpoint
 from detkit.training import train
+from tests.helpers.toy import ToyData, toy_parts
+from tests.helpers.warm_scripts import run_script
 from tests.training.gpu_ranks import comparable
-from tests.training.toy import ToyData, toy_parts
-from tests.warm_scripts import run_script
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,7 @@ from wandb.errors import AuthenticationError, CommError
 from detkit.training import train
 from detkit.training.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
 from detkit.training.run_folder import RunFolder
-from tests.training.toy import toy_parts
+from tests.helpers.toy import toy_parts
 
 
 def test_key_is_looked_for_where_wandb_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from detkit.training import train
 from detkit.training.failed_writes import FailedWrites
 from detkit.training.meter import TrainMeter
 from detkit.training.metrics_files import MetricsLog, MetricsTable
-from tests.training.toy import toy_parts
+from tests.helpers.toy import toy_parts
 
 
 class Progress:

@@ -7,7 +7,7 @@ import numpy as np
 
 from detkit.ops.drawing import GAP
 from detkit.training import train
-from tests.training.toy import SIZE, ToyData, toy_parts
+from tests.helpers.toy import SIZE, ToyData, toy_parts
 
 
 def read(path: Path) -> np.ndarray:

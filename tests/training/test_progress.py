@@ -9,7 +9,7 @@ from rich.console import Console
 
 from detkit.training import train
 from detkit.training.progress import terms_by_kind
-from tests.training.toy import toy_parts
+from tests.helpers.toy import toy_parts
 
 
 def said_in_a_terminal(runs: Path, **given: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from detkit.training import train
-from tests.training.toy import ToyData, toy_parts
+from tests.helpers.toy import ToyData, toy_parts
 devices, batch_size = int(sys.argv[2]), int(sys.argv[3])
 parts = toy_parts(
     Path(sys.argv[1]),

@@ -18,8 +18,8 @@ from typing_extensions import override
 from detkit.errors import CheckpointError, StorageError
 from detkit.training import train
 from detkit.training.run_folder import VARIABLE, RunFolder, begin_folder, handed_on, locked, started_by_rank_0
+from tests.helpers.toy import toy_parts
 from tests.reliability import forked
-from tests.training.toy import toy_parts
 
 
 @pytest.fixture

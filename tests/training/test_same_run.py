@@ -11,7 +11,7 @@ from detkit.recipe.plan import ALLOW_CHANGES
 from detkit.training import train
 from detkit.training.same_run import FREE, facts, other_machine, require_same_run, resume_command
 from detkit.training.train import metadata_of
-from tests.training.toy import ToyData, ToyParts, toy_parts
+from tests.helpers.toy import ToyData, ToyParts, toy_parts
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from detkit.training.interrupt import Interrupt, TrainingStopped
 from detkit.training.run_folder import RunFolder
 from detkit.training.saver import Saver
 from tests.helpers import ROOT
+from tests.helpers.toy import toy_parts
 from tests.reliability.disk import watched
-from tests.training.toy import toy_parts
 
 
 def only_run(runs: Path) -> RunFolder:
@@ -314,7 +314,7 @@ from detkit.errors import run_script
 from detkit.training import train
 from tests.reliability.disk import watched
 from tests.training.test_saver import FullDisk, Slowly
-from tests.training.toy import ToyData, toy_parts
+from tests.helpers.toy import ToyData, toy_parts
 
 def main(arguments):
     runs, full, epochs = arguments

@@ -18,7 +18,7 @@ from detkit.errors import CheckpointError, RecipeError
 from detkit.recipe.read import read_file
 from detkit.training import DetectionModule, Trained, train
 from detkit.training.interrupt import TrainingStopped
-from tests.training.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
+from tests.helpers.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from detkit.errors import CheckpointError
 from detkit.weights import load_weights
 from detkit.weights.read import read_state_dict
-from tests.yolox_files import detector_of, official_weights
+from tests.helpers.yolox_files import detector_of, official_weights
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda weights: {"model": weights, "start_epoch": 300}], ids=["bare", "model"])

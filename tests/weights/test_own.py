@@ -15,8 +15,8 @@ from detkit.models import Preprocess
 from detkit.training import train
 from detkit.training.ema import averaged_module
 from detkit.weights import load_weights
+from tests.helpers.toy import CLASSES, ToyDetector, toy_parts
 from tests.training.staged import staged, with_backbone
-from tests.training.toy import CLASSES, ToyDetector, toy_parts
 
 
 def detector(classes: int = 3, width: int = 4) -> nn.Module:

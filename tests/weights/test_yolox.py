@@ -11,7 +11,7 @@ from detkit.models import Detector, Preprocess
 from detkit.weights import load_weights
 from detkit.weights.coco_names import COCO_NAMES
 from detkit.weights.yolox import detkit_name
-from tests.yolox_files import OfficialShapes, detector_of, official_weights
+from tests.helpers.yolox_files import OfficialShapes, detector_of, official_weights
 
 PARAMETERS = {
     "nano": 912_159,

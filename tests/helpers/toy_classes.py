@@ -13,7 +13,7 @@ from detkit.losses import ClassificationLoss
 from detkit.metrics import Accuracy
 from detkit.training import CheckpointSettings
 from detkit.types import Batch, ClassBatch, ClassTruth, ImageLabel
-from tests.training.toy import CLASSES, SIZE, ToyData, ToyParts, collate, toy_parts
+from tests.helpers.toy import CLASSES, SIZE, ToyData, ToyParts, collate, toy_parts
 
 
 class ToyClasses(ToyData):

@@ -49,7 +49,7 @@ def run_script(words: Sequence[str], cwd: Path = ROOT, environment: Mapping[str,
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     """One for this process; it ends with it, because its input does."""
-    words = [sys.executable, "-m", "tests.warm_scripts"]
+    words = [sys.executable, "-m", "tests.helpers.warm_scripts"]
     environment = {**os.environ, **DEFAULTS}
     pipe = subprocess.PIPE
     return subprocess.Popen(words, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
