@@ -16,7 +16,7 @@ from detkit.data.check_boxes import Boxes, at, check_form, note_boxes, repeated
 from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Place, Report
 from detkit.data.formats import read_columns
-from detkit.data.image_files import bounds_of, check_image_files
+from detkit.data.images.image_files import bounds_of, check_image_files
 from detkit.types import GroundTruth
 
 _CLASSES_NAMED = 10

@@ -10,8 +10,8 @@ from typing_extensions import override
 from detkit.data.augmentation import Augmentation, augmentation_faults
 from detkit.data.coco import CocoIndex
 from detkit.data.dataset import DetectionDataset
+from detkit.data.images.resize import RESIZES, Resize
 from detkit.data.loader import Loader, TrainLoader, lightning_position
-from detkit.data.resize import RESIZES, Resize
 from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.split_datamodule import SplitDataModule
 from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split

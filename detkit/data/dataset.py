@@ -9,10 +9,10 @@ from typing_extensions import override
 from detkit.data.augmentation import Augmentation
 from detkit.data.coco import CocoIndex
 from detkit.data.image_reader import ImageReader
+from detkit.data.images.resize import Resize, blank, fitted_hw, to_input
 from detkit.data.keyed_dataset import KeyedDataset
 from detkit.data.mosaic import mixup, place_mosaic, place_single
 from detkit.data.photometric import distort, draw_distortion
-from detkit.data.resize import Resize, blank, fitted_hw, to_input
 from detkit.data.sampler import SampleKey, stream
 from detkit.data.transforms import (
     Sample,

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detkit.data.cache_folder import cache_folder
 from detkit.data.demo_files import DemoSet
 from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
+from detkit.data.images.cache_folder import cache_folder
 from detkit.errors import DataError
 
 VERSION = 1  # a change of the pictures is a new set, in a new folder

@@ -8,10 +8,10 @@ import numpy as np
 
 from detkit.data.coco import load_index
 from detkit.data.crops import crop_regions
-from detkit.data.decode_image import decode_image
 from detkit.data.demo import VERSION as SCENES_VERSION
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.demo_files import DemoSet
+from detkit.data.images.decode import decode_image
 from detkit.data.layout import find_layout
 from detkit.data.regions import RegionIndex
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.check_cache import read_headers
 from detkit.data.findings import Findings, Place, Report
-from detkit.data.image_files import MAX_HEADERS, bounds_of, check_image_files
+from detkit.data.images.header_cache import read_headers
+from detkit.data.images.image_files import MAX_HEADERS, bounds_of, check_image_files
 from detkit.data.regions import RegionIndex, describe_counts
 from detkit.errors import DataError
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from detkit.data.decode_image import decode_image
-from detkit.data.image_header import read_header
+from detkit.data.images.decode import decode_image
+from detkit.data.images.header import read_header
 from detkit.data.unreadable import LostImage, UnreadableImageError
 from detkit.data.workers import IDLE, AtWork
 from detkit.errors import DataError

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detkit.data.check_cache import read_headers
 from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Level, Place
-from detkit.data.threads import in_threads
+from detkit.data.images.header_cache import read_headers
+from detkit.data.images.threads import in_threads
 from detkit.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from detkit.data.image_files import list_folder
+from detkit.data.images.image_files import list_folder
 from detkit.data.yolo_set import CLASSES_FILE
 from detkit.data.yolo_yaml import SPLITS, find_yaml, read_yaml
 from detkit.errors import DataError

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from detkit.data.resize import Resize, fitting_scale_xy
+from detkit.data.images.resize import Resize, fitting_scale_xy
 from detkit.data.transforms import Sample, affine_matrix
 
 

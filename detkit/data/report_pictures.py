@@ -7,8 +7,8 @@ import numpy as np
 
 from detkit.data.check import CheckedSplit
 from detkit.data.coco import CocoIndex
-from detkit.data.decode_image import BACKGROUND, decode_image
 from detkit.data.findings import Finding, Place
+from detkit.data.images.decode import BACKGROUND, decode_image
 from detkit.data.report_figures import jpeg_uri
 from detkit.errors import DataError
 from detkit.ops.drawing import colour_of, draw_detections

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from detkit.data.resize import resize_antialiased
+from detkit.data.images.resize import resize_antialiased
 from detkit.errors import DataError
 
 REDUCTIONS = (8, 4, 2)  # sizes at which a JPEG can be decoded, as 1 / n, smallest first

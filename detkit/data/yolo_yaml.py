@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from detkit.data.image_files import list_folder
+from detkit.data.images.image_files import list_folder
 from detkit.data.label_files import read_limited
 from detkit.errors import DataError
 

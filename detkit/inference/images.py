@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detkit.data import decode_image
-from detkit.data.decode_image import upright_rgb
+from detkit.data.images.decode import upright_rgb
 from detkit.errors import DataError
 from detkit.inference.image_files import image_files
 

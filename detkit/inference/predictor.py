@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detkit import recipe
 from detkit.data import Resize, to_input
-from detkit.data.resize import to_unit
+from detkit.data.images.resize import to_unit
 from detkit.errors import CheckpointError
 from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
 from detkit.inference.images import GivenImage, OneImage, given_images, readable_images

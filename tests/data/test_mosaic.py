@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from detkit.data.images.resize import blank
 from detkit.data.mosaic import mixup, place_mosaic, place_single
-from detkit.data.resize import blank
 from detkit.data.transforms import Sample, affine_matrix, compose, move_boxes, paste
 
 

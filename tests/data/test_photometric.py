@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from detkit.data.decode_image import decode_image
+from detkit.data.images.decode import decode_image
 from detkit.data.photometric import Distortion, distort, draw_distortion
 
 CHANGES = {

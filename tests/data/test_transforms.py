@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.resize import blank, squash
+from detkit.data.images.resize import blank, squash
 from detkit.data.transforms import (
     Sample,
     UserTransforms,

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detkit.data import CocoDataModule, decode_image
-from detkit.data.resize import to_unit
+from detkit.data.images.resize import to_unit
 from detkit.inference.exported import as_taken
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections

@@ -36,9 +36,9 @@ import detkit
 from detkit import recipe
 from detkit.checkpoint import read_checkpoint, read_detector, write_detector
 from detkit.data.coco_document import read_columns
-from detkit.data.decode_image import decode_image
 from detkit.data.findings import Findings
-from detkit.data.image_header import read_header
+from detkit.data.images.decode import decode_image
+from detkit.data.images.header import read_header
 from detkit.errors import DetkitError
 from detkit.inference import read_stored
 from detkit.weights import load_weights

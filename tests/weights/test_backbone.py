@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.v2 import functional as F
 
-from detkit.data.decode_image import decode_image
+from detkit.data.images.decode import decode_image
 from detkit.errors import CheckpointError
 from detkit.models import Detector, Preprocess
 from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2, TimmBackbone

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from detkit.data.image_header import MAX_FILE_BYTES, PILLOW_FAULTS, ImageHeader, parse_header, verify_png
-from detkit.data.jpeg_scans import fill_end, find_scans
-from detkit.data.regular_file import open_regular
+from detkit.data.images.header import MAX_FILE_BYTES, PILLOW_FAULTS, ImageHeader, parse_header, verify_png
+from detkit.data.images.jpeg_scans import fill_end, find_scans
+from detkit.data.images.regular_file import open_regular
 from detkit.errors import DataError
 
 BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox, where there is nothing to find

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-from detkit.data.image_header import FRAMES, jpeg_segments
+from detkit.data.images.header import FRAMES, jpeg_segments
 
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _FILLER = bytes(range(1, 255)) * 4  # coded pixels that mean something to any decoder that still waits for some

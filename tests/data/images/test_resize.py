@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detkit.data.decode_image import decode_image
-from detkit.data.resize import fitted_hw, fitting_scale_xy, letterbox, resize_antialiased, squash, to_input
+from detkit.data.images.decode import decode_image
+from detkit.data.images.resize import fitted_hw, fitting_scale_xy, letterbox, resize_antialiased, squash, to_input
 
 SIZES_HW = [(640, 640), (320, 320), (480, 480), (800, 800), (128, 1024)]
 

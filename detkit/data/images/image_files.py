@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.check_cache import read_headers
 from detkit.data.findings import Findings, Place
-from detkit.data.image_header import ImageHeader
+from detkit.data.images.header import ImageHeader
+from detkit.data.images.header_cache import read_headers
 from detkit.errors import DataError
 
 MAX_HEADERS = 200_000  # some ten seconds, the first time; of larger splits a sample is read

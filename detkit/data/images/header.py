@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from detkit.data.regular_file import open_regular
+from detkit.data.images.regular_file import open_regular
 from detkit.errors import DataError
 
 FORMATS = "JPEG, PNG, WebP, BMP, TIFF and GIF"

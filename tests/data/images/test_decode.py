@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detkit.data.decode_image import BACKGROUND, decode_image
-from detkit.data.image_header import read_header
+from detkit.data.images.decode import BACKGROUND, decode_image
+from detkit.data.images.header import read_header
 from detkit.errors import DataError
 
 

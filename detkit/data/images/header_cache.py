@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from detkit.data.cache_folder import cache_folder
-from detkit.data.image_header import ImageHeader, read_header
-from detkit.data.threads import in_threads
+from detkit.data.images.cache_folder import cache_folder
+from detkit.data.images.header import ImageHeader, read_header
+from detkit.data.images.threads import in_threads
 from detkit.errors import DataError
 
 WORTH_KEEPING = 500  # files; fewer are read again in no time,

@@ -1,0 +1,1 @@
+"""An image file on disk to pixels: header, decoding, resizing, and what is kept of them."""
