@@ -7,7 +7,7 @@ from detkit.data.check_across import compare_splits
 from detkit.data.coco import CocoIndex, load_index
 from detkit.data.decode_all import decode_all
 from detkit.data.findings import Findings, Place, Report, UnusableDataError
-from detkit.data.layout import Split
+from detkit.data.formats.layout import Split
 from detkit.errors import DataError
 
 

@@ -11,8 +11,8 @@ from detkit.data.crops import crop_regions
 from detkit.data.demo import VERSION as SCENES_VERSION
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.demo_files import DemoSet
+from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
-from detkit.data.layout import find_layout
 from detkit.data.regions import RegionIndex
 
 VERSION = 1  # a change of the crops is a new set, in a new folder

@@ -6,7 +6,7 @@ from pathlib import Path
 from detkit.data.check import check_splits
 from detkit.data.coco import CocoIndex
 from detkit.data.demo import default_demo_root, make_demo
-from detkit.data.layout import Split, find_layout
+from detkit.data.formats.layout import Split, find_layout
 from detkit.errors import DataError
 
 # of each split: annotation file and image folder, where the user names them

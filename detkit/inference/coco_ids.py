@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from detkit.data.coco_document import read_columns
 from detkit.data.findings import Findings, Place
+from detkit.data.formats.coco_json import read_columns
 from detkit.inference.results import ImageDetections
 from detkit.inference.sources import ImageFile, Source
 

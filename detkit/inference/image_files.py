@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from detkit.data.label_files import IMAGE_SUFFIXES, walk_files
+from detkit.data.formats.label_files import IMAGE_SUFFIXES, walk_files
 from detkit.errors import DataError
 
 

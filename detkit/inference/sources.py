@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detkit.data import decode_image
-from detkit.data.label_files import IMAGE_SUFFIXES, read_lines
+from detkit.data.formats.label_files import IMAGE_SUFFIXES, read_lines
 from detkit.errors import DataError
 from detkit.inference.image_files import image_files
 from detkit.inference.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile

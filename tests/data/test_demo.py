@@ -12,8 +12,8 @@ from detkit.data import demo, demo_scene
 from detkit.data.coco import load_index
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
+from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
-from detkit.data.layout import find_layout
 from detkit.errors import DataError
 
 FEW = {"train": 3, "val": 1}

@@ -12,7 +12,7 @@ import pytest
 
 from detkit.data.check import CheckedSplit, check_splits
 from detkit.data.findings import Finding, Findings, Place, Report
-from detkit.data.layout import find_layout
+from detkit.data.formats.layout import find_layout
 from detkit.data.report_figures import Mark, histogram, place_map
 from detkit.data.report_html import write_html
 from detkit.data.report_pictures import PictureMaker

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 
 from detkit.data import write_coco
 from detkit.data.coco import CocoIndex, load_index
-from detkit.data.layout import find_layout
+from detkit.data.formats.layout import find_layout
 from detkit.data.write_coco import convert
 from detkit.errors import DataError, StorageError
 from detkit.metrics import CocoMetric

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.label_files import MAX_BYTES
+from detkit.data.formats.label_files import MAX_BYTES
 from detkit.errors import DataError, StorageError
 from detkit.inference.sources import ImageFile, find_sources
 from detkit.inference.video import FPS, Camera, VideoFile, VideoWriter

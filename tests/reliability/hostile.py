@@ -35,8 +35,8 @@ import torch
 import detkit
 from detkit import recipe
 from detkit.checkpoint import read_checkpoint, read_detector, write_detector
-from detkit.data.coco_document import read_columns
 from detkit.data.findings import Findings
+from detkit.data.formats.coco_json import read_columns
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import read_header
 from detkit.errors import DetkitError

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from detkit.data.coco import CocoIndex, load_index
-from detkit.data.layout import find_layout
+from detkit.data.formats.layout import find_layout
 from detkit.errors import DataError
 from tests.helpers.label_sets import voc_object, voc_xml, write_voc, write_yolo
 from tests.reliability import arguments

@@ -16,8 +16,8 @@ import numpy as np
 from detkit.data.check import check_splits
 from detkit.data.coco import CocoIndex, load_index
 from detkit.data.dataset import DetectionDataset
+from detkit.data.formats.layout import Split
 from detkit.data.images.decode import decode_image
-from detkit.data.layout import Split
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
 from tests.helpers.real_data import SHARED

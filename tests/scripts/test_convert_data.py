@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.data.layout import find_layout
+from detkit.data.formats.layout import find_layout
 from detkit.errors import RecipeError
 from scripts.convert_data import main
 from tests.helpers import ROOT

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Level, Place
+from detkit.data.formats.coco_json import CocoColumns
 from detkit.data.images.header_cache import read_headers
 from detkit.data.images.threads import in_threads
 from detkit.errors import DataError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Place
-from detkit.data.label_files import (
+from detkit.data.formats.coco_json import CocoColumns
+from detkit.data.formats.label_files import (
     COMMON_RULES,
     LabelFile,
     Note,
@@ -25,7 +25,7 @@ from detkit.data.label_files import (
     tell,
     to_columns,
 )
-from detkit.data.yolo_set import find_set
+from detkit.data.formats.yolo_folders import find_set
 from detkit.errors import DataError
 
 _DIGITS = 1e-5  # shares of the image: what five digits leave open

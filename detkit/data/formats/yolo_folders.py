@@ -3,9 +3,9 @@
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from detkit.data.formats.data_yaml import SPLITS, find_yaml, is_there, read_yaml
+from detkit.data.formats.label_files import IMAGE_SUFFIXES, list_files, read_lines
 from detkit.data.images.image_files import list_folder
-from detkit.data.label_files import IMAGE_SUFFIXES, list_files, read_lines
-from detkit.data.yolo_yaml import SPLITS, find_yaml, is_there, read_yaml
 from detkit.errors import DataError
 
 CLASSES_FILE = "classes.txt"

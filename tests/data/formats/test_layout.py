@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.data.layout import Split, find_layout
+from detkit.data.formats.layout import Split, find_layout
 from detkit.errors import DataError
 
 

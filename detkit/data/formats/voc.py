@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detkit.data.coco_document import CocoColumns
 from detkit.data.findings import Findings, Place
-from detkit.data.label_files import (
+from detkit.data.formats.coco_json import CocoColumns
+from detkit.data.formats.label_files import (
     COMMON_RULES,
     IMAGE_SUFFIXES,
     LabelFile,

@@ -8,7 +8,7 @@ import pytest
 
 from detkit.data.coco import CocoIndex, load_index
 from detkit.data.findings import Finding
-from detkit.data.layout import find_layout
+from detkit.data.formats.layout import find_layout
 from detkit.errors import DataError
 from tests.helpers.label_sets import voc_object, voc_xml, write_image, write_voc
 

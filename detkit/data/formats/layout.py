@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from detkit.data.formats.data_yaml import SPLITS, find_yaml, read_yaml
+from detkit.data.formats.yolo_folders import CLASSES_FILE
 from detkit.data.images.image_files import list_folder
-from detkit.data.yolo_set import CLASSES_FILE
-from detkit.data.yolo_yaml import SPLITS, find_yaml, read_yaml
 from detkit.errors import DataError
 
 # split: (annotation file, image folder) of COCO 2017, of plain folders, of Roboflow; the first that is there counts

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from detkit.data.formats.label_files import read_limited
 from detkit.data.images.image_files import list_folder
-from detkit.data.label_files import read_limited
 from detkit.errors import DataError
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
