@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
             raise RecipeError(f"{key}: no such argument; there are {', '.join(CHOICES)}")
         if not value or (CHOICES[key] and value not in CHOICES[key]):
             raise RecipeError(f"{key}={value}: must be {' or '.join(CHOICES[key]) or 'a folder'}")
-    from detkit.data.write_coco import convert  # torch, after the arguments were found right
+    from detkit.data.index.write_coco import convert  # torch, after the arguments were found right
 
     source, target, images, follow_links = (options[key] for key in CHOICES)
     print(convert(source, target, images, follow_links=follow_links == "true"))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.coco import CocoIndex
 from detkit.data.findings import Findings, Place
 from detkit.data.images.header_cache import read_digests, read_ends, read_sizes
+from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError
 
 # each tells more of a file than the one before, and costs more

@@ -4,9 +4,9 @@ import functools
 
 from typing_extensions import override
 
+from detkit.data.index.regions import RegionIndex
 from detkit.data.loader import Loader, TrainLoader, lightning_position
 from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
-from detkit.data.regions import RegionIndex
 from detkit.data.sampler import InOrderSampler, KeySampler
 from detkit.data.split_datamodule import SplitDataModule
 from detkit.data.unreadable import UnreadableImages

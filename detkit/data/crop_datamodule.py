@@ -6,8 +6,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from detkit.data.classification import ClassificationDataModule
-from detkit.data.crops import crop_regions
-from detkit.data.regions import RegionIndex
+from detkit.data.index.crops import crop_regions
+from detkit.data.index.regions import RegionIndex
 from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
 from detkit.errors import DataError
 

@@ -8,9 +8,9 @@ from typing import Any
 from typing_extensions import override
 
 from detkit.data.augmentation import Augmentation, augmentation_faults
-from detkit.data.coco import CocoIndex
 from detkit.data.dataset import DetectionDataset
 from detkit.data.images.resize import RESIZES, Resize
+from detkit.data.index.coco_index import CocoIndex
 from detkit.data.loader import Loader, TrainLoader, lightning_position
 from detkit.data.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.split_datamodule import SplitDataModule

@@ -7,9 +7,9 @@ import torch
 from typing_extensions import override
 
 from detkit.data.augmentation import Augmentation
-from detkit.data.coco import CocoIndex
 from detkit.data.image_reader import ImageReader
 from detkit.data.images.resize import Resize, blank, fitted_hw, to_input
+from detkit.data.index.coco_index import CocoIndex
 from detkit.data.keyed_dataset import KeyedDataset
 from detkit.data.mosaic import mixup, place_mosaic, place_single
 from detkit.data.photometric import distort, draw_distortion

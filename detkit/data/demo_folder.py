@@ -6,14 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detkit.data.coco import load_index
-from detkit.data.crops import crop_regions
 from detkit.data.demo import VERSION as SCENES_VERSION
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.demo_files import DemoSet
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
-from detkit.data.regions import RegionIndex
+from detkit.data.index.coco_index import load_index
+from detkit.data.index.crops import crop_regions
+from detkit.data.index.regions import RegionIndex
 
 VERSION = 1  # a change of the crops is a new set, in a new folder
 SIDE_PX = 32

@@ -6,8 +6,8 @@ from typing_extensions import override
 from detkit.data.classification import ClassificationDataModule
 from detkit.data.demo import default_demo_root
 from detkit.data.demo_folder import default_demo_folder, make_demo_folder
-from detkit.data.image_folder import check_same_folders, find_folders, read_folder
-from detkit.data.regions import RegionIndex
+from detkit.data.index.image_folder import check_same_folders, find_folders, read_folder
+from detkit.data.index.regions import RegionIndex
 
 
 class ImageFolderDataModule(ClassificationDataModule):

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from detkit.data.check import CheckedSplit
-from detkit.data.coco import CocoIndex
 from detkit.data.findings import Finding, Place
 from detkit.data.images.decode import BACKGROUND, decode_image
+from detkit.data.index.coco_index import CocoIndex
 from detkit.data.report_figures import jpeg_uri
 from detkit.errors import DataError
 from detkit.ops.drawing import colour_of, draw_detections

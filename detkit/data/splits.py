@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detkit.data.check import check_splits
-from detkit.data.coco import CocoIndex
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.formats.layout import Split, find_layout
+from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError
 
 # of each split: annotation file and image folder, where the user names them

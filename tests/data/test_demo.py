@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from detkit.data import demo, demo_scene
-from detkit.data.coco import load_index
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
+from detkit.data.index.coco_index import load_index
 from detkit.errors import DataError
 
 FEW = {"train": 3, "val": 1}

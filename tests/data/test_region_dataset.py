@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.image_folder import read_folder
 from detkit.data.images.resize import letterbox
+from detkit.data.index.image_folder import read_folder
 from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detkit.data.coco import CocoIndex, load_index
+from detkit.data.index.coco_index import CocoIndex, load_index
 
 CLASS_NAMES = ("thing", "other")
 

@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from detkit.data.coco import load_index
+from detkit.data.index.coco_index import load_index
 from detkit.errors import DataError
 from detkit.metrics import CocoMetric
 from tests.helpers.coco_files import detections_of, pycocotools_says, targets_of

@@ -20,8 +20,8 @@ from xml.dom import minidom
 import numpy as np
 import yaml
 
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.formats.layout import find_layout
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError
 from tests.helpers.label_sets import voc_object, voc_xml, write_voc, write_yolo
 from tests.reliability import arguments

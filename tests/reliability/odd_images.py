@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from detkit.data.check import check_splits
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.dataset import DetectionDataset
 from detkit.data.formats.layout import Split
 from detkit.data.images.decode import decode_image
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.data.sampler import SampleKey
 from detkit.errors import DataError
 from tests.helpers.real_data import SHARED

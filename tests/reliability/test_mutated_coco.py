@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detkit.data.coco import CocoIndex, load_index
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError
 from tests.reliability import mutated_coco
 from tests.reliability.coco_faults import OF_DOCUMENT, OF_TEXT, mutate

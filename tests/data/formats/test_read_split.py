@@ -8,9 +8,9 @@ import torch
 
 from detkit.data import CocoDataModule
 from detkit.data.check import check_splits
-from detkit.data.coco import load_index
 from detkit.data.formats.layout import find_layout
-from detkit.data.write_coco import convert
+from detkit.data.index.coco_index import load_index
+from detkit.data.index.write_coco import convert
 from detkit.errors import DataError
 from tests.helpers.label_sets import voc_object, voc_xml, write_voc, write_yolo
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.findings import Finding
 from detkit.data.formats.data_yaml import read_yaml
 from detkit.data.formats.layout import find_layout
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError
 from tests.helpers.label_sets import YAML, write_image, write_yolo
 

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data import demo, demo_folder, image_folder
-from detkit.data.coco import load_index
+from detkit.data import demo, demo_folder
 from detkit.data.demo_folder import default_demo_folder, make_demo_folder
 from detkit.data.demo_scene import CLASS_NAMES
 from detkit.data.formats.layout import find_layout
-from detkit.data.image_folder import check_same_folders, find_folders, read_folder
 from detkit.data.images.decode import decode_image
+from detkit.data.index import image_folder
+from detkit.data.index.coco_index import load_index
+from detkit.data.index.image_folder import check_same_folders, find_folders, read_folder
 from detkit.errors import DataError
 from tests.helpers.colour_set import COLOURS, write_folder
 

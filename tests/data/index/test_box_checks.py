@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detkit.data.check_boxes import NEAR_COPY_IOU, Boxes, check_form, note_boxes
 from detkit.data.findings import Finding, Findings
+from detkit.data.index.box_checks import NEAR_COPY_IOU, Boxes, check_form, note_boxes
 from detkit.types import GroundTruth
 
 
@@ -148,7 +148,7 @@ def test_a_heap_on_one_spot_takes_no_quadratic_time() -> None:
 
 @pytest.mark.parametrize("split", ["bccd/train", "dice/train", "chess/train", "aerial_cars/train", "coco_mini/val"])
 def test_real_sets_in_a_wrong_form_are_refused(shared_data: Path, tmp_path: Path, split: str) -> None:
-    from detkit.data.coco import load_index
+    from detkit.data.index.coco_index import load_index
     from detkit.errors import DataError
 
     folder, name = split.split("/")

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from detkit.data import write_coco
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.formats.layout import find_layout
-from detkit.data.write_coco import convert
+from detkit.data.index import write_coco
+from detkit.data.index.coco_index import CocoIndex, load_index
+from detkit.data.index.write_coco import convert
 from detkit.errors import DataError, StorageError
 from detkit.metrics import CocoMetric
 from tests.helpers.coco_files import detections_of, random_dataset, random_detections, targets_of

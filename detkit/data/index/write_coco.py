@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.formats.layout import find_layout
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError, StorageError
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)  # of file systems that cannot link these files

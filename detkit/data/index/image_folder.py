@@ -10,7 +10,7 @@ import numpy as np
 from detkit.data.findings import Findings, Place, Report
 from detkit.data.images.header_cache import read_headers
 from detkit.data.images.image_files import MAX_HEADERS, bounds_of, check_image_files
-from detkit.data.regions import RegionIndex, describe_counts
+from detkit.data.index.regions import RegionIndex, describe_counts
 from detkit.errors import DataError
 
 _EXPECTED = "train/<class>/*.jpg and val/<class>/*.jpg, one folder for each class"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.coco import CocoIndex
 from detkit.data.findings import Findings, Place, Report
-from detkit.data.regions import RegionIndex, describe_counts
+from detkit.data.index.coco_index import CocoIndex
+from detkit.data.index.regions import RegionIndex, describe_counts
 from detkit.errors import DataError
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from detkit.data.check_boxes import Boxes, at, check_form, note_boxes, repeated
 from detkit.data.findings import Findings, Place, Report
 from detkit.data.formats.coco_json import CocoColumns
 from detkit.data.formats.read_split import read_columns
 from detkit.data.images.image_files import bounds_of, check_image_files
+from detkit.data.index.box_checks import Boxes, at, check_form, note_boxes, repeated
 from detkit.types import GroundTruth
 
 _CLASSES_NAMED = 10

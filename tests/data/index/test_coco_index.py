@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detkit.data.coco import CocoIndex, load_index
 from detkit.data.images import image_files
+from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError
 
 Document = dict[str, Any]

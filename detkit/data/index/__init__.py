@@ -1,0 +1,1 @@
+"""The annotations of a split as flat arrays, checked and repaired in memory."""
