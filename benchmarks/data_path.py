@@ -18,7 +18,7 @@ import cv2
 import torch
 
 from detkit.data import CocoDataModule, DetectionDataset, Resize, SampleKey
-from detkit.data.augmentation import Augmentation
+from detkit.data.augment.augmentation import Augmentation
 from detkit.data.loader import collate
 from detkit.types import Batch
 

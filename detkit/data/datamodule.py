@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from detkit.data.augmentation import Augmentation, augmentation_faults
+from detkit.data.augment.augmentation import Augmentation, augmentation_faults
 from detkit.data.dataset import DetectionDataset
 from detkit.data.images.resize import RESIZES, Resize
 from detkit.data.index.coco_index import CocoIndex

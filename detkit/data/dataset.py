@@ -6,15 +6,10 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from detkit.data.augmentation import Augmentation
-from detkit.data.image_reader import ImageReader
-from detkit.data.images.resize import Resize, blank, fitted_hw, to_input
-from detkit.data.index.coco_index import CocoIndex
-from detkit.data.keyed_dataset import KeyedDataset
-from detkit.data.mosaic import mixup, place_mosaic, place_single
-from detkit.data.photometric import distort, draw_distortion
-from detkit.data.sampler import SampleKey, stream
-from detkit.data.transforms import (
+from detkit.data.augment.augmentation import Augmentation
+from detkit.data.augment.mosaic import mixup, place_mosaic, place_single
+from detkit.data.augment.photometric import distort, draw_distortion
+from detkit.data.augment.transforms import (
     Sample,
     UserTransforms,
     affine_matrix,
@@ -27,8 +22,13 @@ from detkit.data.transforms import (
     paste,
     reduction_for,
 )
+from detkit.data.augment.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
+from detkit.data.image_reader import ImageReader
+from detkit.data.images.resize import Resize, blank, fitted_hw, to_input
+from detkit.data.index.coco_index import CocoIndex
+from detkit.data.keyed_dataset import KeyedDataset
+from detkit.data.sampler import SampleKey, stream
 from detkit.data.unreadable import stand_in
-from detkit.data.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
 from detkit.types import Target
 
 

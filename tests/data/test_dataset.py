@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from detkit.data.augmentation import Augmentation
+from detkit.data.augment.augmentation import Augmentation
 from detkit.data.dataset import DetectionDataset
 from detkit.data.image_reader import ImageCache
 from detkit.data.images.decode import decode_image

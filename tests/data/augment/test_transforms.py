@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.images.resize import blank, squash
-from detkit.data.transforms import (
+from detkit.data.augment.transforms import (
     Sample,
     UserTransforms,
     affine_matrix,
@@ -22,6 +21,7 @@ from detkit.data.transforms import (
     paste,
     reduction_for,
 )
+from detkit.data.images.resize import blank, squash
 from detkit.errors import DataError
 
 

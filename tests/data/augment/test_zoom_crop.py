@@ -8,8 +8,8 @@ import torch
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from detkit.data.transforms import Sample, move_boxes
-from detkit.data.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
+from detkit.data.augment.transforms import Sample, move_boxes
+from detkit.data.augment.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
 
 SOURCE_HW = (300, 400)
 WHOLE = np.array([0, 0, 400, 300])
@@ -73,7 +73,7 @@ def test_crops_are_distributed_as_torchvisions(boxes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("least_iou", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_crop_keeps_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, least_iou: float) -> None:
-    monkeypatch.setattr("detkit.data.zoom_crop.LEAST_IOUS", (least_iou, 1.0))
+    monkeypatch.setattr("detkit.data.augment.zoom_crop.LEAST_IOUS", (least_iou, 1.0))
     large = np.array([[10, 10, 380, 290], [0, 0, 4, 4]], np.float32)
     found = crops(large, draws=200)
     cut = found[(found != WHOLE).any(axis=1)]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from detkit.data.augment.transforms import Sample, affine_matrix
 from detkit.data.images.resize import Resize, fitting_scale_xy
-from detkit.data.transforms import Sample, affine_matrix
 
 
 def place_single(source_hw: tuple[int, int], image_hw: tuple[int, int], resize: Resize = "letterbox") -> np.ndarray:

@@ -13,7 +13,7 @@ Source: Liu et al., SSD: Single Shot MultiBox Detector, 2016, ยง2.2 (crop) and ย
 import numpy as np
 import torch
 
-from detkit.data.transforms import Sample, affine_matrix
+from detkit.data.augment.transforms import Sample, affine_matrix
 from detkit.ops.iou import pairwise_iou
 
 ZOOM_OUT = (1.0, 4.0)  # factor on both sides of the image

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detkit.data.augment.mosaic import mixup, place_mosaic, place_single
+from detkit.data.augment.transforms import Sample, affine_matrix, compose, move_boxes, paste
 from detkit.data.images.resize import blank
-from detkit.data.mosaic import mixup, place_mosaic, place_single
-from detkit.data.transforms import Sample, affine_matrix, compose, move_boxes, paste
 
 
 def corners(matrix: np.ndarray, source_hw: tuple[int, int]) -> list[float]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
+from detkit.data.augment.photometric import Distortion, distort, draw_distortion
 from detkit.data.images.decode import decode_image
-from detkit.data.photometric import Distortion, distort, draw_distortion
 
 CHANGES = {
     "brightness": [Distortion(brightness=factor) for factor in (0.875, 1.125, 1.06)],
