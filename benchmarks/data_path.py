@@ -19,7 +19,7 @@ import torch
 
 from detkit.data import CocoDataModule, DetectionDataset, Resize, SampleKey
 from detkit.data.augment.augmentation import Augmentation
-from detkit.data.loader import collate
+from detkit.data.loading.loader import collate
 from detkit.types import Batch
 
 ZOOMS = Augmentation(

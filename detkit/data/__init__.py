@@ -3,14 +3,14 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from detkit.data.dataset import DetectionDataset
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.formats.layout import Split, find_layout
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import ImageHeader, read_header
 from detkit.data.images.resize import Resize, letterbox, squash, to_input
 from detkit.data.index.coco_index import CocoIndex, load_index
-from detkit.data.sampler import InOrderSampler, KeySampler, SampleKey
+from detkit.data.loading.detection_dataset import DetectionDataset
+from detkit.data.loading.sampler import InOrderSampler, KeySampler, SampleKey
 
 if TYPE_CHECKING:
     from detkit.data.crop_datamodule import CropDataModule

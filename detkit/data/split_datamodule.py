@@ -8,7 +8,7 @@ import lightning as L
 from typing_extensions import override
 
 from detkit.data.images.resize import to_unit
-from detkit.data.loader import Loader
+from detkit.data.loading.loader import Loader
 from detkit.errors import DataError
 
 

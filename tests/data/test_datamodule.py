@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CocoDataModule
-from detkit.data.sampler import SampleKey
+from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from detkit.types import Batch
 from tests.helpers.small_set import CLASS_NAMES, write_split

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from detkit.data.check import check_splits
-from detkit.data.dataset import DetectionDataset
 from detkit.data.formats.layout import Split
 from detkit.data.images.decode import decode_image
 from detkit.data.index.coco_index import CocoIndex, load_index
-from detkit.data.sampler import SampleKey
+from detkit.data.loading.detection_dataset import DetectionDataset
+from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from tests.helpers.real_data import SHARED
 from tests.reliability import arguments

@@ -8,8 +8,8 @@ import pytest
 from detkit.data.index.coco_index import load_index
 from detkit.data.index.crops import crop_regions
 from detkit.data.index.regions import RegionIndex
-from detkit.data.region_dataset import RegionDataset
-from detkit.data.sampler import SampleKey
+from detkit.data.loading.region_dataset import RegionDataset
+from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from tests.helpers.colour_set import COLOURS, write_coco
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from detkit.data.sampler import InOrderSampler, KeySampler
-from detkit.data.unreadable import LostImage, UnreadableImages
-from detkit.data.workers import IDLE, WORKER_LOST, WorkerEnd, Workers
+from detkit.data.loading.sampler import InOrderSampler, KeySampler
+from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
+from detkit.data.loading.workers import IDLE, WORKER_LOST, WorkerEnd, Workers
 from detkit.errors import DataError
 from detkit.types import Batch, ClassBatch, ImageLabel, Target
 

@@ -15,10 +15,10 @@ import pytest
 from typing_extensions import override
 
 from detkit.data import CocoDataModule, DetectionDataset, SampleKey
-from detkit.data.loader import Loader
-from detkit.data.sampler import InOrderSampler
-from detkit.data.unreadable import LostImage, UnreadableImages
-from detkit.data.workers import Workers
+from detkit.data.loading.loader import Loader
+from detkit.data.loading.sampler import InOrderSampler
+from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
+from detkit.data.loading.workers import Workers
 from detkit.errors import DataError
 from tests.data.test_datamodule import data_of, digest
 from tests.helpers.small_set import read_split, write_split

@@ -23,12 +23,12 @@ from detkit.data.augment.transforms import (
     reduction_for,
 )
 from detkit.data.augment.zoom_crop import iou_crop, keep_centred, window_matrix, zoom_out
-from detkit.data.image_reader import ImageReader
 from detkit.data.images.resize import Resize, blank, fitted_hw, to_input
 from detkit.data.index.coco_index import CocoIndex
-from detkit.data.keyed_dataset import KeyedDataset
-from detkit.data.sampler import SampleKey, stream
-from detkit.data.unreadable import stand_in
+from detkit.data.loading.image_reader import ImageReader
+from detkit.data.loading.keyed_dataset import KeyedDataset
+from detkit.data.loading.sampler import SampleKey, stream
+from detkit.data.loading.unreadable_images import stand_in
 from detkit.types import Target
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from detkit.data.sampler import InOrderSampler, KeySampler, SampleKey, multi_scale_sizes, stream
+from detkit.data.loading.sampler import InOrderSampler, KeySampler, SampleKey, multi_scale_sizes, stream
 from detkit.errors import DataError
 
 HW = (64, 64)

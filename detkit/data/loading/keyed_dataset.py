@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from detkit.data.image_reader import ImageReader
-from detkit.data.sampler import SampleKey
-from detkit.data.unreadable import LostImage, with_stand_ins
-from detkit.data.workers import IDLE
+from detkit.data.loading.image_reader import ImageReader
+from detkit.data.loading.sampler import SampleKey
+from detkit.data.loading.unreadable_images import LostImage, with_stand_ins
+from detkit.data.loading.workers import IDLE
 from detkit.errors import DataError
 from detkit.types import ImageLabel, Target
 

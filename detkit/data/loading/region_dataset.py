@@ -10,12 +10,12 @@ import torch
 from typing_extensions import override
 
 from detkit.data.augment.transforms import affine_matrix, change_colour, compose, paste, reduction_for
-from detkit.data.image_reader import ImageReader
 from detkit.data.images.resize import blank, fitted_hw, fitting_scale_xy
 from detkit.data.index.regions import RegionIndex
-from detkit.data.keyed_dataset import KeyedDataset
-from detkit.data.sampler import SampleKey, stream
-from detkit.data.unreadable import stand_in
+from detkit.data.loading.image_reader import ImageReader
+from detkit.data.loading.keyed_dataset import KeyedDataset
+from detkit.data.loading.sampler import SampleKey, stream
+from detkit.data.loading.unreadable_images import stand_in
 from detkit.types import ImageLabel
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from detkit.data.images.resize import letterbox
 from detkit.data.index.image_folder import read_folder
-from detkit.data.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
-from detkit.data.sampler import SampleKey
+from detkit.data.loading.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
+from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from tests.helpers.colour_set import write_image
 

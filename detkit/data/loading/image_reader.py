@@ -10,8 +10,8 @@ import numpy as np
 
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import read_header
-from detkit.data.unreadable import LostImage, UnreadableImageError
-from detkit.data.workers import IDLE, AtWork
+from detkit.data.loading.unreadable_images import LostImage, UnreadableImageError
+from detkit.data.loading.workers import IDLE, AtWork
 from detkit.errors import DataError
 
 Stamp = tuple[int, int]  # time and number of bytes: of another file, or of one that was written again, they differ

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from detkit.data.augment.augmentation import Augmentation
-from detkit.data.dataset import DetectionDataset
-from detkit.data.image_reader import ImageCache
 from detkit.data.images.decode import decode_image
 from detkit.data.images.resize import RESIZES, Resize, letterbox, squash, to_input
 from detkit.data.index.coco_index import CocoIndex, load_index
-from detkit.data.sampler import SampleKey, stream
+from detkit.data.loading.detection_dataset import DetectionDataset
+from detkit.data.loading.image_reader import ImageCache
+from detkit.data.loading.sampler import SampleKey, stream
 from detkit.errors import DataError
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Target
