@@ -17,7 +17,7 @@ from rich.table import Table
 
 import detkit
 from detkit.data import CocoIndex, decode_image
-from detkit.data.splits import find_splits, load_indices
+from detkit.data.checking.splits_of_run import find_splits, load_indices
 from detkit.errors import run_script
 from detkit.inference import Predictor
 from detkit.inference.grid import grid

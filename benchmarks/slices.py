@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import detkit
-from detkit.data.splits import find_splits, load_indices
+from detkit.data.checking.splits_of_run import find_splits, load_indices
 from detkit.errors import DataError, run_script
 from detkit.inference import ImageDetections, Predictor
 from detkit.metrics import CocoMetric

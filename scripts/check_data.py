@@ -19,8 +19,8 @@ def main(argv: list[str]) -> None:
         print(__doc__)
         return
     given = recipe.parse(argument for argument in argv if argument != "--json")
-    from detkit.data.check_options import check, read_options
-    from detkit.data.check_show import show, to_json
+    from detkit.data.checking.check_options import check, read_options
+    from detkit.data.checking.show import show, to_json
 
     options = read_options(given)
     splits = check(options)

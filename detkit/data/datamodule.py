@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from detkit.data.augment.augmentation import Augmentation, augmentation_faults
+from detkit.data.checking.splits_of_run import Explicit, find_splits_or_demo, load_indices, no_split
 from detkit.data.images.resize import RESIZES, Resize
 from detkit.data.index.coco_index import CocoIndex
 from detkit.data.loading.detection_dataset import DetectionDataset
@@ -15,7 +16,6 @@ from detkit.data.loading.loader import Loader, TrainLoader, lightning_position
 from detkit.data.loading.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.loading.unreadable_images import UnreadableImages
 from detkit.data.split_datamodule import SplitDataModule
-from detkit.data.splits import Explicit, find_splits_or_demo, load_indices, no_split
 from detkit.errors import DataError
 from detkit.types import GroundTruth
 

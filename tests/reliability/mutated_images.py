@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from rich.progress import track
 
+from detkit.data.checking.process_pool import Death, available_cores, work_on_all
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import read_header
-from detkit.data.process_pool import Death, available_cores, work_on_all
 from detkit.errors import DataError
 from tests.reliability import arguments
 from tests.reliability.image_faults import MUTATIONS, originals

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detkit.data.check import check_splits
+from detkit.data.checking.check import check_splits
 from detkit.data.formats.layout import Split
 from detkit.data.images.decode import decode_image
 from detkit.data.index.coco_index import CocoIndex, load_index

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.data.process_pool import Death
+from detkit.data.checking.process_pool import Death
 from tests.reliability import mutated_images
 from tests.reliability.image_faults import MUTATIONS, originals
 from tests.reliability.mutated_images import Mutant, Outcome, judge, main, mutants, run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.data.check_options import read_options
+from detkit.data.checking.check_options import read_options
 from detkit.errors import RecipeError
 from scripts import check_data
 from tests.helpers import ROOT

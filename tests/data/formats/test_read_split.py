@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detkit.data import CocoDataModule
-from detkit.data.check import check_splits
+from detkit.data.checking.check import check_splits
 from detkit.data.formats.layout import find_layout
 from detkit.data.index.coco_index import load_index
 from detkit.data.index.write_coco import convert

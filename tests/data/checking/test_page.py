@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.check import CheckedSplit, check_splits
+from detkit.data.checking.check import CheckedSplit, check_splits
+from detkit.data.checking.page import write_html
+from detkit.data.checking.pictures import PictureMaker
 from detkit.data.findings import Finding, Findings, Place, Report
 from detkit.data.formats.layout import find_layout
 from detkit.data.report_figures import Mark, histogram, place_map
-from detkit.data.report_html import write_html
-from detkit.data.report_pictures import PictureMaker
 from detkit.errors import StorageError
 from tests.helpers.small_set import read_split, write_split
 

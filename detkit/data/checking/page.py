@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.check import CheckedSplit
+from detkit.data.checking.check import CheckedSplit
+from detkit.data.checking.pictures import Picture, PictureMaker
 from detkit.data.findings import Finding, Level
 from detkit.data.report_figures import Mark, colour_of_split, histogram, place_map
-from detkit.data.report_pictures import Picture, PictureMaker
 from detkit.data.report_style import STYLE
 from detkit.errors import StorageError
 from detkit.types import GroundTruth

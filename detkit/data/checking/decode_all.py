@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from detkit.data.checking.process_pool import Death, available_cores, work_on_all
 from detkit.data.findings import Findings, Place
 from detkit.data.images.decode import decode_image
-from detkit.data.process_pool import Death, available_cores, work_on_all
 from detkit.errors import DataError
 
 

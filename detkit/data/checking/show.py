@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from detkit.data.check import CheckedSplit
+from detkit.data.checking.check import CheckedSplit
 from detkit.data.findings import Level
 
 _HEADINGS: tuple[tuple[Level, str, str], ...] = (

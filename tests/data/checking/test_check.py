@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from detkit.data.check import check_splits
-from detkit.data.check_show import to_json
+from detkit.data.checking.check import check_splits
+from detkit.data.checking.show import to_json
 from detkit.data.datamodule import CocoDataModule
 from detkit.data.findings import PLACES_KEPT, Finding, Findings, Place
 from detkit.data.formats.layout import find_layout

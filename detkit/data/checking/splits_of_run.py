@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from detkit.data.check import check_splits
+from detkit.data.checking.check import check_splits
 from detkit.data.demo import default_demo_root, make_demo
 from detkit.data.formats.layout import Split, find_layout
 from detkit.data.index.coco_index import CocoIndex

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detkit.data.check_across import compare_splits
-from detkit.data.decode_all import decode_all
+from detkit.data.checking.across_splits import compare_splits
+from detkit.data.checking.decode_all import decode_all
 from detkit.data.findings import Findings, Place, Report, UnusableDataError
 from detkit.data.formats.layout import Split
 from detkit.data.index.coco_index import CocoIndex, load_index

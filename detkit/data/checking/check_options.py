@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detkit.data.check import CheckedSplit, check_splits
-from detkit.data.splits import Explicit, find_splits_or_demo
+from detkit.data.checking.check import CheckedSplit, check_splits
+from detkit.data.checking.splits_of_run import Explicit, find_splits_or_demo
 from detkit.errors import RecipeError
 
 SPLITS = ("train", "val", "test")
@@ -77,7 +77,7 @@ def check(options: Options) -> dict[str, CheckedSplit]:
     splits = find_splits_or_demo(options.root, options.explicit, options.needed)
     checked = check_splits(splits, options.root, follow_links=options.follow_links, decode=options.decode)
     if options.html:
-        from detkit.data.report_html import write_html
+        from detkit.data.checking.page import write_html
 
         write_html(Path(options.html).expanduser(), checked)
     return checked

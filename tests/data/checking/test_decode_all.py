@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from detkit.data import decode_all as module
-from detkit.data.decode_all import decode_all
+from detkit.data.checking import decode_all as module
+from detkit.data.checking.decode_all import decode_all
 from detkit.data.findings import Finding, Findings
 
 NUMBER = 70  # three workers' first rows, and more for the first of them

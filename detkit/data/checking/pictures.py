@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detkit.data.check import CheckedSplit
+from detkit.data.checking.check import CheckedSplit
 from detkit.data.findings import Finding, Place
 from detkit.data.images.decode import BACKGROUND, decode_image
 from detkit.data.index.coco_index import CocoIndex

@@ -1,0 +1,1 @@
+"""The data check: what is wrong with a data set, and where."""
