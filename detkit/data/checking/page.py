@@ -13,9 +13,9 @@ import numpy as np
 from detkit.data.checking.check import CheckedSplit
 from detkit.data.checking.pictures import Picture, PictureMaker
 from detkit.data.findings import Finding, Level
-from detkit.data.report_figures import Mark, colour_of_split, histogram, place_map
-from detkit.data.report_style import STYLE
 from detkit.errors import StorageError
+from detkit.reports.figures import Mark, colour_of_split, histogram, place_map
+from detkit.reports.style import STYLE
 from detkit.types import GroundTruth
 
 MAX_PICTURE_BYTES = 12_000_000

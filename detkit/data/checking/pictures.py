@@ -9,9 +9,9 @@ from detkit.data.checking.check import CheckedSplit
 from detkit.data.findings import Finding, Place
 from detkit.data.images.decode import BACKGROUND, decode_image
 from detkit.data.index.coco_index import CocoIndex
-from detkit.data.report_figures import jpeg_uri
 from detkit.errors import DataError
 from detkit.ops.drawing import colour_of, draw_detections
+from detkit.reports.figures import jpeg_uri
 
 PER_FINDING = 4
 _LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # of a picture; a smaller image is enlarged to the second

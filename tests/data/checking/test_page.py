@@ -15,8 +15,8 @@ from detkit.data.checking.page import write_html
 from detkit.data.checking.pictures import PictureMaker
 from detkit.data.findings import Finding, Findings, Place, Report
 from detkit.data.formats.layout import find_layout
-from detkit.data.report_figures import Mark, histogram, place_map
 from detkit.errors import StorageError
+from detkit.reports.figures import Mark, histogram, place_map
 from tests.helpers.small_set import read_split, write_split
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"

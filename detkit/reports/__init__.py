@@ -1,0 +1,1 @@
+"""HTML pages for people: templates, style and figures."""
