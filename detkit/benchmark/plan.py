@@ -14,7 +14,7 @@ from detkit.benchmark.machine import usable_cores
 from detkit.benchmark.options import Options, sizes_of
 from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, Runtime, missing, why_not
 from detkit.checkpoint import DETECTOR_FILE
-from detkit.data.demo_scene import draw_scene
+from detkit.data.demo.scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device

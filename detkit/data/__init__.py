@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from detkit.data.demo import default_demo_root, make_demo
+from detkit.data.demo.detection_set import default_demo_root, make_demo
 from detkit.data.formats.layout import Split, find_layout
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import ImageHeader, read_header

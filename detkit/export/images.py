@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detkit import recipe
 from detkit.data import SampleKey, to_input
-from detkit.data.demo_scene import draw_scene
+from detkit.data.demo.scene import draw_scene
 from detkit.data.images.resize import to_unit
 from detkit.errors import ExportError
 from detkit.export.options import Options

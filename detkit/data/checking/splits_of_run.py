@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detkit.data.checking.check import check_splits
-from detkit.data.demo import default_demo_root, make_demo
+from detkit.data.demo.detection_set import default_demo_root, make_demo
 from detkit.data.formats.layout import Split, find_layout
 from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detkit.data.demo_files import DemoSet
-from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
+from detkit.data.demo.scene import CLASS_NAMES, Scene, draw_scene
+from detkit.data.demo.whole_folder import DemoSet
 from detkit.data.images.cache_folder import cache_folder
 from detkit.errors import DataError
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detkit.data import demo, demo_scene
-from detkit.data.demo import default_demo_root, make_demo
-from detkit.data.demo_scene import CLASS_NAMES, Scene, draw_scene
+from detkit.data.demo.detection_set import default_demo_root, make_demo
+from detkit.data.demo.detection_set import detection_set as demo
+from detkit.data.demo.detection_set import scene as demo_scene
+from detkit.data.demo.scene import CLASS_NAMES, Scene, draw_scene
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
 from detkit.data.index.coco_index import load_index

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detkit.data.demo import VERSION as SCENES_VERSION
-from detkit.data.demo import default_demo_root, make_demo
-from detkit.data.demo_files import DemoSet
+from detkit.data.demo.detection_set import VERSION as SCENES_VERSION
+from detkit.data.demo.detection_set import default_demo_root, make_demo
+from detkit.data.demo.whole_folder import DemoSet
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image
 from detkit.data.index.coco_index import load_index
