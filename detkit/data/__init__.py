@@ -13,9 +13,9 @@ from detkit.data.loading.detection_dataset import DetectionDataset
 from detkit.data.loading.sampler import InOrderSampler, KeySampler, SampleKey
 
 if TYPE_CHECKING:
-    from detkit.data.crop_datamodule import CropDataModule
-    from detkit.data.datamodule import CocoDataModule
-    from detkit.data.image_folder_datamodule import ImageFolderDataModule
+    from detkit.data.modules.coco_datamodule import CocoDataModule
+    from detkit.data.modules.crop_datamodule import CropDataModule
+    from detkit.data.modules.image_folder_datamodule import ImageFolderDataModule
 
 __all__ = [
     "CocoDataModule",
@@ -42,9 +42,9 @@ __all__ = [
 
 
 _DATA_MODULES = {  # they import lightning, which takes seconds and which prediction does not need
-    "CocoDataModule": "detkit.data.datamodule",
-    "CropDataModule": "detkit.data.crop_datamodule",
-    "ImageFolderDataModule": "detkit.data.image_folder_datamodule",
+    "CocoDataModule": "detkit.data.modules.coco_datamodule",
+    "CropDataModule": "detkit.data.modules.crop_datamodule",
+    "ImageFolderDataModule": "detkit.data.modules.image_folder_datamodule",
 }
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from detkit.data.checking.check import check_splits
 from detkit.data.checking.show import to_json
-from detkit.data.datamodule import CocoDataModule
 from detkit.data.findings import PLACES_KEPT, Finding, Findings, Place
 from detkit.data.formats.layout import find_layout
 from detkit.data.images import header_cache as check_cache
 from detkit.data.images.header import ImageHeader, read_header
 from detkit.data.index.coco_index import load_index
 from detkit.data.index.image_folder import read_folder
+from detkit.data.modules.coco_datamodule import CocoDataModule
 from detkit.errors import DataError
 from tests.helpers.small_set import write_split
 

@@ -15,7 +15,7 @@ from detkit.data.loading.detection_dataset import DetectionDataset
 from detkit.data.loading.loader import Loader, TrainLoader, lightning_position
 from detkit.data.loading.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.loading.unreadable_images import UnreadableImages
-from detkit.data.split_datamodule import SplitDataModule
+from detkit.data.modules.split_datamodule import SplitDataModule
 from detkit.errors import DataError
 from detkit.types import GroundTruth
 

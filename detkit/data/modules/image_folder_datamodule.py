@@ -3,11 +3,11 @@
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from detkit.data.classification import ClassificationDataModule
 from detkit.data.demo.class_folders import default_demo_folder, make_demo_folder
 from detkit.data.demo.detection_set import default_demo_root
 from detkit.data.index.image_folder import check_same_folders, find_folders, read_folder
 from detkit.data.index.regions import RegionIndex
+from detkit.data.modules.classification_datamodule import ClassificationDataModule
 
 
 class ImageFolderDataModule(ClassificationDataModule):

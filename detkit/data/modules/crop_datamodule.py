@@ -6,9 +6,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from detkit.data.checking.splits_of_run import Explicit, find_splits_or_demo, load_indices, no_split
-from detkit.data.classification import ClassificationDataModule
 from detkit.data.index.crops import crop_regions
 from detkit.data.index.regions import RegionIndex
+from detkit.data.modules.classification_datamodule import ClassificationDataModule
 from detkit.errors import DataError
 
 

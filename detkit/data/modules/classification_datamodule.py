@@ -9,7 +9,7 @@ from detkit.data.loading.loader import Loader, TrainLoader, lightning_position
 from detkit.data.loading.region_dataset import RegionAugmentation, RegionDataset, region_augmentation_faults
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
 from detkit.data.loading.unreadable_images import UnreadableImages
-from detkit.data.split_datamodule import SplitDataModule
+from detkit.data.modules.split_datamodule import SplitDataModule
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ClassTruth
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CropDataModule, ImageFolderDataModule
-from detkit.data.classification import ClassificationDataModule
 from detkit.data.demo.detection_set import detection_set as demo
+from detkit.data.modules.classification_datamodule import ClassificationDataModule
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ImageLabel
 from tests.helpers.colour_set import BOXES, COLOURS, write_coco, write_folder

@@ -1,0 +1,1 @@
+"""Lightning DataModules: a data set found, checked and batched."""
