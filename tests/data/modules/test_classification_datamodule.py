@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CropDataModule, ImageFolderDataModule
-from detkit.data.demo.detection_set import detection_set as demo
+from detkit.data.demo import detection_set as demo
 from detkit.data.modules.classification_datamodule import ClassificationDataModule
 from detkit.errors import DataError
 from detkit.types import ClassBatch, ImageLabel
