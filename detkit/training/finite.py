@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from detkit.errors import TrainingError
 from detkit.ops.ranks import of_all_ranks
-from detkit.training.agreement import StepRequests
 from detkit.training.arrival import Arrival
+from detkit.training.distributed.agreement import StepRequests
 from detkit.training.ema import averaged_module
 from detkit.training.failed_writes import FailedWrites
 from detkit.training.metrics_files import MetricsLog

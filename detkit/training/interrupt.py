@@ -10,7 +10,7 @@ from types import FrameType
 
 import lightning as L
 
-from detkit.training.agreement import agreed
+from detkit.training.distributed.agreement import agreed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_REQUEST_S = 1.0  # a launcher passes on what it gets, beside a terminal or a cluster that tells all processes

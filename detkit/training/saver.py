@@ -23,8 +23,8 @@ from detkit.checkpoint import (
     write_checkpoint,
 )
 from detkit.errors import StorageError
-from detkit.training.agreement import StepRequests, agreed
 from detkit.training.best import BestDetector
+from detkit.training.distributed.agreement import StepRequests, agreed
 from detkit.training.failed_writes import FailedWrites, OnFailure
 from detkit.training.interrupt import Interrupt, TrainingStopped, stop
 from detkit.training.run_folder import RunFolder

@@ -17,6 +17,8 @@ from torch import nn
 from detkit.checkpoint import Mark
 from detkit.errors import CheckpointError, StorageError
 from detkit.training.best import BestDetector
+from detkit.training.distributed.ranks_watch import RanksWatch
+from detkit.training.distributed.sync_batch_norm import SyncBatchNormOnAnyDevice
 from detkit.training.failed_writes import FailedWrites
 from detkit.training.finetune import KEYS, FineTuning
 from detkit.training.finite import NonFinite
@@ -30,13 +32,11 @@ from detkit.training.pictures import Pictures, sheet_of
 from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport
 from detkit.training.quiet import quiet
-from detkit.training.ranks_watch import RanksWatch
 from detkit.training.reseed import ReseedEachBatch
 from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
 from detkit.training.same_run import facts, other_machine, require_same_run, resume_command
 from detkit.training.saver import DetkitCheckpointIO, Saver
 from detkit.training.summary import print_summary
-from detkit.training.sync_batch_norm import SyncBatchNormOnAnyDevice
 from detkit.training.unreadable import UnreadableReport
 
 LOG_EVERY_N_STEPS = 10

@@ -9,7 +9,7 @@ import lightning as L
 from typing_extensions import override
 
 from detkit.errors import DataError
-from detkit.training.ranks_watch import RanksWatch
+from detkit.training.distributed.ranks_watch import RanksWatch
 
 
 class UnreadableReport(L.Callback):

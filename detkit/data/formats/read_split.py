@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from detkit.data.findings import Findings, UnusableDataError
+from detkit.data.formats import coco_json as coco_document
 from detkit.data.formats.coco_json import CocoColumns
 from detkit.data.formats.label_files import list_files
-from detkit.data.formats import coco_json as coco_document
 from detkit.data.formats.voc import is_voc_list, read_voc
 from detkit.data.formats.yolo_folders import is_yaml_split
 from detkit.data.formats.yolo_txt import read_yolo

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detkit.data.demo.detection_set import default_demo_root, make_demo
 from detkit.data.demo import detection_set as demo
 from detkit.data.demo import scene as demo_scene
+from detkit.data.demo.detection_set import default_demo_root, make_demo
 from detkit.data.demo.scene import CLASS_NAMES, Scene, draw_scene
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.demo.class_folders import default_demo_folder, make_demo_folder
 from detkit.data.demo import class_folders as demo_folder
 from detkit.data.demo import detection_set as demo
+from detkit.data.demo.class_folders import default_demo_folder, make_demo_folder
 from detkit.data.demo.scene import CLASS_NAMES
 from detkit.data.formats.layout import find_layout
 from detkit.data.images.decode import decode_image

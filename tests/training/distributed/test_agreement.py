@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from detkit.training.agreement import StepRequests, agreed
+from detkit.training.distributed.agreement import StepRequests, agreed
 
 CPU = torch.device("cpu")
 ONE: Any = SimpleNamespace(world_size=1)

@@ -12,7 +12,7 @@ from detkit.checkpoint import latest_checkpoint
 from detkit.training import train
 from tests.helpers.toy import ToyData, toy_parts
 from tests.helpers.warm_scripts import run_script
-from tests.training.gpu_ranks import comparable
+from tests.training.distributed.gpu_ranks import comparable
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,7 +22,7 @@ pytestmark = [
 
 def run(scenario: str, folder: Path, code: int = 0) -> list[str]:
     """What each rank says."""
-    done = run_script(["-m", "tests.training.gpu_ranks", scenario, str(folder)])
+    done = run_script(["-m", "tests.training.distributed.gpu_ranks", scenario, str(folder)])
     assert done.returncode == 0, done.stderr
     said = [(folder / f"{rank}.txt").read_text() for rank in (0, 1)]
     assert json.loads(done.stdout) == [code, code], "\n".join(text[-3000:] for text in said)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from detkit.errors import DataError, DetkitError
-from detkit.training import ranks_watch
+from detkit.training.distributed import ranks_watch
+from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.interrupt import TrainingStopped
-from detkit.training.ranks_watch import RanksWatch
 from detkit.training.unreadable import UnreadableReport
 from tests.reliability.forked import Ended, Forked
 

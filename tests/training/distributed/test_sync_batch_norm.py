@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from detkit.training.sync_batch_norm import JoinedBatchNorm2d, SyncBatchNormOnAnyDevice
+from detkit.training.distributed.sync_batch_norm import JoinedBatchNorm2d, SyncBatchNormOnAnyDevice
 
 
 def images() -> Tensor:
