@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     options, overrides = read_options(argv)
     plan = None if options.checkpoint else recipe.without_demo(recipe.load(overrides))
     from detkit import inference, weights  # torch, after the arguments were found right
-    from detkit.training.finetune import FineTuning
+    from detkit.training.optim.fine_tuning import FineTuning
 
     if plan is None:
         start = [("weights", options.checkpoint), ("weights_except", [])]

@@ -4,8 +4,8 @@ from detkit.training.ema import EMA
 from detkit.training.evaluate import Evaluation, evaluate
 from detkit.training.loss_schedule import LateL1
 from detkit.training.module import DetectionModule
-from detkit.training.muon import Muon
-from detkit.training.optim import WarmupCosine, WarmupFlatCosine, parameter_groups
+from detkit.training.optim.muon import Muon
+from detkit.training.optim.parameter_groups import WarmupCosine, WarmupFlatCosine, parameter_groups
 from detkit.training.saver import CheckpointSettings
 from detkit.training.train import Trained, train
 

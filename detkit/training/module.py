@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from detkit.training.logged_steps import is_logged
-from detkit.training.optim import count_steps, parameter_groups, scale_learning_rates
+from detkit.training.optim.parameter_groups import count_steps, parameter_groups, scale_learning_rates
 from detkit.types import Batch, Detections, Target
 
 

@@ -20,7 +20,6 @@ from detkit.training.best import BestDetector
 from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.distributed.sync_batch_norm import SyncBatchNormOnAnyDevice
 from detkit.training.failed_writes import FailedWrites
-from detkit.training.finetune import KEYS, FineTuning
 from detkit.training.finite import NonFinite
 from detkit.training.image_size import require_fitting_images
 from detkit.training.interrupt import Interrupt, TrainingStopped
@@ -28,6 +27,7 @@ from detkit.training.loggers import CarefulWandbLogger, HandOver, finish_wandb, 
 from detkit.training.meter import TrainMeter
 from detkit.training.metrics_files import MetricsLog, MetricsTable
 from detkit.training.module import DetectionModule
+from detkit.training.optim.fine_tuning import KEYS, FineTuning
 from detkit.training.pictures import Pictures, sheet_of
 from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport

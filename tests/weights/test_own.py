@@ -16,7 +16,7 @@ from detkit.training import train
 from detkit.training.ema import averaged_module
 from detkit.weights import load_weights
 from tests.helpers.toy import CLASSES, ToyDetector, toy_parts
-from tests.training.staged import staged, with_backbone
+from tests.training.optim.staged import staged, with_backbone
 
 
 def detector(classes: int = 3, width: int = 4) -> nn.Module:

@@ -23,7 +23,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 torch.set_num_threads(1)
 from detkit.training import train
-from tests.training.staged import with_backbone
+from tests.training.optim.staged import with_backbone
 from tests.helpers.toy import ToyData, toy_parts
 
 class Keep(L.Callback):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detkit.training.muon import Muon, orthogonalise
+from detkit.training.optim.muon import Muon, orthogonalise
 
 
 @pytest.fixture(autouse=True)

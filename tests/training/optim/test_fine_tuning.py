@@ -16,9 +16,9 @@ from detkit.errors import RecipeError
 from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
 from detkit.training import Muon, train
-from detkit.training.finetune import FineTuning
+from detkit.training.optim.fine_tuning import FineTuning
 from tests.helpers.toy import toy_parts
-from tests.training.staged import staged, with_backbone
+from tests.training.optim.staged import staged, with_backbone
 from tests.training.test_train import assert_same, copy_of_step, rows, state_of
 
 STEPS = 6  # of an epoch

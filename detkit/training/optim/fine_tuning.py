@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from detkit.errors import RecipeError
-from detkit.training.optim import go_on_at_step, parameter_groups
-from detkit.training.stages import stages_of
+from detkit.training.optim.parameter_groups import go_on_at_step, parameter_groups
+from detkit.training.optim.stages import stages_of
 
 SHOWN = 10
 KEYS = ("freeze", "unfreeze_epoch", "backbone_lr_factor", "layer_decay")  # of a recipe

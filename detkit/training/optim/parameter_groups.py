@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from detkit.errors import RecipeError
-from detkit.training.stages import stages_of
+from detkit.training.optim.stages import stages_of
 
 
 def parameter_groups(

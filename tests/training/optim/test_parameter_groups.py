@@ -11,14 +11,14 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from detkit.training import Muon
-from detkit.training.optim import (
+from detkit.training.optim.parameter_groups import (
     WarmupCosine,
     WarmupFlatCosine,
     go_on_at_step,
     parameter_groups,
     scale_learning_rates,
 )
-from tests.training.staged import staged
+from tests.training.optim.staged import staged
 
 
 def rates(make: Callable[..., LRScheduler], steps: int, **settings: Any) -> list[float]:

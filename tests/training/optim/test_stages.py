@@ -5,9 +5,9 @@ from torch import nn
 
 from detkit.errors import RecipeError
 from detkit.models.backbones import CSPDarknet
-from detkit.training.stages import stages_of
+from detkit.training.optim.stages import stages_of
 from detkit.types import FeatureSpec
-from tests.training.staged import TinyBackbone
+from tests.training.optim.staged import TinyBackbone
 
 
 class Holder(nn.Module):
