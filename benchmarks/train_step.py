@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from detkit import recipe
 from detkit.training import parameter_groups, train
-from detkit.training.precision import precision_here
+from detkit.training.run.autocast import precision_here
 from detkit.types import Batch
 
 ROUNDS, STEPS, WARM_UP = 3, 10, 3

@@ -126,13 +126,13 @@ def test_autocast_is_that_of_cuda(tmp_path: Path) -> None:
 
 
 KNOWN = {  # of a step: the copies that are waited for, and by file all other waits; fewer of these are better
-    "yolo_csp_n": (["training/arrival.py"], {"assign/task_aligned.py": 10, "losses/matching.py": 1}),
+    "yolo_csp_n": (["training/run/host_copy.py"], {"assign/task_aligned.py": 10, "losses/matching.py": 1}),
     "yolox_nano": (
-        ["training/arrival.py"],
+        ["training/run/host_copy.py"],
         {"assign/sim_ota.py": 11, "losses/matching.py": 1, "losses/yolox.py": 2},
     ),
-    "rtdetr_shufflenet": (["assign/hungarian.py", "training/arrival.py"], {}),
-    "classify_csp": (["training/arrival.py"], {}),
+    "rtdetr_shufflenet": (["assign/hungarian.py", "training/run/host_copy.py"], {}),
+    "classify_csp": (["training/run/host_copy.py"], {}),
 }
 
 

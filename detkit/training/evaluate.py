@@ -18,8 +18,8 @@ from detkit.checkpoint.file import make_folder, replace
 from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
 from detkit.training.module import DetectionModule
-from detkit.training.precision import precision_here
-from detkit.training.quiet import quiet
+from detkit.training.run.autocast import precision_here
+from detkit.training.run.log_filters import quiet
 from detkit.types import Detections, RankedClasses
 
 Found = TypeVar("Found", Detections, RankedClasses)

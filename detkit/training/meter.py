@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from typing_extensions import override
 
 from detkit.ops.ranks import of_all_ranks
-from detkit.training.logged_steps import is_logged
+from detkit.training.run.logged_steps import is_logged
 from detkit.types import Batch
 
 

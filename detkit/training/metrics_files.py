@@ -18,9 +18,9 @@ import torch
 from typing_extensions import override
 
 from detkit.checkpoint.file import replace
-from detkit.training.arrival import Arrival
-from detkit.training.failed_writes import FailedWrites
 from detkit.training.meter import TrainMeter
+from detkit.training.run.failed_writes import FailedWrites
+from detkit.training.run.host_copy import Arrival
 
 
 class MetricsTable(L.Callback):

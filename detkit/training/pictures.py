@@ -14,7 +14,7 @@ from typing_extensions import override
 from detkit.ops.drawing import grid
 from detkit.training.best import BestDetector
 from detkit.training.drawings import drawing_of
-from detkit.training.failed_writes import FailedWrites
+from detkit.training.run.failed_writes import FailedWrites
 from detkit.types import Batch
 
 TRAIN_BATCHES, TRAIN_IMAGES = 3, 16

@@ -25,10 +25,10 @@ from detkit.checkpoint import (
 from detkit.errors import StorageError
 from detkit.training.best import BestDetector
 from detkit.training.distributed.agreement import StepRequests, agreed
-from detkit.training.failed_writes import FailedWrites, OnFailure
-from detkit.training.interrupt import Interrupt, TrainingStopped, stop
-from detkit.training.run_folder import RunFolder
-from detkit.training.same_run import facts
+from detkit.training.run.failed_writes import FailedWrites, OnFailure
+from detkit.training.run.folder import RunFolder
+from detkit.training.run.interrupt import Interrupt, TrainingStopped, stop
+from detkit.training.run.resume_check import facts
 
 LOG = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from detkit.training.best import BestDetector
-from detkit.training.run_folder import RunFolder
-from detkit.training.same_run import trusted_argument
+from detkit.training.run.folder import RunFolder
+from detkit.training.run.resume_check import trusted_argument
 
 
 def print_summary(

@@ -19,22 +19,22 @@ from detkit.errors import CheckpointError, StorageError
 from detkit.training.best import BestDetector
 from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.distributed.sync_batch_norm import SyncBatchNormOnAnyDevice
-from detkit.training.failed_writes import FailedWrites
 from detkit.training.finite import NonFinite
 from detkit.training.image_size import require_fitting_images
-from detkit.training.interrupt import Interrupt, TrainingStopped
-from detkit.training.loggers import CarefulWandbLogger, HandOver, finish_wandb, wandb_logger
 from detkit.training.meter import TrainMeter
 from detkit.training.metrics_files import MetricsLog, MetricsTable
 from detkit.training.module import DetectionModule
 from detkit.training.optim.fine_tuning import KEYS, FineTuning
 from detkit.training.pictures import Pictures, sheet_of
-from detkit.training.precision import precision_here
 from detkit.training.progress import ProgressReport
-from detkit.training.quiet import quiet
 from detkit.training.reseed import ReseedEachBatch
-from detkit.training.run_folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
-from detkit.training.same_run import facts, other_machine, require_same_run, resume_command
+from detkit.training.run.autocast import precision_here
+from detkit.training.run.failed_writes import FailedWrites
+from detkit.training.run.folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
+from detkit.training.run.interrupt import Interrupt, TrainingStopped
+from detkit.training.run.log_filters import quiet
+from detkit.training.run.loggers import CarefulWandbLogger, HandOver, finish_wandb, wandb_logger
+from detkit.training.run.resume_check import facts, other_machine, require_same_run, resume_command
 from detkit.training.saver import DetkitCheckpointIO, Saver
 from detkit.training.summary import print_summary
 from detkit.training.unreadable import UnreadableReport

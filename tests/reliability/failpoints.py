@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detkit.errors import CheckpointError
-from detkit.training.run_folder import RunFolder
+from detkit.training.run.folder import RunFolder
 from tests.reliability import arguments, forked
 from tests.reliability.disk import AtNumber, watched
 from tests.reliability.saves import NEW, begin, save, start_again, what_is_left

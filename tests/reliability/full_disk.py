@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from detkit.errors import DetkitError, StorageError, run_script
 from detkit.training import train
-from detkit.training.run_folder import RunFolder
+from detkit.training.run.folder import RunFolder
 from tests.helpers.toy import toy_parts
 from tests.reliability import arguments, forked
 from tests.reliability.disk import AtNumber, watched

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from detkit.checkpoint import Mark, marks_in, read_checkpoint, read_detector
-from detkit.training.same_run import FREE
+from detkit.training.run.resume_check import FREE
 
 CLOCK = {"seconds"}  # in the states of callbacks: what no resume can repeat
 

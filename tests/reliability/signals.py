@@ -26,7 +26,8 @@ from typing_extensions import override
 
 from detkit.checkpoint import Mark, latest_checkpoint
 from detkit.errors import run_script
-from detkit.training import interrupt, train
+from detkit.training import train
+from detkit.training.run import interrupt
 from tests.helpers.toy import toy_parts
 from tests.reliability import arguments, forked, small_run
 from tests.reliability.disk import watched

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.training import loggers
+from detkit.training.run import loggers
 from tests.reliability.wandb_faults import Fault, Outcome, broken_promises, faults, plain_run, try_fault
 
 ELSEWHERE = {"wrong key, 403", "503 in mid-run", "closes in mid-run"}  # like others; the program runs them

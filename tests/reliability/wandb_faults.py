@@ -238,7 +238,7 @@ def _warnings() -> Iterator[list[str]]:
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("detkit.training.loggers")
+    logger = logging.getLogger("detkit.training.run.loggers")
     logger.addHandler(handler)
     try:
         yield said

@@ -18,9 +18,9 @@ from typing_extensions import override
 from detkit.checkpoint import latest_checkpoint, marks_in, read_detector
 from detkit.errors import StorageError
 from detkit.training import CheckpointSettings, train
-from detkit.training.failed_writes import FailedWrites
-from detkit.training.interrupt import Interrupt, TrainingStopped
-from detkit.training.run_folder import RunFolder
+from detkit.training.run.failed_writes import FailedWrites
+from detkit.training.run.folder import RunFolder
+from detkit.training.run.interrupt import Interrupt, TrainingStopped
 from detkit.training.saver import Saver
 from tests.helpers import ROOT
 from tests.helpers.toy import toy_parts
@@ -232,7 +232,7 @@ def test_a_save_is_finished_before_the_run_stops(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_amid_a_save_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.training.interrupt.SAME_REQUEST_S", 0.0)
+    monkeypatch.setattr("detkit.training.run.interrupt.SAME_REQUEST_S", 0.0)
 
     def send(moment: str) -> None:
         if moment == "amid write step-00000006.ckpt.tmp":
@@ -250,7 +250,7 @@ SECOND_SIGNAL = """
 import signal, sys
 from pathlib import Path
 from detkit.errors import run_script
-from detkit.training import interrupt
+from detkit.training.run import interrupt
 from tests.reliability import small_run
 from tests.reliability.disk import watched
 

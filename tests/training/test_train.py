@@ -17,7 +17,7 @@ from detkit.checkpoint import latest_checkpoint, marks_in, read_checkpoint, read
 from detkit.errors import CheckpointError, RecipeError
 from detkit.recipe.read import read_file
 from detkit.training import DetectionModule, Trained, train
-from detkit.training.interrupt import TrainingStopped
+from detkit.training.run.interrupt import TrainingStopped
 from tests.helpers.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
 
 
@@ -209,7 +209,7 @@ def test_ctrl_c_saves_and_goes_on(
 def test_ctrl_c_twice_stops_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detkit.training.interrupt.SAME_REQUEST_S", 0.0)
+    monkeypatch.setattr("detkit.training.run.interrupt.SAME_REQUEST_S", 0.0)
 
     def press_twice() -> None:
         signal.raise_signal(signal.SIGINT)

@@ -84,4 +84,4 @@ def test_a_step_sends_one_message_and_waits_for_the_loss_alone(tmp_path: Path) -
         step = json.loads(line)
         assert step["sent"] == ["all_reduce"]
         assert [what for _, what, _ in step["waits"]] == ["event"]
-        assert "training/arrival.py" in step["waits"][0][2]
+        assert "training/run/host_copy.py" in step["waits"][0][2]

@@ -15,7 +15,7 @@ import pytest
 from detkit.errors import DataError, DetkitError
 from detkit.training.distributed import ranks_watch
 from detkit.training.distributed.ranks_watch import RanksWatch
-from detkit.training.interrupt import TrainingStopped
+from detkit.training.run.interrupt import TrainingStopped
 from detkit.training.unreadable import UnreadableReport
 from tests.reliability.forked import Ended, Forked
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from detkit.checkpoint import storing
 from detkit.checkpoint.file import replace
-from detkit.training.run_folder import RunFolder
+from detkit.training.run.folder import RunFolder
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 # Whatever is wrong with W&B holds a run up for 20 s at most. Of its own it takes 10 s to find out that

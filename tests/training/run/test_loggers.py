@@ -13,8 +13,8 @@ from typing_extensions import override
 from wandb.errors import AuthenticationError, CommError
 
 from detkit.training import train
-from detkit.training.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
-from detkit.training.run_folder import RunFolder
+from detkit.training.run.folder import RunFolder
+from detkit.training.run.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
 from tests.helpers.toy import toy_parts
 
 

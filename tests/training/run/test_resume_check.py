@@ -9,7 +9,7 @@ from detkit.checkpoint import latest_checkpoint, marks_in, read_checkpoint
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe.plan import ALLOW_CHANGES
 from detkit.training import train
-from detkit.training.same_run import FREE, facts, other_machine, require_same_run, resume_command
+from detkit.training.run.resume_check import FREE, facts, other_machine, require_same_run, resume_command
 from detkit.training.train import metadata_of
 from tests.helpers.toy import ToyData, ToyParts, toy_parts
 
@@ -116,7 +116,9 @@ def test_weights_to_begin_from_need_not_be_named_again(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_others_has_no_recipe(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark, parts = changed(done, {"seed": 7})
-    monkeypatch.setattr("detkit.training.same_run.read_checkpoint", lambda path: {**read_checkpoint(path), "detkit": 5})
+    monkeypatch.setattr(
+        "detkit.training.run.resume_check.read_checkpoint", lambda path: {**read_checkpoint(path), "detkit": 5}
+    )
     with pytest.raises(CheckpointError, match=r"step-00000006.ckpt: holds no recipe"):
         require_same_run(mark, parts.plan, metadata_of(parts))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detkit.training.precision import precision_here
+from detkit.training.run.autocast import precision_here
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from detkit.errors import CheckpointError, StorageError
 from detkit.training import train
-from detkit.training.run_folder import VARIABLE, RunFolder, begin_folder, handed_on, locked, started_by_rank_0
+from detkit.training.run.folder import VARIABLE, RunFolder, begin_folder, handed_on, locked, started_by_rank_0
 from tests.helpers.toy import toy_parts
 from tests.reliability import forked
 
@@ -55,7 +55,7 @@ def holder(folder: RunFolder) -> Iterator[int]:
 
 
 def test_runs_of_one_second_get_their_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.training.run_folder.TIME_FORMAT", "always")
+    monkeypatch.setattr("detkit.training.run.folder.TIME_FORMAT", "always")
     folders = [begin_folder(tmp_path / "runs", rank=0).path for _ in range(3)]
     assert [folder.name for folder in folders] == ["always", "always_2", "always_3"]
     assert all(folder.is_dir() for folder in folders)

@@ -1,0 +1,1 @@
+"""The run around the training: its folder, resume, loggers, interrupts."""
