@@ -1,12 +1,12 @@
 """Everything between the parts of a recipe and a trained detector in a run's folder."""
 
-from detkit.training.ema import EMA
+from detkit.training.callbacks.ema import EMA
+from detkit.training.callbacks.late_l1 import LateL1
+from detkit.training.callbacks.saver import CheckpointSettings
 from detkit.training.evaluate import Evaluation, evaluate
-from detkit.training.loss_schedule import LateL1
 from detkit.training.module import DetectionModule
 from detkit.training.optim.muon import Muon
 from detkit.training.optim.parameter_groups import WarmupCosine, WarmupFlatCosine, parameter_groups
-from detkit.training.saver import CheckpointSettings
 from detkit.training.train import Trained, train
 
 __all__ = [

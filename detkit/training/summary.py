@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detkit.training.best import BestDetector
+from detkit.training.callbacks.best import BestDetector
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.resume_check import trusted_argument
 

@@ -16,18 +16,20 @@ from torch import nn
 
 from detkit.checkpoint import Mark
 from detkit.errors import CheckpointError, StorageError
-from detkit.training.best import BestDetector
+from detkit.training.callbacks.best import BestDetector
+from detkit.training.callbacks.finite import NonFinite
+from detkit.training.callbacks.meter import TrainMeter
+from detkit.training.callbacks.metrics_files import MetricsLog, MetricsTable
+from detkit.training.callbacks.pictures import Pictures, sheet_of
+from detkit.training.callbacks.progress import ProgressReport
+from detkit.training.callbacks.reseed import ReseedEachBatch
+from detkit.training.callbacks.saver import DetkitCheckpointIO, Saver
+from detkit.training.callbacks.unreadable_limit import UnreadableReport
 from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.distributed.sync_batch_norm import SyncBatchNormOnAnyDevice
-from detkit.training.finite import NonFinite
 from detkit.training.image_size import require_fitting_images
-from detkit.training.meter import TrainMeter
-from detkit.training.metrics_files import MetricsLog, MetricsTable
 from detkit.training.module import DetectionModule
 from detkit.training.optim.fine_tuning import KEYS, FineTuning
-from detkit.training.pictures import Pictures, sheet_of
-from detkit.training.progress import ProgressReport
-from detkit.training.reseed import ReseedEachBatch
 from detkit.training.run.autocast import precision_here
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
@@ -35,9 +37,7 @@ from detkit.training.run.interrupt import Interrupt, TrainingStopped
 from detkit.training.run.log_filters import quiet
 from detkit.training.run.loggers import CarefulWandbLogger, HandOver, finish_wandb, wandb_logger
 from detkit.training.run.resume_check import facts, other_machine, require_same_run, resume_command
-from detkit.training.saver import DetkitCheckpointIO, Saver
 from detkit.training.summary import print_summary
-from detkit.training.unreadable import UnreadableReport
 
 LOG_EVERY_N_STEPS = 10
 WeightLoader = Callable[[str, nn.Module, Sequence[str], str | Sequence[str]], object]  # whose text says what was taken

@@ -23,7 +23,7 @@ from typing_extensions import override
 from detkit.checkpoint import marks_in, read_checkpoint, read_detector
 from detkit.errors import TrainingError
 from detkit.training import train
-from detkit.training.ema import averaged_module
+from detkit.training.callbacks.ema import averaged_module
 from tests.helpers.toy import ToyData, ToyParts, toy_loss, toy_parts
 
 STEP = 9  # the third of the second epoch

@@ -15,10 +15,10 @@ from detkit.checkpoint import (
     write_detector,
 )
 from detkit.training import CheckpointSettings
+from detkit.training.callbacks.saver import Saver
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt
-from detkit.training.saver import Saver
 
 BEFORE, NEW = 2, 3  # steps
 

@@ -13,7 +13,7 @@ from detkit.checkpoint import marks_in, read_checkpoint, read_detector
 from detkit.errors import RecipeError
 from detkit.ops.drawing import GAP
 from detkit.training import Trained, evaluate, train
-from detkit.training.drawings import CLASS_SIDE_PX, FRAME_PX, RIGHT, WRONG, drawing_of
+from detkit.training.callbacks.drawings import CLASS_SIDE_PX, FRAME_PX, RIGHT, WRONG, drawing_of
 from detkit.types import ImageLabel, RankedClasses
 from tests.helpers.toy import CLASSES, SIZE
 from tests.helpers.toy_classes import ToyClasses, toy_class_parts

@@ -13,7 +13,7 @@ from detkit.checkpoint import read_detector, write_detector
 from detkit.errors import CheckpointError
 from detkit.models import Preprocess
 from detkit.training import train
-from detkit.training.ema import averaged_module
+from detkit.training.callbacks.ema import averaged_module
 from detkit.weights import load_weights
 from tests.helpers.toy import CLASSES, ToyDetector, toy_parts
 from tests.training.optim.staged import staged, with_backbone

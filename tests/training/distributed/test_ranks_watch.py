@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from detkit.errors import DataError, DetkitError
+from detkit.training.callbacks.unreadable_limit import UnreadableReport
 from detkit.training.distributed import ranks_watch
 from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.run.interrupt import TrainingStopped
-from detkit.training.unreadable import UnreadableReport
 from tests.reliability.forked import Ended, Forked
 
 GO_ON = "python scripts/train.py resume=/runs/1"

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from typing_extensions import override
 
-from detkit.training.best import BestDetector
-from detkit.training.meter import TrainMeter
+from detkit.training.callbacks.best import BestDetector
+from detkit.training.callbacks.meter import TrainMeter
 
 REFRESH_S = 0.5  # reading a loss term waits for the device, so not at every step
 

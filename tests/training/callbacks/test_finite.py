@@ -18,7 +18,7 @@ from typing_extensions import override
 from detkit.checkpoint import latest_checkpoint, read_checkpoint
 from detkit.errors import TrainingError
 from detkit.training import Muon, train
-from detkit.training.finite import NonFinite, check_finite
+from detkit.training.callbacks.finite import NonFinite, check_finite
 from tests.helpers import ROOT
 from tests.helpers.toy import ToyData, ToyDetector, ToyParts, toy_parts
 from tests.reliability.non_finite import AfterStep, BrokenLoss

@@ -12,8 +12,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from detkit.ops.drawing import grid
-from detkit.training.best import BestDetector
-from detkit.training.drawings import drawing_of
+from detkit.training.callbacks.best import BestDetector
+from detkit.training.callbacks.drawings import drawing_of
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.types import Batch
 

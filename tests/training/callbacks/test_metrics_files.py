@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from detkit.training import train
-from detkit.training.meter import TrainMeter
-from detkit.training.metrics_files import MetricsLog, MetricsTable
+from detkit.training.callbacks.meter import TrainMeter
+from detkit.training.callbacks.metrics_files import MetricsLog, MetricsTable
 from detkit.training.run.failed_writes import FailedWrites
 from tests.helpers.toy import toy_parts
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from detkit.training.ema import EMA, _Pairs, averaged_module
+from detkit.training.callbacks.ema import EMA, _Pairs, averaged_module
 
 
 class Counting(L.LightningModule):

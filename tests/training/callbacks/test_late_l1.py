@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detkit.errors import RecipeError
-from detkit.training.loss_schedule import LateL1
+from detkit.training.callbacks.late_l1 import LateL1
 
 
 class Loss:

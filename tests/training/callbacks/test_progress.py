@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from detkit.training import train
-from detkit.training.progress import terms_by_kind
+from detkit.training.callbacks.progress import terms_by_kind
 from tests.helpers.toy import toy_parts
 
 

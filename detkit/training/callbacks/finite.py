@@ -13,11 +13,9 @@ from typing_extensions import override
 
 from detkit.errors import TrainingError
 from detkit.ops.ranks import of_all_ranks
-from detkit.training.distributed.agreement import StepRequests
-from detkit.training.ema import averaged_module
-from detkit.training.metrics_files import MetricsLog
-from detkit.training.module import DetectionModule
-from detkit.training.non_finite_report import (
+from detkit.training.callbacks.ema import averaged_module
+from detkit.training.callbacks.metrics_files import MetricsLog
+from detkit.training.callbacks.non_finite_report import (
     GRADIENTS,
     LOSS,
     STATE,
@@ -31,6 +29,8 @@ from detkit.training.non_finite_report import (
     norms_of,
     write_report,
 )
+from detkit.training.distributed.agreement import StepRequests
+from detkit.training.module import DetectionModule
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.host_copy import Arrival
 from detkit.types import Batch

@@ -18,10 +18,10 @@ from typing_extensions import override
 from detkit.checkpoint import latest_checkpoint, marks_in, read_detector
 from detkit.errors import StorageError
 from detkit.training import CheckpointSettings, train
+from detkit.training.callbacks.saver import Saver
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt, TrainingStopped
-from detkit.training.saver import Saver
 from tests.helpers import ROOT
 from tests.helpers.toy import toy_parts
 from tests.reliability.disk import watched
@@ -182,7 +182,7 @@ def test_old_ones_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptu
 def test_little_room_is_said_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, free: int, said: bool
 ) -> None:
-    monkeypatch.setattr("detkit.training.saver.free_bytes", lambda _: free)
+    monkeypatch.setattr("detkit.training.callbacks.saver.free_bytes", lambda _: free)
     train(toy_parts(tmp_path, epochs=1))
     found = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert any("a checkpoint takes about 64.3 kB" in record.getMessage() for record in found) == said
@@ -313,7 +313,7 @@ torch.set_num_threads(1)
 from detkit.errors import run_script
 from detkit.training import train
 from tests.reliability.disk import watched
-from tests.training.test_saver import FullDisk, Slowly
+from tests.training.callbacks.test_saver import FullDisk, Slowly
 from tests.helpers.toy import ToyData, toy_parts
 
 def main(arguments):

@@ -23,7 +23,7 @@ from detkit.checkpoint import (
     write_checkpoint,
 )
 from detkit.errors import StorageError
-from detkit.training.best import BestDetector
+from detkit.training.callbacks.best import BestDetector
 from detkit.training.distributed.agreement import StepRequests, agreed
 from detkit.training.run.failed_writes import FailedWrites, OnFailure
 from detkit.training.run.folder import RunFolder

@@ -18,7 +18,7 @@ import torch
 from typing_extensions import override
 
 from detkit.checkpoint.file import replace
-from detkit.training.meter import TrainMeter
+from detkit.training.callbacks.meter import TrainMeter
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.host_copy import Arrival
 

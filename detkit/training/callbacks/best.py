@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
-from detkit.training.ema import averaged_module
+from detkit.training.callbacks.ema import averaged_module
 from detkit.training.module import DetectionModule, Metric
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
