@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from detkit.errors import CheckpointError
 from detkit.models import Preprocess
 from detkit.weights.class_rows import Pairs, count_class_rows, is_class_layer, pair_classes, with_rows
-from detkit.weights.given import Given
-from detkit.weights.report import LoadReport
+from detkit.weights.load_report import LoadReport
+from detkit.weights.source_weights import Given
 
 COUNTER = "num_batches_tracked"  # of batch norm: old files lack it, frozen norms have none
 PREPROCESS = "preprocess."

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from detkit.checkpoint import is_own, read_trained
 from detkit.weights.align import align
+from detkit.weights.files import read_state_dict
 from detkit.weights.fit import LoadReport, fit
-from detkit.weights.given import Given
-from detkit.weights.published import fetch, published_by
-from detkit.weights.read import read_state_dict
-from detkit.weights.rtdetr import is_rtdetr, of_rtdetr
-from detkit.weights.transformers import class_names_in, is_transformers_folder, weights_in
-from detkit.weights.yolox import is_yolox, of_yolox
+from detkit.weights.library import fetch, published_by
+from detkit.weights.projects.rtdetr import is_rtdetr, of_rtdetr
+from detkit.weights.projects.transformers import class_names_in, is_transformers_folder, weights_in
+from detkit.weights.projects.yolox import is_yolox, of_yolox
+from detkit.weights.source_weights import Given
 
 # Whose names they are, and what to make of them; all others are compared with the model's own.
 PROJECTS = ((is_yolox, of_yolox), (is_rtdetr, of_rtdetr))

@@ -19,8 +19,8 @@ from detkit.models import Detector
 from detkit.models.heads.denoising import Noise, noisy_queries
 from detkit.types import DETRPredictions, QueryOutput, Target
 from detkit.weights import load_weights
-from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.rtdetr import detkit_name, of_rtdetr
+from detkit.weights.projects.coco_names import COCO_NAMES
+from detkit.weights.projects.rtdetr import detkit_name, of_rtdetr
 from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, as_labels, random_targets
 from tests.helpers.rtdetr_files import detector_of, image_of, port_of, shapes_of
 

@@ -17,7 +17,7 @@ from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from detkit.ops.points import anchor_points
 from detkit.types import Target, YOLOPredictions
 from detkit.weights import load_weights
-from detkit.weights.yolox import detkit_name
+from detkit.weights.projects.yolox import detkit_name
 from tests.helpers.yolox_files import detector_of, read_record
 
 POINTS, STRIDES = anchor_points([(52, 52), (26, 26), (13, 13)], [8, 16, 32])

@@ -11,7 +11,7 @@ import torch
 
 from detkit.errors import CheckpointError
 from detkit.weights import load_weights
-from detkit.weights.read import read_state_dict
+from detkit.weights.files import read_state_dict
 from tests.helpers.yolox_files import detector_of, official_weights
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from detkit.errors import CheckpointError
 from detkit.models import Detector, Preprocess
 from detkit.weights import load_weights
-from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.rtdetr import detkit_name, of_rtdetr
+from detkit.weights.projects.coco_names import COCO_NAMES
+from detkit.weights.projects.rtdetr import detkit_name, of_rtdetr
 from tests.helpers.rtdetr_files import SIZES, detector_of, random_file, shapes_of
 
 PARAMETERS = {"r18": 20_184_464, "r34": 31_441_668, "r50": 42_891_372, "r101": 76_556_268}

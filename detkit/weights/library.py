@@ -8,7 +8,7 @@ from torch import nn
 from detkit.errors import CheckpointError
 from detkit.models.backbones.published import PublishedWeights, WeightsUnavailableError
 from detkit.weights.align import align
-from detkit.weights.given import Given
+from detkit.weights.source_weights import Given
 
 
 def published_by(model: nn.Module) -> PublishedWeights | None:

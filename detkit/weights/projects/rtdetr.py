@@ -8,9 +8,9 @@ from torch import Tensor
 
 from detkit.models import Preprocess
 from detkit.weights.class_rows import count_class_rows
-from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.given import Given
-from detkit.weights.rename import rename
+from detkit.weights.projects.coco_names import COCO_NAMES
+from detkit.weights.projects.rename import rename
+from detkit.weights.source_weights import Given
 
 # Names of the port to the authors'. "mlp.", "aifi" and "o_proj" are in a model, the others in a saved file.
 PORT_RULES = (

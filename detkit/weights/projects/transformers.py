@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detkit.checkpoint import UNREADABLE, open_regular
 from detkit.errors import CheckpointError
-from detkit.weights.coco_names import COCO_NAMES
+from detkit.weights.projects.coco_names import COCO_NAMES
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 2**24

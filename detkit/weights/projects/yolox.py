@@ -6,9 +6,9 @@ from torch import Tensor
 
 from detkit.models import Preprocess
 from detkit.weights.class_rows import count_class_rows
-from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.given import Given
-from detkit.weights.rename import rename
+from detkit.weights.projects.coco_names import COCO_NAMES
+from detkit.weights.projects.rename import rename
+from detkit.weights.source_weights import Given
 
 CSP = r"(dark[234]\.1|dark5\.2|C3_[pn][34])"
 RULES = (

@@ -9,8 +9,8 @@ import torch
 from detkit.errors import CheckpointError
 from detkit.models import Detector, Preprocess
 from detkit.weights import load_weights
-from detkit.weights.coco_names import COCO_NAMES
-from detkit.weights.yolox import detkit_name
+from detkit.weights.projects.coco_names import COCO_NAMES
+from detkit.weights.projects.yolox import detkit_name
 from tests.helpers.yolox_files import OfficialShapes, detector_of, official_weights
 
 PARAMETERS = {
