@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 import detkit
-from detkit.export import quantize
-from detkit.export.certificate import Check, compared
-from detkit.export.images import images_for
+from detkit.export.int8 import quantize
 from detkit.export.options import Options
 from detkit.export.run import prepare
 from detkit.export.steps import Steps
+from detkit.export.verify.certificate import Check, compared
+from detkit.export.verify.check_images import images_for
 from detkit.inference import read_stored
 from detkit.inference.forms import SUFFIXES
 from detkit.types import Detections

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from detkit.errors import DataError
-from detkit.export.images import images_for
 from detkit.export.options import Options
+from detkit.export.verify.check_images import images_for
 from detkit.inference import Predictor, read_stored
 from detkit.types import Detections, Target
 

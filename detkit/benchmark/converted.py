@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from detkit import __version__
-from detkit.export.artifact import Artifact, Form, make_artifact
+from detkit.export.formats.artifact import Artifact, Form, make_artifact
 from detkit.inference import load, read_stored
 from detkit.inference.forms import Format
 

@@ -8,14 +8,14 @@ from rich.console import Console
 from torch import Tensor
 
 from detkit.errors import CheckpointError, ExportError, RecipeError
-from detkit.export.artifact import ONNX_BASED, Artifact, Form, make_artifact
-from detkit.export.certificate import Certificate, Check, detect
-from detkit.export.culprits import culprits
-from detkit.export.images import Pairs, images_for
+from detkit.export.exported_file import Product
+from detkit.export.formats.artifact import ONNX_BASED, Artifact, Form, make_artifact
+from detkit.export.int8.layers_to_blame import culprits
 from detkit.export.options import Options, path_of_export
-from detkit.export.precision import Change, change_for
-from detkit.export.product import Product
+from detkit.export.reduced_precision import Change, change_for
 from detkit.export.steps import Steps
+from detkit.export.verify.certificate import Certificate, Check, detect
+from detkit.export.verify.check_images import Pairs, images_for
 from detkit.inference import runtimes
 from detkit.inference.forms import Outputs
 from detkit.inference.predictor import Predictor, predictor_of

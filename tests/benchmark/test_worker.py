@@ -20,7 +20,7 @@ from detkit.benchmark.converted import converted
 from detkit.benchmark.runtimes import EXPORTED, open_predictor, why_not
 from detkit.benchmark.worker import Worker, main
 from detkit.checkpoint import write_detector
-from detkit.export import formats
+from detkit.export.formats import writers as formats
 from detkit.inference import load, read_stored
 from detkit.inference.exported import Signature
 from detkit.inference.forms import Outputs

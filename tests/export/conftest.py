@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import detkit
-from detkit.export.artifact import Artifact, Form, make_artifact
+from detkit.export.exported_file import Product
+from detkit.export.formats.artifact import Artifact, Form, make_artifact
 from detkit.export.options import Options
-from detkit.export.product import Product
 from detkit.export.run import prepare
 from detkit.inference.forms import SUFFIXES, Format
 from detkit.inference.predictor import Predictor

@@ -10,12 +10,12 @@ import onnx
 from onnx import numpy_helper
 from rich.console import Console
 
-from detkit.export.certificate import Certificate, Check
-from detkit.export.images import images_for
 from detkit.export.options import Options
-from detkit.export.precision import Change
+from detkit.export.reduced_precision import Change
 from detkit.export.run import Export, prepare
 from detkit.export.steps import Steps
+from detkit.export.verify.certificate import Certificate, Check
+from detkit.export.verify.check_images import images_for
 from detkit.inference.predictor import Predictor
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import detkit
-from detkit.export.certificate import compared, detect
+from detkit.export.verify.certificate import compared, detect
 from detkit.inference.predictor import Predictor
 from tests.export.conftest import Exported
 from tests.export.tiny import CLASS_NAMES, IMAGE_HW

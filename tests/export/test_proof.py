@@ -14,10 +14,10 @@ from torch import nn
 
 import detkit
 from detkit.errors import ExportError
-from detkit.export.artifact import Form, make_artifact
-from detkit.export.formats import settle
+from detkit.export.formats.artifact import Form, make_artifact
+from detkit.export.formats.writers import settle
 from detkit.export.options import Options
-from detkit.export.precision import Change
+from detkit.export.reduced_precision import Change
 from detkit.export.run import prepare
 from detkit.inference.exported import metadata_of_export
 from detkit.inference.forms import SUFFIXES, Format

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, StorageError
-from detkit.export.artifact import Artifact, Form, make_artifact
-from detkit.export.culprits import culprits, spelt
-from detkit.export.formats import write_onnx, write_openvino
-from detkit.export.images import images_for, of_images
+from detkit.export.exported_file import sha256_of
+from detkit.export.formats.artifact import Artifact, Form, make_artifact
+from detkit.export.formats.writers import write_onnx, write_openvino
+from detkit.export.int8.layers_to_blame import culprits, spelt
+from detkit.export.int8.quantize import quantize
 from detkit.export.options import Options
-from detkit.export.precision import Change
-from detkit.export.product import sha256_of
-from detkit.export.quantize import quantize
+from detkit.export.reduced_precision import Change
 from detkit.export.run import prepare
+from detkit.export.verify.check_images import images_for, of_images
 from detkit.inference.device import instruction_set
 from detkit.inference.exported import Signature, metadata_of_export
 from detkit.types import GroundTruth

@@ -15,7 +15,7 @@ from onnx import parser
 import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
-from detkit.export.formats import write_onnx, write_openvino, write_torchscript
+from detkit.export.formats.writers import write_onnx, write_openvino, write_torchscript
 from detkit.inference.exported import ExportedDecode, Signature
 from detkit.inference.predictor import predictor_of
 from detkit.inference.stored import StoredDetector, read_stored
@@ -132,7 +132,7 @@ def test_detector_file_has_no_program_of_torch_opened(tmp_path: Path, monkeypatc
     write_torchscript(tmp_path / "w.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was opened"))
     refused = r"a \.torchscript file may run code .*trusted=torch if you trust w\.torchscript"
-    for name in ("detkit.inference.exported.ExportedModel", "detkit.export.precision.ExportedModel"):
+    for name in ("detkit.inference.exported.ExportedModel", "detkit.export.reduced_precision.ExportedModel"):
         program = {"_target_": name, "path": str(tmp_path / "w.torchscript")}
         recipe = {**RECIPE, "model": program}
         write_detector(tmp_path / "a.safetensors", {}, {**METADATA, "recipe": recipe})

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 
-from detkit.export import formats as write_formats
+from detkit.export.formats import writers as write_formats
 from detkit.inference import read_stored
 from detkit.inference.exported import Signature
 from tests.benchmark.test_worker import write_tiny_detector

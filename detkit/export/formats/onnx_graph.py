@@ -8,8 +8,8 @@ import torch
 from torch.export import ExportedProgram
 
 from detkit.errors import ExportError
-from detkit.export.folding import module_path
-from detkit.export.quiet import quiet
+from detkit.export.converter_logs import quiet
+from detkit.export.formats.folding import module_path
 
 OPSET = 20  # the first with GridSample as DETR-type detectors need it in all runtimes
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.export.certificate import Certificate, Check
-from detkit.export.images import CheckImages, Found
 from detkit.export.options import Options, Precision
 from detkit.export.steps import Steps
+from detkit.export.verify.certificate import Certificate, Check
+from detkit.export.verify.check_images import CheckImages, Found
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections
 

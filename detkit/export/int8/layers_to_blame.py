@@ -10,12 +10,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from detkit.export.artifact import Form
-from detkit.export.capture import capture
-from detkit.export.folding import folded
-from detkit.export.graph import ExportGraph
-from detkit.export.layer_loss import rank_layers
-from detkit.export.layers import module_path, with_names
+from detkit.export.formats.artifact import Form
+from detkit.export.formats.capture import capture
+from detkit.export.formats.folding import folded
+from detkit.export.formats.graph import ExportGraph
+from detkit.export.formats.onnx_layers import module_path, with_names
+from detkit.export.int8.layer_loss import rank_layers
 from detkit.inference.exported import as_taken
 from detkit.inference.predictor import Predictor
 

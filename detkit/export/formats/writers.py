@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from detkit.checkpoint import storing
 from detkit.checkpoint.file import move
 from detkit.errors import ExportError, StorageError
-from detkit.export.quiet import quiet
+from detkit.export.converter_logs import quiet
 from detkit.inference.runtimes import open_vino, torch_program
 
 Metadata = Mapping[str, Any]  # plain JSON values

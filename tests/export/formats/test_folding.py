@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.export.folding import fold_norms
+from detkit.export.formats.folding import fold_norms
 
 
 class Net(nn.Module):

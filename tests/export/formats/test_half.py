@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from detkit.errors import ExportError
-from detkit.export.half import to_half
+from detkit.export.formats.half import to_half
 
 # Bytes in; two convolutions with a resize between them; boxes of some hundred pixels, scores and labels out.
 NET = """

@@ -12,11 +12,11 @@ from rich.table import Table
 from torch import Tensor
 
 from detkit import __version__
-from detkit.export.comparison import LEAST_SCORE, Comparison, Difference
-from detkit.export.images import CheckImages, Found
-from detkit.export.latency import Latency, measure_latency
 from detkit.export.options import Options, Precision
 from detkit.export.steps import Steps
+from detkit.export.verify.check_images import CheckImages, Found
+from detkit.export.verify.comparison import LEAST_SCORE, Comparison, Difference
+from detkit.export.verify.latency import Latency, measure_latency
 from detkit.inference.device import instruction_set, processor_name
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections, Target

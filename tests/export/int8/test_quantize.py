@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper, parser
 
-import detkit.export.quantize
+import detkit.export.int8.quantize
 from detkit.errors import ExportError
-from detkit.export.layer_loss import rank_layers
-from detkit.export.quantize import QuantizedModel, Runtime, quantize, quantize_within
+from detkit.export.int8.layer_loss import rank_layers
+from detkit.export.int8.quantize import QuantizedModel, Runtime, quantize, quantize_within
 
 pytestmark = pytest.mark.kernels
 
@@ -273,7 +273,7 @@ def test_ends_where_all_is_float(runtime: Runtime) -> None:
 
 def test_each_round_gives_up_other_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A float layer may lose still: what reads it may round it."""
-    monkeypatch.setattr(detkit.export.quantize, "rank_layers", lambda *_: [("second", 0.2), ("first", 0.1)])
+    monkeypatch.setattr(detkit.export.int8.quantize, "rank_layers", lambda *_: [("second", 0.2), ("first", 0.1)])
     assert quantize_within(net(), batches(), lambda _: False, max_rounds=5).in_float == ("second", "first")
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from detkit.export.layers import Layers, with_names
+from detkit.export.formats.onnx_layers import Layers, with_names
 
 
 def graph(text: str, **shapes: tuple[int, ...]) -> onnx.ModelProto:

@@ -17,11 +17,11 @@ from detkit import __version__
 from detkit.checkpoint import storing
 from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError, ExportError
-from detkit.export.artifact import Artifact
-from detkit.export.certificate import compared, detect
-from detkit.export.comparison import Difference
-from detkit.export.formats import settle
+from detkit.export.formats.artifact import Artifact
+from detkit.export.formats.writers import settle
 from detkit.export.options import Options
+from detkit.export.verify.certificate import compared, detect
+from detkit.export.verify.comparison import Difference
 from detkit.inference.exported import ExportedModel
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.stored import StoredDetector

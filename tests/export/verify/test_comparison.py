@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from detkit.export.comparison import Comparison, Difference
-from detkit.export.latency import latency_of
+from detkit.export.verify.comparison import Comparison, Difference
+from detkit.export.verify.latency import latency_of
 from detkit.types import Detections
 
 

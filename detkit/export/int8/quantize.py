@@ -12,9 +12,9 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
 from detkit.errors import ExportError
-from detkit.export.layer_loss import rank_layers
-from detkit.export.layers import Layers, with_names
-from detkit.export.quiet import quiet
+from detkit.export.converter_logs import quiet
+from detkit.export.formats.onnx_layers import Layers, with_names
+from detkit.export.int8.layer_loss import rank_layers
 
 Runtime = Literal["onnxruntime", "openvino"]
 LAYERS = ("Conv", "Gemm", "MatMul")

@@ -8,13 +8,13 @@ import onnx
 import torch
 from torch import nn
 
-from detkit.export.capture import capture
-from detkit.export.folding import folded
-from detkit.export.formats import WRITERS, Metadata
-from detkit.export.graph import ExportGraph, refuse
-from detkit.export.onnx_graph import to_onnx
-from detkit.export.quiet import quiet
-from detkit.export.suppression import DENSE_NAMES, with_suppression
+from detkit.export.converter_logs import quiet
+from detkit.export.formats.capture import capture
+from detkit.export.formats.folding import folded
+from detkit.export.formats.graph import ExportGraph, refuse
+from detkit.export.formats.onnx_graph import to_onnx
+from detkit.export.formats.suppression import DENSE_NAMES, with_suppression
+from detkit.export.formats.writers import WRITERS, Metadata
 from detkit.inference.exported import Signature
 from detkit.inference.forms import Dynamic, Format, Outputs
 from detkit.types import BoxCoding

@@ -10,13 +10,13 @@ import onnx
 import torch
 
 from detkit import __version__
-from detkit.export.artifact import Artifact, Form
-from detkit.export.certificate import Check
-from detkit.export.half import to_half
-from detkit.export.images import Pairs, batched, calibration_images
+from detkit.export.formats.artifact import Artifact, Form
+from detkit.export.formats.half import to_half
+from detkit.export.formats.suppression import DENSE_NAMES
+from detkit.export.int8.quantize import quantize_within
 from detkit.export.options import Options
-from detkit.export.quantize import quantize_within
-from detkit.export.suppression import DENSE_NAMES
+from detkit.export.verify.certificate import Check
+from detkit.export.verify.check_images import Pairs, batched, calibration_images
 from detkit.inference.exported import ExportedDecode, ExportedModel, Signature, as_taken
 from detkit.inference.forms import SUFFIXES
 from detkit.inference.predictor import Predictor

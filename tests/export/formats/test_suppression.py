@@ -7,7 +7,7 @@ import torch
 from onnx import parser
 
 from detkit.decode import YOLODecode
-from detkit.export.suppression import with_suppression
+from detkit.export.formats.suppression import with_suppression
 from detkit.types import DenseDetections, Detections
 
 IDENTITY = """<ir_version: 10, opset_import: ["" : 20]>

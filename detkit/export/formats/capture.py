@@ -4,9 +4,9 @@ import torch
 from torch.export import ExportedProgram
 
 from detkit.errors import ExportError
-from detkit.export.folding import fold_norms
-from detkit.export.graph import ExportGraph
-from detkit.export.quiet import quiet
+from detkit.export.converter_logs import quiet
+from detkit.export.formats.folding import fold_norms
+from detkit.export.formats.graph import ExportGraph
 from detkit.inference.forms import Dynamic
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from detkit.export.layers import Layers, with_names
+from detkit.export.formats.onnx_layers import Layers, with_names
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 PREFIX = "int8/"  # of the names in the graph that is quantized

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from detkit.errors import ExportError
-from detkit.export.layers import Layers, with_names
+from detkit.export.formats.onnx_layers import Layers, with_names
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)

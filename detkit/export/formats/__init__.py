@@ -1,0 +1,1 @@
+"""A detector in the form of an export format: captured, folded, written."""
