@@ -20,8 +20,8 @@ from detkit.data import CocoIndex, decode_image
 from detkit.data.checking.splits_of_run import find_splits, load_indices
 from detkit.errors import run_script
 from detkit.inference import Predictor
-from detkit.inference.grid import grid
-from detkit.inference.slicing import detect_slices
+from detkit.inference.tiling.slicing import detect_slices
+from detkit.inference.tiling.windows import grid
 from detkit.metrics import CocoMetric
 from detkit.ops.nms import batched_nms
 from detkit.recipe.options import Between, read_options

@@ -18,9 +18,9 @@ from detkit.data.demo.scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
-from detkit.inference.exported import ExportedModel
+from detkit.inference.exported_detector import ExportedModel
 from detkit.inference.forms import INSTALL, Outputs
-from detkit.inference.outputs import make_folder
+from detkit.inference.output.writers import make_folder
 from detkit.inference.runtimes import is_exported
 
 RUNS = Path("runs/benchmark")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit.benchmark.machine import is_installed
 from detkit.inference import Predictor, load
-from detkit.inference.exported import ExportedModel
+from detkit.inference.exported_detector import ExportedModel
 from detkit.inference.runtimes import ON_GPU, Program, is_exported, onnx_runtime, open_vino
 
 

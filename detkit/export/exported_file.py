@@ -22,9 +22,9 @@ from detkit.export.formats.writers import settle
 from detkit.export.options import Options
 from detkit.export.verify.certificate import compared, detect
 from detkit.export.verify.comparison import Difference
-from detkit.inference.exported import ExportedModel
+from detkit.inference.exported_detector import ExportedModel
 from detkit.inference.predictor import Predictor, load
-from detkit.inference.stored import StoredDetector
+from detkit.inference.stored_detector import StoredDetector
 
 CERTIFICATE = ".certificate.json"  # ends the name of the file beside
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch_export": "torch", "torchscript": "torch"}

@@ -19,7 +19,7 @@ from detkit.export.verify.check_images import Pairs, images_for
 from detkit.inference import runtimes
 from detkit.inference.forms import Outputs
 from detkit.inference.predictor import Predictor, predictor_of
-from detkit.inference.stored import StoredDetector, read_stored
+from detkit.inference.stored_detector import StoredDetector, read_stored
 
 
 class Export(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detkit.inference.predictor import Predictor, load
     from detkit.inference.results import Detection, ImageDetections
-    from detkit.inference.stored import StoredDetector, read_stored
+    from detkit.inference.stored_detector import StoredDetector, read_stored
 
 __all__ = ["Detection", "ImageDetections", "Predictor", "StoredDetector", "load", "read_stored"]
 
@@ -17,9 +17,9 @@ _MODULES = {
     "Detection": "detkit.inference.results",
     "ImageDetections": "detkit.inference.results",
     "Predictor": "detkit.inference.predictor",
-    "StoredDetector": "detkit.inference.stored",
+    "StoredDetector": "detkit.inference.stored_detector",
     "load": "detkit.inference.predictor",
-    "read_stored": "detkit.inference.stored",
+    "read_stored": "detkit.inference.stored_detector",
 }
 
 

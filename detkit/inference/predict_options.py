@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
-from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
+from detkit.inference.tiling.windows import LEAST_SLICE, MOST_OVERLAP
 from detkit.recipe.options import Between
 from detkit.recipe.options import read_options as read
 

@@ -14,14 +14,14 @@ from rich.text import Text
 
 from detkit.data.findings import Finding, Place
 from detkit.errors import DataError, RecipeError
-from detkit.inference.coco_ids import CocoIds, ids_of_annotations, ids_of_detector
 from detkit.inference.device import find_device
-from detkit.inference.outputs import Output, make_folder, opened
+from detkit.inference.input.sources import Source, find_sources
+from detkit.inference.input.video import Camera, FewFramesError, Frame
+from detkit.inference.output.coco_ids import CocoIds, ids_of_annotations, ids_of_detector
+from detkit.inference.output.writers import Output, make_folder, opened
 from detkit.inference.predict_options import Options
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
-from detkit.inference.sources import Source, find_sources
-from detkit.inference.video import Camera, FewFramesError, Frame
 
 Phase = Literal["read", "network", "write"]
 Item = TypeVar("Item")

@@ -14,12 +14,12 @@ from detkit import recipe
 from detkit.data import Resize, to_input
 from detkit.data.images.resize import to_unit
 from detkit.errors import CheckpointError
-from detkit.inference.grid import LEAST_SLICE, MOST_OVERLAP
-from detkit.inference.images import GivenImage, OneImage, given_images, readable_images
-from detkit.inference.merging import LEAST
+from detkit.inference.input.image_forms import GivenImage, OneImage, given_images, readable_images
 from detkit.inference.results import ImageDetections
-from detkit.inference.slicing import detect_mirrored, detect_slices
-from detkit.inference.stored import StoredDetector, read_stored
+from detkit.inference.stored_detector import StoredDetector, read_stored
+from detkit.inference.tiling.merging import LEAST
+from detkit.inference.tiling.slicing import detect_mirrored, detect_slices
+from detkit.inference.tiling.windows import LEAST_SLICE, MOST_OVERLAP
 from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections
 

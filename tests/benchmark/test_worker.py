@@ -22,7 +22,7 @@ from detkit.benchmark.worker import Worker, main
 from detkit.checkpoint import write_detector
 from detkit.export.formats import writers as formats
 from detkit.inference import load, read_stored
-from detkit.inference.exported import Signature
+from detkit.inference.exported_detector import Signature
 from detkit.inference.forms import Outputs
 from tests.helpers.warm_scripts import run_script
 from tests.inference.test_predictor import MODEL

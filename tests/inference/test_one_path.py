@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detkit.data import CocoDataModule, decode_image
 from detkit.data.images.resize import to_unit
-from detkit.inference.exported import as_taken
+from detkit.inference.exported_detector import as_taken
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections
 

@@ -17,7 +17,7 @@ from detkit.data import CocoDataModule
 from detkit.decode import ClassDecode, DETRDecode, YOLODecode
 from detkit.errors import CheckpointError, DataError
 from detkit.inference import ImageDetections, Predictor
-from detkit.inference.exported import ExportedDecode
+from detkit.inference.exported_detector import ExportedDecode
 from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
 from detkit.models.heads import YOLOHead

@@ -16,14 +16,14 @@ import pytest
 from rich.console import Console
 
 import detkit
-from detkit.inference.coco_ids import ids_of_detector
+from detkit.inference.input.video import Camera
+from detkit.inference.output.coco_ids import ids_of_detector
 from detkit.inference.predict_options import Options
 from detkit.inference.predict_run import Work
-from detkit.inference.video import Camera
 from scripts.predict import main
 from tests.helpers.warm_scripts import run_script
-from tests.inference.test_sources import SIZE_HW, number_in, write_video
-from tests.inference.test_video import Capture, write_trimmed
+from tests.inference.input.test_sources import SIZE_HW, number_in, write_video
+from tests.inference.input.test_video import Capture, write_trimmed
 from tests.scripts.test_predict_cli import LOW, rows_of, words, write_untrained
 
 

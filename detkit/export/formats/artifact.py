@@ -15,7 +15,7 @@ from detkit.export.formats.graph import ExportGraph, refuse
 from detkit.export.formats.onnx_graph import to_onnx
 from detkit.export.formats.suppression import DENSE_NAMES, with_suppression
 from detkit.export.formats.writers import WRITERS, Metadata
-from detkit.inference.exported import Signature
+from detkit.inference.exported_detector import Signature
 from detkit.inference.forms import Dynamic, Format, Outputs
 from detkit.types import BoxCoding
 

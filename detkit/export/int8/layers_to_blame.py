@@ -16,7 +16,7 @@ from detkit.export.formats.folding import folded
 from detkit.export.formats.graph import ExportGraph
 from detkit.export.formats.onnx_layers import module_path, with_names
 from detkit.export.int8.layer_loss import rank_layers
-from detkit.inference.exported import as_taken
+from detkit.inference.exported_detector import as_taken
 from detkit.inference.predictor import Predictor
 
 SHOWN = 3

@@ -17,7 +17,7 @@ from detkit.data.demo.scene import draw_scene
 from detkit.data.images.resize import to_unit
 from detkit.errors import ExportError
 from detkit.export.options import Options
-from detkit.inference.stored import StoredDetector
+from detkit.inference.stored_detector import StoredDetector
 from detkit.types import Detections, GroundTruth, Target
 
 NUM_GENERATED = 16

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from detkit.inference.grid import grid
-from detkit.inference.merging import fuse, merge
+from detkit.inference.tiling.merging import fuse, merge
+from detkit.inference.tiling.windows import grid
 from detkit.types import Detections
 
 Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
@@ -25,7 +25,7 @@ def detect_slices(detect: Detect, image: np.ndarray, slices: int, overlap: float
         batch_size: windows that are looked at together.
 
     Returns:
-        Detections of all views merged, see ``detkit.inference.merging``.
+        Detections of all views merged, see ``detkit.inference.tiling.merging``.
     """
     image_hw = (image.shape[0], image.shape[1])
     windows = list(grid(image_hw, slices, overlap))

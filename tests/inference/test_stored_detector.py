@@ -7,7 +7,7 @@ import torch
 
 from detkit import recipe
 from detkit.errors import CheckpointError, RecipeError
-from detkit.inference.stored import StoredDetector
+from detkit.inference.stored_detector import StoredDetector
 
 
 def stored(name: str) -> StoredDetector:

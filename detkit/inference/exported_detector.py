@@ -178,8 +178,8 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     certificate = metadata.get("certificate")
     if isinstance(certificate, dict):
         _warn(path, certificate)
-    model = {"_target_": "detkit.inference.exported.ExportedModel", "path": str(path)}
-    decode = {"_target_": "detkit.inference.exported.ExportedDecode", "outputs": signature.outputs}
+    model = {"_target_": "detkit.inference.exported_detector.ExportedModel", "path": str(path)}
+    decode = {"_target_": "detkit.inference.exported_detector.ExportedDecode", "outputs": signature.outputs}
     return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}
 
 

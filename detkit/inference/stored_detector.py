@@ -13,9 +13,9 @@ from detkit import checkpoint
 from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import runtimes
-from detkit.inference.budget import at_most
-from detkit.inference.exported import ExportedModel, metadata_of_export
+from detkit.inference.exported_detector import ExportedModel, metadata_of_export
 from detkit.inference.metadata import metadata_faults
+from detkit.inference.module_limit import at_most
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
 from detkit.recipe.plan import PARTS

@@ -12,8 +12,8 @@ import pytest
 
 from detkit.data.formats.label_files import MAX_BYTES
 from detkit.errors import DataError, StorageError
-from detkit.inference.sources import ImageFile, find_sources
-from detkit.inference.video import FPS, Camera, VideoFile, VideoWriter
+from detkit.inference.input.sources import ImageFile, find_sources
+from detkit.inference.input.video import FPS, Camera, VideoFile, VideoWriter
 
 SIZE_HW = (96, 128)
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from detkit.checkpoint import storing
 from detkit.errors import DataError
-from detkit.inference.coco_ids import CocoIds
+from detkit.inference.input.video import Frame, VideoWriter
+from detkit.inference.output.coco_ids import CocoIds
 from detkit.inference.results import ImageDetections
-from detkit.inference.video import Frame, VideoWriter
 
 RUNS = Path("runs/predict")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from detkit.data import decode_image
 from detkit.data.formats.label_files import IMAGE_SUFFIXES, read_lines
 from detkit.errors import DataError
-from detkit.inference.image_files import image_files
-from detkit.inference.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile
+from detkit.inference.input.file_lists import image_files
+from detkit.inference.input.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile
 
 LIST_BYTES = 2**30  # of a list of paths, at most: some ten million
 

@@ -8,8 +8,8 @@ import torch
 
 from detkit.data.findings import Findings, Place
 from detkit.data.formats.coco_json import read_columns
+from detkit.inference.input.sources import ImageFile, Source
 from detkit.inference.results import ImageDetections
-from detkit.inference.sources import ImageFile, Source
 
 UNKNOWN = -(2**63) - 1  # lower than any id
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from detkit.data import decode_image
 from detkit.errors import DataError
-from detkit.inference.images import GivenImage, given_images
+from detkit.inference.input.image_forms import GivenImage, given_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 

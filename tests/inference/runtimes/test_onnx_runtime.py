@@ -12,8 +12,8 @@ import torch
 import detkit
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
-from detkit.inference.exported import ExportedModel
-from tests.inference.test_exported import write
+from detkit.inference.exported_detector import ExportedModel
+from tests.inference.test_exported_detector import write
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 Asked = list[list[Any]]

@@ -13,7 +13,7 @@ from torch import Tensor
 from detkit.data import decode_image
 from detkit.data.images.decode import upright_rgb
 from detkit.errors import DataError
-from detkit.inference.image_files import image_files
+from detkit.inference.input.file_lists import image_files
 
 OneImage = np.ndarray | Image.Image | Tensor
 FORMS = (

@@ -14,8 +14,8 @@ import pytest
 
 from detkit import errors
 from detkit.errors import DataError, StorageError
-from detkit.inference.video import FPS, Camera, FewFramesError, VideoFile, VideoWriter
-from tests.inference.test_sources import SIZE_HW, number_in, numbered, write_video
+from detkit.inference.input.video import FPS, Camera, FewFramesError, VideoFile, VideoWriter
+from tests.inference.input.test_sources import SIZE_HW, number_in, numbered, write_video
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
 from detkit.export.formats.writers import write_onnx, write_openvino, write_torchscript
-from detkit.inference.exported import ExportedDecode, Signature
+from detkit.inference.exported_detector import ExportedDecode, Signature
 from detkit.inference.predictor import predictor_of
-from detkit.inference.stored import StoredDetector, read_stored
+from detkit.inference.stored_detector import StoredDetector, read_stored
 
 # All boxes are the image's corner, all scores its mean.
 NET = """<ir_version: 10, opset_import: ["" : 20]>
@@ -83,7 +83,7 @@ def test_failed_certificate_is_told_at_each_use(tmp_path: Path, caplog: pytest.L
 def test_int8_of_another_kind_of_cpu_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detkit.inference.exported.instruction_set", lambda: "AVX2")
+    monkeypatch.setattr("detkit.inference.exported_detector.instruction_set", lambda: "AVX2")
     for certificate, said in (
         ({"precision": "int8", "instruction_set": "AVX2"}, None),
         ({"precision": "fp32", "instruction_set": "AVX-512 with VNNI"}, None),  # float differs by rounding anywhere
@@ -132,7 +132,7 @@ def test_detector_file_has_no_program_of_torch_opened(tmp_path: Path, monkeypatc
     write_torchscript(tmp_path / "w.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was opened"))
     refused = r"a \.torchscript file may run code .*trusted=torch if you trust w\.torchscript"
-    for name in ("detkit.inference.exported.ExportedModel", "detkit.export.reduced_precision.ExportedModel"):
+    for name in ("detkit.inference.exported_detector.ExportedModel", "detkit.export.reduced_precision.ExportedModel"):
         program = {"_target_": name, "path": str(tmp_path / "w.torchscript")}
         recipe = {**RECIPE, "model": program}
         write_detector(tmp_path / "a.safetensors", {}, {**METADATA, "recipe": recipe})

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detkit.inference.grid import grid
-from detkit.inference.merging import LEAST, fuse, merge
-from detkit.inference.slicing import detect_mirrored, detect_slices
+from detkit.inference.tiling.merging import LEAST, fuse, merge
+from detkit.inference.tiling.slicing import detect_mirrored, detect_slices
+from detkit.inference.tiling.windows import grid
 from detkit.types import Detections
 
 SIDE, OVERLAP = 64, 0.25

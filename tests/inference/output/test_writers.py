@@ -16,11 +16,12 @@ import torch
 from pycocotools.coco import COCO
 
 from detkit.errors import DataError, StorageError
-from detkit.inference import ImageDetections, outputs
-from detkit.inference.coco_ids import ids_of_annotations, ids_of_detector
-from detkit.inference.outputs import make_folder, opened, output_names
-from detkit.inference.sources import ImageFile, Source
-from detkit.inference.video import Camera, Frame, VideoFile
+from detkit.inference import ImageDetections
+from detkit.inference.input.sources import ImageFile, Source
+from detkit.inference.input.video import Camera, Frame, VideoFile
+from detkit.inference.output import writers as outputs
+from detkit.inference.output.coco_ids import ids_of_annotations, ids_of_detector
+from detkit.inference.output.writers import make_folder, opened, output_names
 
 CLASSES = ("cat", "dog", "Gänse, grau")
 BOXES = [[0.0, 0.0, 20.0, 10.0], [5.5, 2.25, 15.5, 8.25], [1.0, 1.0, 2.0, 2.0]]

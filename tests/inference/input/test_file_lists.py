@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detkit.errors import DataError
-from detkit.inference.image_files import image_files
+from detkit.inference.input.file_lists import image_files
 
 
 @pytest.fixture

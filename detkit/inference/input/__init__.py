@@ -1,0 +1,1 @@
+"""What a detector looks at: images, folders, videos, cameras."""

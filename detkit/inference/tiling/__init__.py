@@ -1,0 +1,1 @@
+"""Windows over large images, and their detections merged."""
