@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
     from detkit.benchmark.options import read_options
 
     options, data = read_options(argv)
-    from detkit.benchmark.plan import make_plan  # torch, after the arguments were found right
     from detkit.benchmark.run import Benchmark
+    from detkit.benchmark.selection import make_plan  # torch, after the arguments were found right
 
     with tempfile.TemporaryDirectory(prefix="detkit_") as scratch:
         Benchmark(make_plan(options, data, Path(scratch)), Path(scratch)).run(recipe.console())

@@ -16,13 +16,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from detkit.benchmark.converted import converted
 from detkit.benchmark.machine import describe
-from detkit.benchmark.plan import Candidate, Plan, Setting
-from detkit.benchmark.remote import FailedError, Remote
-from detkit.benchmark.report import report
-from detkit.benchmark.rows import Row
-from detkit.benchmark.stopwatch import Look
+from detkit.benchmark.measure.converted import converted
+from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.measure.worker_process import FailedError, Remote
+from detkit.benchmark.output.report import report
+from detkit.benchmark.output.rows import Row
+from detkit.benchmark.selection import Candidate, Plan, Setting
 from detkit.errors import DetkitError
 
 ROUNDS = 5

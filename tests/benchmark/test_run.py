@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from detkit.benchmark.engines import RUNTIMES
 from detkit.benchmark.options import Options
-from detkit.benchmark.plan import Candidate, Plan, Setting
 from detkit.benchmark.run import Benchmark
-from detkit.benchmark.runtimes import RUNTIMES
+from detkit.benchmark.selection import Candidate, Plan, Setting
 from detkit.errors import DetkitError
 from detkit.inference import StoredDetector
 

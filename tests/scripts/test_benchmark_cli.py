@@ -17,7 +17,7 @@ import torch
 from detkit.export.formats import writers as write_formats
 from detkit.inference import read_stored
 from detkit.inference.exported_detector import Signature
-from tests.benchmark.test_worker import write_tiny_detector
+from tests.benchmark.measure.test_worker import write_tiny_detector
 from tests.helpers.warm_scripts import DEFAULTS, ROOT, run_script
 from tests.scripts.test_evaluate_cli import write_split
 

@@ -2,7 +2,7 @@
 
 A process of its own has its own number of threads, its own peak of memory, and its own crash.
 
-    python -m detkit.benchmark.worker THREADS
+    python -m detkit.benchmark.measure.worker THREADS
 """
 
 import itertools
@@ -18,9 +18,9 @@ from typing import Any, TextIO
 import cv2
 import torch
 
-from detkit.benchmark import stopwatch
+from detkit.benchmark.engines import EXPORTED, RUNTIMES, file_mb, open_predictor
 from detkit.benchmark.machine import peak_mb
-from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, file_mb, open_predictor
+from detkit.benchmark.measure import stopwatch
 from detkit.errors import DetkitError
 from detkit.inference.runtimes import is_exported
 
@@ -73,7 +73,7 @@ class Worker:
 
     def accuracy(self, **arguments: Any) -> dict[str, Any]:
         """The COCO numbers of the opened file, which knows its own classes and how images come to its size."""
-        from detkit.benchmark.accuracy import measure  # Lightning, after the memory was looked at
+        from detkit.benchmark.measure.accuracy import measure  # Lightning, after the memory was looked at
 
         return measure(self.predictor, self.path, **arguments)
 
@@ -88,7 +88,7 @@ class Worker:
         batch_sizes: list[int],
     ) -> dict[str, Any]:
         """The files that ONNX Runtime or OpenVINO opens."""
-        from detkit.benchmark.converted import convert
+        from detkit.benchmark.measure.converted import convert
 
         convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted, suffix, batch_sizes)
         return {}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from detkit.benchmark.machine import is_installed
-from detkit.benchmark.plan import Plan
-from detkit.benchmark.rows import BASE, Row, Sheet, phase_sheet, speed_sheet
+from detkit.benchmark.output.rows import BASE, Row, Sheet, phase_sheet, speed_sheet
+from detkit.benchmark.selection import Plan
 from detkit.checkpoint import storing
 
 UNQUIET = 1.3  # slowest round over fastest: beyond it the machine did other work too
@@ -45,7 +45,7 @@ def report(plan: Plan, rows: Sequence[Row], facts: dict[str, str], console: Cons
         (plan.folder / FILES["markdown"]).write_text(markdown)
         (plan.folder / FILES["json"]).write_text(json.dumps(document, indent=1))
         if not _no_picture(rows):
-            from detkit.benchmark.picture import draw
+            from detkit.benchmark.output.picture import draw
 
             draw(rows, plan.folder / FILES["picture"])
 

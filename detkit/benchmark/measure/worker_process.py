@@ -33,7 +33,7 @@ class Remote:
         fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with log.open("a") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "detkit.benchmark.worker", str(threads)],
+                [sys.executable, "-m", "detkit.benchmark.measure.worker", str(threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

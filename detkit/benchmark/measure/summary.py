@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detkit.benchmark.stopwatch import Look
+from detkit.benchmark.measure.stopwatch import Look
 
 MS = 1000.0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from detkit.benchmark import remote as remote_module
-from detkit.benchmark.remote import FailedError, Remote
-from detkit.benchmark.worker import reason
+from detkit.benchmark.measure import worker_process as remote_module
+from detkit.benchmark.measure.worker import reason
+from detkit.benchmark.measure.worker_process import FailedError, Remote
 from detkit.errors import CheckpointError
 
 OPEN = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from detkit.benchmark.stopwatch import Look
-from detkit.benchmark.summary import summarise
+from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.measure.summary import summarise
 
 
 def look(network_ms: float) -> Look:

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from detkit import recipe
-from detkit.benchmark import stopwatch
-from detkit.benchmark.converted import converted
-from detkit.benchmark.runtimes import EXPORTED, open_predictor, why_not
-from detkit.benchmark.worker import Worker, main
+from detkit.benchmark.engines import EXPORTED, open_predictor, why_not
+from detkit.benchmark.measure import stopwatch
+from detkit.benchmark.measure.converted import converted
+from detkit.benchmark.measure.worker import Worker, main
 from detkit.checkpoint import write_detector
 from detkit.export.formats import writers as formats
 from detkit.inference import load, read_stored

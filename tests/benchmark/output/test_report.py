@@ -9,14 +9,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from detkit.benchmark.measure.stopwatch import Look
 from detkit.benchmark.options import Options
-from detkit.benchmark.plan import Plan
-from detkit.benchmark.report import report
-from detkit.benchmark.rows import Row
-from detkit.benchmark.stopwatch import Look
+from detkit.benchmark.output.report import report
+from detkit.benchmark.output.rows import Row
+from detkit.benchmark.selection import Plan
 from detkit.errors import StorageError
 from detkit.inference import StoredDetector
-from tests.benchmark.test_rows import SETTING, row
+from tests.benchmark.output.test_rows import SETTING, row
 
 
 def plan(folder: Path) -> Plan:
@@ -91,7 +91,7 @@ def test_nothing_measured_has_no_picture(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.benchmark.report.is_installed", lambda name: name != "matplotlib")
+    monkeypatch.setattr("detkit.benchmark.output.report.is_installed", lambda name: name != "matplotlib")
     assert 'matplotlib is not installed: in the clone, pip install -e ".[plot]"' in said(tmp_path, [row("eager", 37)])
     assert not (tmp_path / "benchmark.png").exists()
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.benchmark import stopwatch
-from detkit.benchmark.stopwatch import Look, Timed, repeat
+from detkit.benchmark.measure import stopwatch
+from detkit.benchmark.measure.stopwatch import Look, Timed, repeat
 from detkit.inference import Predictor
 from detkit.types import Detections
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from detkit.benchmark.picture import draw
-from detkit.benchmark.plan import Setting
-from detkit.benchmark.rows import Row, phase_sheet, speed_sheet
-from detkit.benchmark.stopwatch import Look
+from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.output.picture import draw
+from detkit.benchmark.output.rows import Row, phase_sheet, speed_sheet
+from detkit.benchmark.selection import Setting
 
 SETTING = Setting(2, (384, 640), 1)
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from detkit import recipe
+from detkit.benchmark.engines import EXPORTED, RUNTIMES, Runtime, missing, why_not
 from detkit.benchmark.machine import usable_cores
 from detkit.benchmark.options import Options, sizes_of
-from detkit.benchmark.runtimes import EXPORTED, RUNTIMES, Runtime, missing, why_not
 from detkit.checkpoint import DETECTOR_FILE
 from detkit.data.demo.scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError

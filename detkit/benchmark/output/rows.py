@@ -8,9 +8,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from detkit.benchmark.plan import Setting
-from detkit.benchmark.stopwatch import Look
-from detkit.benchmark.summary import Summary, summarise
+from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.measure.summary import Summary, summarise
+from detkit.benchmark.selection import Setting
 
 BASE = "eager"  # others are compared with it
 

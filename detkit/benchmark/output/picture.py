@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from detkit.benchmark.rows import Row
+from detkit.benchmark.output.rows import Row
 
 MARKERS = "osD^vP*X"
 PANEL_WH = (6.4, 4.4)  # inches

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from detkit.benchmark.options import Options
-from detkit.benchmark.plan import Plan, make_plan
+from detkit.benchmark.selection import Plan, make_plan
 from detkit.errors import DataError, RecipeError
 from detkit.inference.forms import Outputs
-from tests.benchmark.test_worker import write_middle, write_tiny_detector
+from tests.benchmark.measure.test_worker import write_middle, write_tiny_detector
 from tests.scripts.test_evaluate_cli import CATEGORIES, write_split
 
 SCORES = {"dog": 0.9, "cat": 0.5}
@@ -84,7 +84,7 @@ def test_files_that_time_is_measured_with(checkpoint: Path, data: Path, tmp_path
 
 
 def test_what_is_not_installed_is_left_out(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.benchmark.runtimes.is_installed", lambda name: name != "openvino")
+    monkeypatch.setattr("detkit.benchmark.engines.is_installed", lambda name: name != "openvino")
     said = 'left out: OpenVINO: openvino is not installed: in the clone, pip install -e ".[export]"'
     assert plan(checkpoint, tmp_path, runtimes=("eager", "openvino")).left_out == [said]
     with pytest.raises(

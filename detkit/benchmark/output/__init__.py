@@ -1,0 +1,1 @@
+"""Measurements as tables, files and a picture."""
