@@ -6,7 +6,8 @@ from detkit.training.callbacks.saver import CheckpointSettings
 from detkit.training.evaluate import Evaluation, evaluate
 from detkit.training.module import DetectionModule
 from detkit.training.optim.muon import Muon
-from detkit.training.optim.parameter_groups import WarmupCosine, WarmupFlatCosine, parameter_groups
+from detkit.training.optim.parameter_groups import parameter_groups
+from detkit.training.optim.schedules import WarmupCosine, WarmupFlatCosine
 from detkit.training.train import Trained, train
 
 __all__ = [

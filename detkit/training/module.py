@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from detkit.training.optim.parameter_groups import count_steps, parameter_groups, scale_learning_rates
+from detkit.training.optim.parameter_groups import parameter_groups, scale_learning_rates
+from detkit.training.optim.schedules import count_steps
 from detkit.training.run.logged_steps import is_logged
 from detkit.types import Batch, Detections, Target
 

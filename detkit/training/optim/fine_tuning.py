@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from detkit.errors import RecipeError
-from detkit.training.optim.parameter_groups import go_on_at_step, parameter_groups
+from detkit.training.optim.parameter_groups import parameter_groups
+from detkit.training.optim.schedules import go_on_at_step
 from detkit.training.optim.stages import stages_of
 
 SHOWN = 10

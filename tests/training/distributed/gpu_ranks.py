@@ -1,6 +1,7 @@
 """A toy run on two ranks, each on a pretended GPU, to which something happens.
 
-python -m tests.training.distributed.gpu_ranks SCENARIO FOLDER leaves the run in FOLDER/runs, what each rank said in FOLDER/RANK.txt
+python -m tests.training.distributed.gpu_ranks SCENARIO FOLDER
+leaves the run in FOLDER/runs, what each rank said in FOLDER/RANK.txt
 and prints their exit codes.
 """
 
