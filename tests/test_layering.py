@@ -68,7 +68,7 @@ def wrong_arrows(root: Path) -> list[str]:
             continue
         for line, name in imports_of(path.read_text()):
             top = name.partition(".")[0]
-            if top in {"scripts", "tests", "benchmarks", "recipes"}:
+            if top in {"scripts", "tests", "results", "recipes"}:
                 faults.append(f"{place}:{line}: imports {top}")
             elif top == "detkit" and name not in NO_ARROW and part_of(name) not in MAY_IMPORT[package] | {package}:
                 faults.append(f"{place}:{line}: {package or 'detkit'} imports {part_of(name) or 'detkit'}")

@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks.gpu_waits import OF_RECIPE, SMALL
 from detkit import recipe
 from detkit.inference import Predictor
 from detkit.training import train
 from detkit.types import ImageLabel, Target
+from results.gpu_waits import OF_RECIPE, SMALL
 from tests.helpers import ROOT
 from tests.helpers.toy import ToyData, ToyParts, toy_parts
 from tests.reliability.non_finite import AfterStep

@@ -1,6 +1,6 @@
 """What the host waits for and copies in one training step on a GPU, by line of detkit; no GPU is needed.
 
-    python -m benchmarks.gpu_waits yolo_csp_n yolox_nano rtdetr_shufflenet classify_csp
+    python -m results.gpu_waits yolo_csp_n yolox_nano rtdetr_shufflenet classify_csp
 
 Trains each recipe for a few steps on tensors that say cuda and hold their numbers on the CPU, on small images of the
 demo set, with a logger. The step counted is one in which nothing is logged, drawn or saved. An "event" is a wait for

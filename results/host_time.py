@@ -1,6 +1,6 @@
 """CPU time that a training step spends on logging and on listing parameters, while a GPU could run out of work.
 
-    python -m benchmarks.host_time yolo_csp_n rtdetr_shufflenet
+    python -m results.host_time yolo_csp_n rtdetr_shufflenet
 
 Trains each recipe for some steps of small images of the demo set on the CPU, with a logger, and prints milliseconds of
 CPU time a step from Python's profiler, whose own cost is in them: numbers to compare, not to add up.

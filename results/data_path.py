@@ -1,12 +1,12 @@
 """CPU time of one training sample: decode, mosaic, affine, colour, flip; one process, one thread.
 
-    python benchmarks/data_path.py data/bccd
+    python results/data_path.py data/bccd
 
 CPU milliseconds an image (``time.process_time``); bccd: 205 JPEGs of 640 x 480. "warm": decoded images come from
 the cache, as after the first epochs of a set that fits; "cold": every image is decoded for every use.
 The last row adds the stacking of 16 and the way to float.
 
-Measured: benchmarks/README.md.
+Measured: results/README.md.
 """
 
 import argparse

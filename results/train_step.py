@@ -1,6 +1,6 @@
 """Images per second of training: the step alone, with its data, and as a user's run gets them.
 
-    python benchmarks/train_step.py recipe=yolo_csp_n data.root=data/bccd data.image_hw=[320,320]
+    python results/train_step.py recipe=yolo_csp_n data.root=data/bccd data.image_hw=[320,320]
 
 Four loops over the same model, one after the other and again, so that a slow minute hits all of them:
     network   forward, backward and optimizer on one batch that stays in memory; the loss is a plain mean

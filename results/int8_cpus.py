@@ -1,7 +1,7 @@
 """What int8 finds on a CPU with VNNI and on one without, with weights of 8 bits and of 7 bits.
 
     cc -O2 -shared -fPIC -o build/avx2_cpu.so tests/helpers/avx2_cpu.c
-    python benchmarks/int8_cpus.py runs/NAME/TIME data/bccd out/int8
+    python results/int8_cpus.py runs/NAME/TIME data/bccd out/int8
 
 Exports without a layer in float. Two processes look at the validation split through each; one sees a CPU with AVX2
 alone. The files stay in the folder, for scripts/benchmark.py also=...

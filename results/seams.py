@@ -1,6 +1,6 @@
 """What the seams of slices cost: AP on images put together to a large one, beside AP on each image alone.
 
-    python benchmarks/seams.py checkpoint=runs/NAME/TIME root=data/bccd slices=640 [overlap=0.2] [tiles=3] [split=val]
+    python results/seams.py checkpoint=runs/NAME/TIME root=data/bccd slices=640 [overlap=0.2] [tiles=3] [split=val]
 
 With slices as large as an image, objects are for the network as large as in the image alone; what is lost is lost at
 seams. "suppression": all boxes of the same windows through nothing but NMS with IoU 0.5.

@@ -1,6 +1,6 @@
 """What a save of a checkpoint costs, part by part.
 
-    python benchmarks/save_cost.py recipe=yolo_csp [folder=/tmp]
+    python results/save_cost.py recipe=yolo_csp [folder=/tmp]
 
 The state is that of a run: weights, their average, and the optimizer's numbers after a step. Parts are
 timed alone, the whole as training calls it; medians of five.

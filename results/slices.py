@@ -1,6 +1,6 @@
 """What slices and the mirrored image bring: AP in pixels of the original images, and seconds.
 
-    python benchmarks/slices.py checkpoint=runs/NAME/TIME root=data/aerial_cars [slices=320,480,640] [overlap=0.2]
+    python results/slices.py checkpoint=runs/NAME/TIME root=data/aerial_cars [slices=320,480,640] [overlap=0.2]
         [split=val] [limit=10]
 
 Each way looks at the same images of the split, one image at a time; its time is the median of an image, with the

@@ -1,6 +1,6 @@
 """One training step of RT-DETR beside that of another implementation: seconds and peak memory.
 
-    python benchmarks/rtdetr_step.py
+    python results/rtdetr_step.py
 
 Both are r18 with random weights: forward with denoising queries, loss with auxiliary outputs, backward, AdamW, in
 float32 on the same random images and boxes. They take turns, each in a process of its own, and so each time has
