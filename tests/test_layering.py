@@ -23,19 +23,54 @@ MAY_IMPORT = {
     "assign": {"types", "ops"},
     "losses": {"types", "ops", "assign"},
     "decode": {"types", "ops"},
-    "data": {"errors", "types", "ops"},
+    "data": {"errors", "types", "ops", "reports"},
     "metrics": {"types", "ops"},
     "training": {"errors", "types", "ops", "checkpoint"},
     "weights": {"errors", "types", "models", "checkpoint"},
     "checkpoint": {"errors"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe"},
-    "inspection": {"errors", "types", "ops", "data"},
-    "export": {"errors", "types", "ops", "layers", "decode", "data", "training", "checkpoint", "inference", "recipe"},
+    "reports": {"errors", "types"},
+    "inspection": {"errors", "types", "ops", "data", "reports"},
+    "export": {
+        "errors",
+        "types",
+        "ops",
+        "layers",
+        "decode",
+        "data",
+        "training",
+        "checkpoint",
+        "inference",
+        "recipe",
+        "reports",
+    },
     "benchmark": {"errors", "types", "data", "training", "checkpoint", "inference", "export", "recipe"},
     "recipe": {"errors"},
     "": {"inference"},  # detkit/__init__.py offers detkit.load
 }
 
+# Inside a package: its parts in the order in which they may import, each those before it.
+INSIDE = {
+    "data": ["findings", "images", "formats", "index", "augment", "demo", "loading", "checking", "modules"],
+    "training": ["distributed", "run", "optim", "image_size", "module", "callbacks", "summary", "evaluate", "train"],
+    "inference": [
+        *["forms", "device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
+        *["tiling", "input", "results", "output", "predictor", "predict_options", "predict_run"],
+    ],
+    "export": [
+        *["converter_logs", "options", "steps", "formats", "verify", "int8"],
+        *["reduced_precision", "exported_file", "run"],
+    ],
+    "benchmark": ["options", "machine", "engines", "selection", "measure", "output", "run"],
+    "weights": [
+        *["align", "class_rows", "load_report", "source_weights"],
+        *["files", "fit", "library", "projects", "load"],
+    ],
+}
+NOT_BEFORE = {("checking", "loading"), ("loading", "demo"), ("optim", "run")}  # neighbours of one rank
+
+# One thing of a kind a file; everywhere else a folder is understood by the list of its files.
+MANY_OF_A_KIND = {"ops", "losses", "models/backbones", "recipe", "commands", "training/callbacks"}
 
 NO_ARROW = {"detkit.__version__"}  # a constant
 
@@ -75,6 +110,31 @@ def wrong_arrows(root: Path) -> list[str]:
     return faults
 
 
+def arrows_inside(root: Path, package: str) -> Iterator[tuple[str, str, str]]:
+    """Imports between the parts of a package: place, from, to."""
+    for path in sorted((root / "detkit" / package).rglob("*.py")):
+        part = path.relative_to(root / "detkit" / package).parts[0].removesuffix(".py")
+        for line, name in imports_of(path.read_text()):
+            other = name.removeprefix(f"detkit.{package}.").partition(".")[0]
+            if name.startswith(f"detkit.{package}") and part not in {"__init__", other}:
+                yield f"{path.relative_to(root)}:{line}", part, other
+
+
+def module_graph(root: Path) -> dict[str, set[str]]:
+    """Every module, and the modules that it imports; a member counts as its module."""
+    paths = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in (root / "detkit").rglob("*.py")}
+    modules = {path: name.removesuffix(".__init__") for path, name in paths.items()}
+    known, graph = set(modules.values()), {}
+    for path, module in modules.items():
+        graph[module] = set()
+        for _, name in imports_of(path.read_text()):
+            while name and name not in known:
+                name = name.rpartition(".")[0]  # noqa: PLW2901
+            if name and name not in NO_ARROW:
+                graph[module].add(name)
+    return graph
+
+
 def part_of(module: str) -> str:
     """The part of detkit that a dotted name lies in: detkit.losses.focal to losses, detkit itself to nothing."""
     return module.split(".")[1] if "." in module else ""
@@ -96,6 +156,55 @@ def test_table_has_no_circle() -> None:
         for part in ready:
             del left[part]
     assert left == {}
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_parts_of_a_package_stand_in_their_order(package: str) -> None:
+    order = INSIDE[package]
+    wrong = [
+        f"{place}: {part} imports {other}"
+        for place, part, other in arrows_inside(ROOT, package)
+        if other not in order[: order.index(part)] or (part, other) in NOT_BEFORE
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_every_part_of_a_package_has_its_place(package: str) -> None:
+    parts = {path.stem for path in (ROOT / "detkit" / package).iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {"__init__", "__pycache__"} == set(INSIDE[package])
+
+
+def test_planted_arrow_inside_is_found(tmp_path: Path) -> None:
+    planted = tmp_path / "detkit" / "data" / "images" / "a.py"
+    planted.parent.mkdir(parents=True)
+    planted.write_text("from detkit.data.formats.voc import b\nfrom detkit.data import c")
+    found = list(arrows_inside(tmp_path, "data"))
+    assert found == [
+        ("detkit/data/images/a.py:1", "images", "formats"),
+        ("detkit/data/images/a.py:2", "images", "c"),
+    ]
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = module_graph(ROOT)
+    while ready := [module for module, needs in left.items() if not needs & left.keys() - {module}]:
+        for module in ready:
+            del left[module]
+    assert left == {}
+
+
+def test_a_folder_is_understood_by_the_list_of_its_files() -> None:
+    folders = [path for path in (ROOT / "detkit").rglob("*") if path.is_dir() and any(path.glob("*.py"))]
+    assert folders
+    for folder in folders:
+        name = folder.relative_to(ROOT / "detkit").as_posix()
+        files = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= (15 if name in MANY_OF_A_KIND else 9), f"detkit/{name} has {len(files)} files"
+        init = folder / "__init__.py"
+        assert init.is_file(), f"detkit/{name} has no __init__.py"
+        subject = ast.get_docstring(ast.parse(init.read_text()))
+        assert subject, f"detkit/{name}/__init__.py does not say its subject"
 
 
 @pytest.mark.parametrize(

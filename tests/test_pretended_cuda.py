@@ -140,7 +140,7 @@ KNOWN = {  # of a step: the copies that are waited for, and by file all other wa
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_run_of_each_family(name: str) -> None:
     """Transfer, forward, loss, backward, clipping, optimizer, EMA, validation and saving; and what a step waits for."""
-    done = run_script(["-m", "benchmarks.gpu_waits", name])
+    done = run_script(["-m", "results.gpu_waits", name])
     assert done.returncode == 0, done.stderr[-3000:]
     awaited, waits = Counter(), Counter()
     for line in done.stdout.splitlines()[3:]:
