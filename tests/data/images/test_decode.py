@@ -159,7 +159,7 @@ def test_picture_after_the_end_marker_is_ignored(tmp_path: Path) -> None:
     """Phones append a second picture; the first is whole even when the second is cut."""
     second = jpeg_bytes(picture(200, 300))
     (tmp_path / "two.jpg").write_bytes(jpeg_bytes(picture()) + second[: len(second) // 2])
-    assert decode_image(tmp_path / "two.jpg").shape == (60, 90, 3)
+    assert np.array_equal(decode_image(tmp_path / "two.jpg"), by_pillow(jpeg_bytes(picture())))
 
 
 def png_chunk(kind: bytes, contents: bytes) -> bytes:
@@ -262,7 +262,7 @@ def test_every_cut_that_was_given_an_end_marker_is_refused(
     Image.fromarray(noisy).convert(mode).save(stream, "JPEG", **options)
     data, path = stream.getvalue(), tmp_path / "sealed.jpg"
     path.write_bytes(data)
-    assert decode_image(path).shape == (*size_hw, 3)
+    assert np.abs(decode_image(path) - by_pillow(data)).max() <= (3 if mode == "CMYK" else 1)
     borders = [at for at in range(600, len(data) - 200) if data[at] == 0xFF and data[at + 1] != 0]
     for cut in [*range(700, len(data) - 200, len(data) // 12), *borders[:: max(1, len(borders) // 8)]]:
         path.write_bytes(data[:cut] + b"\xff\xd9")
@@ -274,9 +274,11 @@ def test_every_cut_that_was_given_an_end_marker_is_refused(
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 9), (9, 15), (7, 31)])
 def test_tiny_jpegs_in_passes_are_reduced(tmp_path: Path, size_hw: tuple[int, int], reduce: int) -> None:
     for mode in ("RGB", "L", "CMYK"):
-        Image.fromarray(picture(*size_hw)).convert(mode).save(tmp_path / "tiny.jpg", progressive=True)
-        expected = (-(-size_hw[0] // reduce), -(-size_hw[1] // reduce), 3)
-        assert decode_image(tmp_path / "tiny.jpg", reduce).shape == expected
+        colour = Image.new("RGB", size_hw[::-1], (200, 120, 40)).convert(mode)
+        colour.save(tmp_path / "tiny.jpg", progressive=True)
+        expected = by_pillow((tmp_path / "tiny.jpg").read_bytes())[::reduce, ::reduce]
+        small = decode_image(tmp_path / "tiny.jpg", reduce)
+        assert small.shape == expected.shape and np.abs(small - expected).max() <= 2
 
 
 def test_passes_without_the_last_bits_are_refused(tmp_path: Path) -> None:

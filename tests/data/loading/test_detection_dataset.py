@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detkit.data.augment.augmentation import Augmentation
-from detkit.data.images.decode import decode_image
-from detkit.data.images.resize import RESIZES, Resize, letterbox, squash, to_input
+from detkit.data.images.resize import RESIZES, Resize
 from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.data.loading.detection_dataset import DetectionDataset
 from detkit.data.loading.image_reader import ImageCache
@@ -96,27 +96,27 @@ def test_epochs_rows_and_seeds_give_other_samples(index: CocoIndex) -> None:
 
 
 def test_validation_is_the_letterbox(index: CocoIndex) -> None:
+    """96 x 128 fits 64 x 64 as 48 x 64; what is left below is grey."""
     image, target = DetectionDataset(index)[SampleKey(0, 5, (64, 64))]
-    expected, scale_xy = letterbox(decode_image(index.path(5)), (64, 64))
-    np.testing.assert_array_equal(image, expected)
-    boxes, labels, crowd = index.boxes_of(5)
-    assert scale_xy == target.scale_xy == (0.5, 0.5)
-    np.testing.assert_array_equal(target.boxes, boxes[~crowd] / 2)
-    np.testing.assert_array_equal(target.labels, labels[~crowd])
-    np.testing.assert_array_equal(target.ignored_boxes, boxes[crowd] / 2)
+    expected = np.full((64, 64, 3), 114, np.uint8)
+    expected[:48] = cv2.resize(cv2.imread(str(index.path(5))), (64, 48), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(image, expected)  # black and white: the order of channels is the same
+    assert target.scale_xy == (0.5, 0.5)
+    assert target.boxes.tolist() == [[6, 4.5, 20.5, 21.5], [39, 10, 54, 22.5]]
+    assert target.labels.tolist() == [1, 0]
+    assert target.ignored_boxes.tolist() == [[0, 24, 32, 48]]
     assert (target.image_id, target.original_hw, target.pad_xy) == (15, (96, 128), (0.0, 0.0))
-    assert len(target.boxes) == 2 and target.boxes.dtype == torch.float32 and target.labels.dtype == torch.int64
+    assert target.boxes.dtype == torch.float32 and target.labels.dtype == torch.int64
 
 
 def test_squashed_validation_and_the_way_back(index: CocoIndex) -> None:
     image, target = DetectionDataset(index, resize="squash")[SampleKey(0, 5, (64, 32))]
-    expected, scale_xy = squash(decode_image(index.path(5)), (64, 32))
-    np.testing.assert_array_equal(image, expected)
-    assert scale_xy == target.scale_xy == (32 / 128, 64 / 96) and target.pad_xy == (0.0, 0.0)
-    boxes, _, crowd = index.boxes_of(5)
-    np.testing.assert_allclose(target.boxes, boxes[~crowd] * (0.25, 2 / 3, 0.25, 2 / 3), rtol=1e-6)
+    expected = Image.open(index.path(5)).resize((32, 64), Image.Resampling.BILINEAR)  # cv2 does not antialias
+    assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 1
+    assert target.scale_xy == (32 / 128, 64 / 96) and target.pad_xy == (0.0, 0.0)
+    np.testing.assert_allclose(target.boxes, [[3, 6, 10.25, 43 * 2 / 3], [19.5, 20 * 2 / 3, 27, 30]], rtol=1e-6)
     back = boxes_to_original(target.boxes, target.original_hw, target.scale_xy)
-    np.testing.assert_allclose(back, boxes[~crowd], rtol=1e-5)
+    np.testing.assert_allclose(back, [[12, 9, 41, 43], [78, 20, 108, 45]], rtol=1e-5)
 
 
 def test_image_without_boxes(index: CocoIndex) -> None:
@@ -329,11 +329,15 @@ def test_the_last_epochs_are_plain(
     settings = replace(settings, plain_from_epoch=3, flip_probability=1)
     dataset = DetectionDataset(index, settings, resize=resize)
     image, target = dataset[SampleKey(3, 5, (64, 64))]
-    expected, _ = to_input(decode_image(index.path(5))[:, ::-1], (64, 64), resize)
-    np.testing.assert_array_equal(image, expected)
-    boxes, _, crowd = index.boxes_of(5)
-    mirrored = ((128, 0, 128, 0) + boxes * (-1, 1, -1, 1))[~crowd][:, [2, 1, 0, 3]]
-    np.testing.assert_allclose(target.boxes, mirrored * (scale_xy * 2), rtol=1e-6)
+    mirrored = Image.open(index.path(5)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if resize == "squash":
+        expected = np.asarray(mirrored.resize((64, 64), Image.Resampling.BILINEAR))
+    else:
+        expected = np.full((64, 64, 3), 114, np.uint8)
+        expected[:48] = cv2.resize(np.asarray(mirrored), (64, 48), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(image.astype(int) - expected).max() <= (1 if resize == "squash" else 0)
+    boxes = np.array([[128 - 41, 9, 128 - 12, 43], [128 - 108, 20, 128 - 78, 45]])
+    np.testing.assert_allclose(target.boxes, boxes * (scale_xy * 2), rtol=1e-6)
     assert target.scale_xy == scale_xy
     assert (dataset[SampleKey(2, 5, (64, 64))][0] != image).any()
 
