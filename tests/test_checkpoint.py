@@ -17,17 +17,17 @@ import torch
 from detkit.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
-    marks_in,
+    manifests_in,
     read_checkpoint,
     read_detector,
-    read_mark,
+    read_manifest,
     readable,
     remove_checkpoint,
     remove_leftovers,
     write_checkpoint,
     write_detector,
 )
-from detkit.checkpoint.training import mark_text
+from detkit.checkpoint.training import manifest_text
 from detkit.errors import CheckpointError, StorageError
 
 
@@ -54,9 +54,9 @@ def same(path: Path, step: int) -> bool:
 def test_comes_back(tmp_path: Path) -> None:
     path = write(tmp_path / "new" / "folder", 12, score=0.5)
     assert same(path, 12)
-    mark = read_mark(path)
-    assert (mark.step, mark.epoch, mark.score, mark.facts) == (12, 1, 0.5, {"threads": 1})
-    assert mark.size == path.stat().st_size
+    manifest = read_manifest(path)
+    assert (manifest.step, manifest.epoch, manifest.score, manifest.facts) == (12, 1, 0.5, {"threads": 1})
+    assert manifest.size == path.stat().st_size
     assert sorted(file.name for file in path.parent.iterdir()) == ["step-00000012.ckpt", "step-00000012.json"]
 
 
@@ -66,7 +66,7 @@ def test_latest_is_the_highest_step_not_the_youngest_file(tmp_path: Path) -> Non
     os.utime(checkpoint_path(tmp_path, 100), (0, 0))
     latest = latest_checkpoint(tmp_path)
     assert latest is not None and latest.step == 100
-    assert [mark.step for mark in marks_in(tmp_path)] == [20, 30, 100]
+    assert [manifest.step for manifest in manifests_in(tmp_path)] == [20, 30, 100]
 
 
 def test_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def crashing(call: Any, left: list[int]) -> Any:
 def test_leftovers_are_removed(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     (tmp_path / "step-00000002.ckpt.tmp.77").write_bytes(b"half")
-    (tmp_path / "step-00000003.ckpt").write_bytes(b"killed before its mark")
+    (tmp_path / "step-00000003.ckpt").write_bytes(b"killed before its manifest")
     remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2 and same(path, 1)
 
@@ -184,15 +184,15 @@ class Payload:
 
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even with a mark that fits, and with torch's safe loader switched off by the environment."""
+    """Even with a manifest that fits, and with torch's safe loader switched off by the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path = write(tmp_path, 1)
     torch.save({"x": Payload()}, path)
-    mark = json.loads(path.with_suffix(".json").read_text())
-    mark |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    del mark["mark_sha256"]
-    path.with_suffix(".json").write_text(mark_text(mark))
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    manifest |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    del manifest["mark_sha256"]
+    path.with_suffix(".json").write_text(manifest_text(manifest))
     with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: is not plain data: UnpicklingError"):
         read_checkpoint(path)
     assert not (tmp_path / "hacked").exists()
@@ -207,8 +207,8 @@ def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_newer_format(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
-    mark = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps({**mark, "format": 9}))
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**manifest, "format": 9}))
     with pytest.raises(CheckpointError, match="has format 9; this detkit reads formats 1 and 2"):
         read_checkpoint(path)
 
@@ -280,7 +280,7 @@ def test_a_mark_of_format_1_is_read(tmp_path: Path) -> None:
     fields = json.loads(path.with_suffix(".json").read_text())
     del fields["mark_sha256"]
     path.with_suffix(".json").write_text(json.dumps(fields))
-    with pytest.raises(CheckpointError, match=r"its mark step-00000001.json is damaged: its content does not fit"):
+    with pytest.raises(CheckpointError, match=r"its manifest step-00000001.json is damaged: its content does not fit"):
         read_checkpoint(path)
     path.with_suffix(".json").write_text(json.dumps(fields | {"format": 1}))
     assert same(path, 1)
@@ -289,12 +289,12 @@ def test_a_mark_of_format_1_is_read(tmp_path: Path) -> None:
 def test_every_flipped_bit_of_a_mark_is_found(tmp_path: Path) -> None:
     """Spaces and facts too."""
     path = write(tmp_path, 1, score=0.25)
-    mark = path.with_suffix(".json")
-    for bit in range(0, mark.stat().st_size * 8, 19):
-        flip_bit(mark, bit)
-        with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: (its mark|no complete|has format)"):
-            read_mark(path)
-        flip_bit(mark, bit)
+    manifest = path.with_suffix(".json")
+    for bit in range(0, manifest.stat().st_size * 8, 19):
+        flip_bit(manifest, bit)
+        with pytest.raises(CheckpointError, match=r"step-00000001.ckpt: (its manifest|no complete|has format)"):
+            read_manifest(path)
+        flip_bit(manifest, bit)
     assert same(path, 1)
 
 
@@ -302,8 +302,8 @@ def test_every_flipped_bit_of_a_mark_is_found(tmp_path: Path) -> None:
 def test_what_is_no_mark(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, 1)
     path.with_suffix(".json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"its mark step-00000001.json is damaged"):
-        read_mark(path)
+    with pytest.raises(CheckpointError, match=r"its manifest step-00000001.json is damaged"):
+        read_manifest(path)
 
 
 def test_an_error_of_torch_that_is_not_the_disk_stays_what_it_is(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detkit.checkpoint.detector import read_detector
 from detkit.checkpoint.file import DIGEST, UNREADABLE, local
-from detkit.checkpoint.training import mark_path, read_checkpoint
+from detkit.checkpoint.training import manifest_path, read_checkpoint
 from detkit.errors import CheckpointError
 
 DETECTOR_FILE = "detector.safetensors"
@@ -35,11 +35,11 @@ def read_trained(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def is_own(path: Path) -> bool:
-    """Whether detkit wrote this: a run's folder, a checkpoint beside its mark, a detector file."""
+    """Whether detkit wrote this: a run's folder, a checkpoint beside its manifest, a detector file."""
     if path.suffix == ".safetensors" and path.is_file():
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 return DIGEST in (file.metadata() or {})
         except (OSError, *UNREADABLE):
             return False
-    return path.is_dir() or (path.suffix == ".ckpt" and mark_path(path).exists())
+    return path.is_dir() or (path.suffix == ".ckpt" and manifest_path(path).exists())

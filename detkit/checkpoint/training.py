@@ -1,8 +1,8 @@
 """Training checkpoints: all that a run goes on from.
 
-Note [commit mark]: a training checkpoint is two files, ``step-N.ckpt`` and ``step-N.json``. Both are
+Note [commit manifest]: a training checkpoint is two files, ``step-N.ckpt`` and ``step-N.json``. Both are
 written to temporary files in the same folder and synced before either is moved over its name; the
-mark is moved last and holds the SHA-256 of the first, and of itself. A checkpoint without a mark
+manifest is moved last and holds the SHA-256 of the first, and of itself. A checkpoint without a manifest
 that fits it does not exist, so there is no moment at which a kill or a full disk leaves half of one,
 and nothing that was there before is touched until all bytes of the new one are on disk.
 """
@@ -32,13 +32,13 @@ from detkit.checkpoint.file import (
 from detkit.checkpoint.plain import load_plain, open_regular
 from detkit.errors import CheckpointError
 
-FORMAT = 2  # 1: the mark has no digest of itself
-MARK_DIGEST = "mark_sha256"
-MAX_MARK_BYTES = 2**20
+FORMAT = 2  # 1: the manifest has no digest of itself
+MANIFEST_DIGEST = "mark_sha256"
+MAX_MANIFEST_BYTES = 2**20
 PLAIN = (str, int, float, bool, type(None), Tensor)
 
 
-class Mark(NamedTuple):
+class CheckpointManifest(NamedTuple):
     """What is known of a checkpoint without reading it."""
 
     path: Path  # of the checkpoint
@@ -58,7 +58,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def write_checkpoint(
     path: Path, state: dict[str, Any], *, step: int, epoch: int, score: float | None, facts: dict[str, Any]
 ) -> None:
-    """Write a checkpoint and its mark so that a crash at any moment leaves the one before, or this one.
+    """Write a checkpoint and its manifest so that a crash at any moment leaves the one before, or this one.
 
     Args:
         path: as ``checkpoint_path`` gives it.
@@ -66,7 +66,7 @@ def write_checkpoint(
         step: optimizer steps done.
         epoch: epochs finished.
         score: what decides on the best; None: not measured at this step.
-        facts: plain JSON for the mark.
+        facts: plain JSON for the manifest.
 
     Raises:
         CheckpointError: if the state holds anything that could not be read back.
@@ -78,29 +78,29 @@ def write_checkpoint(
     def write_data(file: BinaryIO) -> None:
         fields.update(_save(state, file))
 
-    def write_mark(file: BinaryIO) -> None:
-        file.write(mark_text({**fields, "facts": facts}).encode())
+    def write_manifest(file: BinaryIO) -> None:
+        file.write(manifest_text({**fields, "facts": facts}).encode())
 
     with storing(path, needed=sum(tensor.nbytes for tensor in _tensors(state))):
         make_folder(path.parent)
-        with beside(path, write_data) as data, beside(mark_path(path), write_mark) as mark:
-            remove_mark(path)  # of an older file with the same name
+        with beside(path, write_data) as data, beside(manifest_path(path), write_manifest) as manifest:
+            remove_manifest(path)  # of an older file with the same name
             move(data, path)
-            move(mark, mark_path(path))
+            move(manifest, manifest_path(path))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The state that was written, after a check of every byte; tensors on the CPU.
 
     Raises:
-        CheckpointError: if the file or its mark is missing, damaged, or not made of plain data.
+        CheckpointError: if the file or its manifest is missing, damaged, or not made of plain data.
     """
     path = local(path)
-    mark = read_mark(path)
+    manifest = read_manifest(path)
     try:
         with open_regular(path) as file:
-            if _digest(file) != mark.sha256:
-                raise CheckpointError(f"{path}: is damaged: its SHA-256 is not that in {mark_path(path).name}")
+            if _digest(file) != manifest.sha256:
+                raise CheckpointError(f"{path}: is damaged: its SHA-256 is not that in {manifest_path(path).name}")
             file.seek(0)
             state = load_plain(file)
     except OSError as error:
@@ -112,89 +112,91 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def read_mark(path: Path) -> Mark:
-    """The mark of a checkpoint; the checkpoint itself is only looked at for its size.
+def read_manifest(path: Path) -> CheckpointManifest:
+    """The manifest of a checkpoint; the checkpoint itself is only looked at for its size.
 
     Raises:
         CheckpointError: if there is no checkpoint here, or none that was written to its end.
     """
     try:
         size = path.stat().st_size
-        with open_regular(mark_path(path)) as file:
-            text = file.read(MAX_MARK_BYTES).decode()
+        with open_regular(manifest_path(path)) as file:
+            text = file.read(MAX_MANIFEST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        name = path.name if not path.exists() else f"its mark {mark_path(path).name}"
+        name = path.name if not path.exists() else f"its manifest {manifest_path(path).name}"
         raise CheckpointError(f"{path}: no complete checkpoint: cannot read {name}") from error
     try:
         fields = json.loads(text)
         score = None if fields["score"] is None else float(fields["score"])
         numbers = int(fields["step"]), int(fields["epoch"]), score
-        mark = Mark(path, *numbers, str(fields[DIGEST]), int(fields["size"]), dict(fields["facts"]))
+        manifest = CheckpointManifest(path, *numbers, str(fields[DIGEST]), int(fields["size"]), dict(fields["facts"]))
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its mark {mark_path(path).name} is damaged: {first_line(error)}") from error
-    _check_mark(path, fields, text)
-    if size != mark.size:
-        raise CheckpointError(f"{path}: has {size} bytes; {mark.size} were written")
-    return mark
+        raise CheckpointError(
+            f"{path}: its manifest {manifest_path(path).name} is damaged: {first_line(error)}"
+        ) from error
+    _check_manifest(path, fields, text)
+    if size != manifest.size:
+        raise CheckpointError(f"{path}: has {size} bytes; {manifest.size} were written")
+    return manifest
 
 
-def marks_in(folder: Path) -> list[Mark]:
+def manifests_in(folder: Path) -> list[CheckpointManifest]:
     """The checkpoints of a folder that were written to their end, by step."""
-    marks = []
+    manifests = []
     for path in folder.glob("step-*.ckpt"):
         try:
-            marks.append(read_mark(path))
+            manifests.append(read_manifest(path))
         except CheckpointError:
             continue  # unfinished or damaged: as if it were not there
-    return sorted(marks, key=lambda mark: mark.step)
+    return sorted(manifests, key=lambda manifest: manifest.step)
 
 
-def latest_checkpoint(folder: Path) -> Mark | None:
+def latest_checkpoint(folder: Path) -> CheckpointManifest | None:
     """The checkpoint with the highest step whose every byte is as it was written."""
-    return next((mark for mark in reversed(marks_in(folder)) if _is_whole(mark)), None)
+    return next((manifest for manifest in reversed(manifests_in(folder)) if _is_whole(manifest)), None)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, its mark first."""
-    remove_mark(path)
+    """Remove a checkpoint, its manifest first."""
+    remove_manifest(path)
     path.unlink(missing_ok=True)
 
 
-def remove_mark(path: Path) -> None:
+def remove_manifest(path: Path) -> None:
     """Make a checkpoint count as not written."""
-    mark_path(path).unlink(missing_ok=True)
+    manifest_path(path).unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what saves that were killed left: temporary files, and checkpoints that have no mark."""
+    """Remove what saves that were killed left: temporary files, and checkpoints that have no manifest."""
     for path in folder.glob("*.tmp.*"):
         path.unlink(missing_ok=True)
     for path in folder.glob("step-*.ckpt"):
-        if not mark_path(path).exists():
+        if not manifest_path(path).exists():
             path.unlink()
 
 
-def mark_path(path: Path) -> Path:
-    """Where the mark of a checkpoint lies."""
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of a checkpoint lies."""
     return path.with_suffix(".json")
 
 
-def mark_text(fields: dict[str, Any]) -> str:
-    """A mark as it lies on disk, with a digest of itself in it: one text for the same fields, to the last space."""
+def manifest_text(fields: dict[str, Any]) -> str:
+    """A manifest as it lies on disk, with a digest of itself in it: one text for the same fields, to the last space."""
     own = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
-    return json.dumps({**fields, MARK_DIGEST: own}, indent=1)
+    return json.dumps({**fields, MANIFEST_DIGEST: own}, indent=1)
 
 
-def _check_mark(path: Path, fields: dict[str, Any], text: str) -> None:
+def _check_manifest(path: Path, fields: dict[str, Any], text: str) -> None:
     if fields.get("format") not in (1, FORMAT):
         raise CheckpointError(f"{path}: has format {fields.get('format')}; this detkit reads formats 1 and {FORMAT}")
-    own = fields.pop(MARK_DIGEST, None)
+    own = fields.pop(MANIFEST_DIGEST, None)
     if own is None and fields["format"] == 1:
         return
-    if text != mark_text(fields):
+    if text != manifest_text(fields):
         raise CheckpointError(
-            f"{path}: its mark {mark_path(path).name} is damaged: its content does not fit the SHA-256 inside"
+            f"{path}: its manifest {manifest_path(path).name} is damaged: its content does not fit the SHA-256 inside"
         )
 
 
@@ -211,10 +213,10 @@ def _save(state: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
     return {"size": hashing.size, DIGEST: hashing.digest}
 
 
-def _is_whole(mark: Mark) -> bool:
+def _is_whole(manifest: CheckpointManifest) -> bool:
     try:
-        with open_regular(mark.path) as file:
-            return _digest(file) == mark.sha256
+        with open_regular(manifest.path) as file:
+            return _digest(file) == manifest.sha256
     except (OSError, CheckpointError):
         return False
 

@@ -19,7 +19,7 @@ from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
 from detkit.training.module import DetectionModule
 from detkit.training.run.autocast import precision_here
-from detkit.training.run.log_filters import quiet
+from detkit.training.run.log_filters import filtered_logs
 from detkit.types import Detections, RankedClasses
 
 Found = TypeVar("Found", Detections, RankedClasses)
@@ -77,7 +77,7 @@ def evaluate(parts: Any, class_names: Sequence[str], detections: Path | None = N
         _require_place(detections)
     module = DetectionModule(parts.model, parts.loss, decode, metric, parts.optimizer, parts.scheduler)
     bar = sys.stdout.isatty()
-    with quiet():
+    with filtered_logs():
         trainer = parts.trainer(
             callbacks=[RichProgressBar()] if bar else [],
             enable_progress_bar=bar,

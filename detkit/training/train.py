@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
 
-from detkit.checkpoint import Mark
+from detkit.checkpoint import CheckpointManifest
 from detkit.errors import CheckpointError, StorageError
 from detkit.training.callbacks.best import BestDetector
 from detkit.training.callbacks.finite import NonFinite
@@ -32,11 +32,18 @@ from detkit.training.module import DetectionModule
 from detkit.training.optim.fine_tuning import KEYS, FineTuning
 from detkit.training.run.autocast import precision_here
 from detkit.training.run.failed_writes import FailedWrites
-from detkit.training.run.folder import RunFolder, begin_folder, find_checkpoint, handed_on, locked, started_by_rank_0
+from detkit.training.run.folder import (
+    RunFolder,
+    create_folder,
+    find_checkpoint,
+    locked,
+    shared_with_child_ranks,
+    started_by_rank_0,
+)
 from detkit.training.run.interrupt import Interrupt, TrainingStopped
-from detkit.training.run.log_filters import quiet
-from detkit.training.run.loggers import CarefulWandbLogger, HandOver, finish_wandb, wandb_logger
-from detkit.training.run.resume_check import facts, other_machine, require_same_run, resume_command
+from detkit.training.run.log_filters import filtered_logs
+from detkit.training.run.loggers import BufferedWandbLogger, FlushWandb, finish_wandb, wandb_logger
+from detkit.training.run.resume_check import check_resume, machine_differences, resume_command, run_facts
 from detkit.training.summary import print_summary
 
 LOG_EVERY_N_STEPS = 10
@@ -79,7 +86,7 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
     with contextlib.ExitStack() as stack:
         if rank == 0:
             stack.enter_context(locked(folder))
-            stack.enter_context(handed_on(folder))
+            stack.enter_context(shared_with_child_ranks(folder))
             folder.write_recipe(parts.plan.to_yaml())
         return _fit(parts, metadata, resumed, folder, fine_tuning, console)
 
@@ -87,7 +94,7 @@ def train(parts: Any, load_weights: WeightLoader | None = None, console: Console
 def _fit(
     parts: Any,
     metadata: dict[str, Any],
-    resumed: Mark | None,
+    resumed: CheckpointManifest | None,
     folder: RunFolder,
     fine_tuning: FineTuning,
     console: Console,
@@ -102,16 +109,16 @@ def _fit(
     wandb = wandb_logger(config["wandb"], parts.plan.name, folder, config) if rank == 0 else None
     failed = True
     try:
-        with interrupt.listening(), quiet():
+        with interrupt.listening(), filtered_logs():
             trainer = _trainer(parts, folder, console, fine_tuning, best, saver, wandb, ranks)
             interrupt.own_signals(trainer)
             if resumed:
-                _say(console, *other_machine(resumed.facts, facts(metadata, trainer.world_size)))
+                _say(console, *machine_differences(resumed.facts, run_facts(metadata, trainer.world_size)))
             metric = parts.metrics(ground_truth=parts.data.ground_truth())
             module = DetectionModule(
                 parts.model, parts.loss, parts.decode, metric, parts.optimizer, parts.scheduler, fine_tuning.groups
             )
-            with ranks.leaving():
+            with ranks.announced_exit():
                 trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
         print_summary(console, best, folder, config["data"].get("root"), parts.plan.named_packages)
         failed = False
@@ -128,14 +135,16 @@ def _fit(
             finish_wandb(wandb, folder, failed)
 
 
-def _run_folder(parts: Any, metadata: dict[str, Any], rank: int, console: Console) -> tuple[Mark | None, RunFolder]:
+def _run_folder(
+    parts: Any, metadata: dict[str, Any], rank: int, console: Console
+) -> tuple[CheckpointManifest | None, RunFolder]:
     """The checkpoint to go on from, if that is asked for and the run is the same; and the folder."""
     config = parts.plan.config
     runs = Path(config["runs_dir"]).expanduser() / (config["name"] or parts.plan.name)
     resumed = find_checkpoint(runs, config["resume"]) if config["resume"] else None
     if resumed:
-        _say(console, *require_same_run(resumed, parts.plan, metadata))
-    folder = RunFolder(resumed.path.parent.parent) if resumed else begin_folder(runs, rank)
+        _say(console, *check_resume(resumed, parts.plan, metadata))
+    folder = RunFolder(resumed.path.parent.parent) if resumed else create_folder(runs, rank)
     _say(console, f"resumed: {folder.path} from step {resumed.step}" if resumed else f"run: {folder.path}")
     return resumed, folder
 
@@ -167,7 +176,7 @@ def _trainer(
     fine_tuning: FineTuning,
     best: BestDetector,
     saver: Saver,
-    wandb: CarefulWandbLogger | None,
+    wandb: BufferedWandbLogger | None,
     ranks: RanksWatch,
 ) -> L.Trainer:
     """The recipe's trainer with the callbacks, loggers and plugins that every run has.
@@ -195,7 +204,7 @@ def _trainer(
         callbacks.append(ProgressReport(console, meter, best, bar))
         callbacks.append(Pictures(folder.pictures, parts.data.class_names, best, saver.failures))
     if wandb:
-        callbacks.append(HandOver(wandb))
+        callbacks.append(FlushWandb(wandb))
     plugins = [*_as_list(given.get("plugins")), DetkitCheckpointIO(saver.failures)]
     if given.get("sync_batchnorm"):
         plugins.append(SyncBatchNormOnAnyDevice(given.get("accelerator") != "cpu" and torch.cuda.is_available()))

@@ -1,4 +1,4 @@
-"""Flip bits of checkpoints, marks and detector files, and cut them: every one must be found, with the file named.
+"""Flip bits of checkpoints, manifests and detector files, and cut them: every one must be found, with the file named.
 
     python -m tests.reliability.damaged [flips=2000] [cuts=500]
 
@@ -79,7 +79,7 @@ def _files(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
 
     return {
         "checkpoint": (path, read_second),
-        "mark": (path.with_suffix(".json"), read_second),
+        "manifest": (path.with_suffix(".json"), read_second),
         "detector": (detector, lambda: read_detector(detector)),
     }
 

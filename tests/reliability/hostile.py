@@ -45,7 +45,7 @@ from detkit.weights import load_weights
 from tests.helpers import ROOT
 from tests.reliability import arguments
 from tests.reliability.forked import Forked, run
-from tests.reliability.hostile_files import marks, pipes_and_devices, safetensors_files, urls
+from tests.reliability.hostile_files import manifests, pipes_and_devices, safetensors_files, urls
 from tests.reliability.hostile_pickles import torch_files
 from tests.reliability.hostile_recipes import CLASS_NAMES, SMALL, good_recipe, stored, yaml_texts
 
@@ -139,8 +139,8 @@ def all_kinds(folder: Path) -> Iterator[Kind]:
         yield Kind(f"stored recipe, {name}", STORED, _detector(folder, metadata), may_pass=passes)
     for name, content in yaml_texts(canary).items():
         yield Kind(f"recipe, {name}", RECIPE, _run_of(folder, content))
-    for name, text in marks().items():
-        yield Kind(f"mark, {name}", MARK, _marked(folder, text))
+    for name, text in manifests().items():
+        yield Kind(f"manifest, {name}", MARK, _marked(folder, text))
     for name, make_path in pipes_and_devices(folder).items():
         yield Kind(f"path, {name}", BY_SUFFIX[name[name.rindex(".") :]], make_path)
     for url in urls():
@@ -219,7 +219,7 @@ MARK: dict[str, Door] = {"read_checkpoint": read_checkpoint, "load": detkit.load
 
 
 def _torch_file(folder: Path, make: Callable[[], bytes]) -> Callable[[], Path]:
-    """The same file twice: for the doors of other projects' files, and as a checkpoint with a mark that fits."""
+    """The same file twice: for the doors of other projects' files, and as a checkpoint with a manifest that fits."""
 
     def write() -> Path:
         content = make()
@@ -248,8 +248,8 @@ def _marked(folder: Path, text: str | None) -> Callable[[], Path]:
     def write() -> Path:
         path = folder / "evil.ckpt"
         path.write_bytes(b"PK\x03\x04")
-        mark = path.with_suffix(".json")
-        os.mkfifo(mark) if text is None else mark.write_text(text)
+        manifest = path.with_suffix(".json")
+        os.mkfifo(manifest) if text is None else manifest.write_text(text)
         return path
 
     return write

@@ -1,4 +1,4 @@
-"""Files that are none, marks that lie, and safetensors files that are not what they say."""
+"""Files that are none, manifests that lie, and safetensors files that are not what they say."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def safetensors_file(header: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
-def marks() -> dict[str, str | None]:
-    """Texts of a mark beside a checkpoint; None: a pipe."""
+def manifests() -> dict[str, str | None]:
+    """Texts of a manifest beside a checkpoint; None: a pipe."""
     good = {"format": 1, "step": 1, "epoch": 0, "score": None, "size": 4, "sha256": "0" * 64, "facts": {}}
     return {
         "deep": "[" * 100_000,
@@ -94,7 +94,7 @@ def urls() -> list[str]:
 
 def _made(path: Path, make: Callable[[Path], object]) -> Path:
     make(path)
-    if path.suffix == ".ckpt":  # a mark that speaks of it as whole
+    if path.suffix == ".ckpt":  # a manifest that speaks of it as whole
         size = path.stat().st_size % SPARSE_BYTES if path.exists() else 0
         good = {"format": 1, "step": 1, "epoch": 0, "score": None, "sha256": "0" * 64, "facts": {}, "size": size}
         path.with_suffix(".json").write_text(json.dumps(good))

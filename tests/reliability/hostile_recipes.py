@@ -59,7 +59,7 @@ def targets(canary: Path) -> dict[str, dict[str, Any]]:
         "detkit.models.Detector.__subclasses__": {},
         "detkit.models.Detector.load_state_dict.__globals__.get": {},
         "detkit.data.make_demo": {"root": str(canary)},
-        "detkit.training.run.folder.begin_folder": {"runs": str(canary), "rank": 0},
+        "detkit.training.run.folder.create_folder": {"runs": str(canary), "rank": 0},
         "detkit.data.Path.touch": {"self": str(canary)},
         "scripts.train.main": {"argv": []},
     }

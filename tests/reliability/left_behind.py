@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detkit.checkpoint import Mark, marks_in, read_checkpoint, read_detector
+from detkit.checkpoint import CheckpointManifest, manifests_in, read_checkpoint, read_detector
 from detkit.training.run.resume_check import FREE
 
 CLOCK = {"seconds"}  # in the states of callbacks: what no resume can repeat
@@ -17,12 +17,12 @@ def left_by(folder: Path) -> dict[str, Any]:
 
     The best checkpoint is the one with the highest score, the later of two.
     """
-    marks = marks_in(folder / "checkpoints")
-    scored = [mark for mark in marks if mark.score is not None]
-    best = max(scored, key=lambda mark: (mark.score, mark.step), default=None)
+    manifests = manifests_in(folder / "checkpoints")
+    scored = [manifest for manifest in manifests if manifest.score is not None]
+    best = max(scored, key=lambda manifest: (manifest.score, manifest.step), default=None)
     detector = read_detector(folder / "detector.safetensors") if (folder / "detector.safetensors").exists() else None
     return {
-        **_checkpoint(marks[-1] if marks else None),
+        **_checkpoint(manifests[-1] if manifests else None),
         "best": _checkpoint(best),
         "metrics": (folder / "metrics.csv").read_text().splitlines() if (folder / "metrics.csv").exists() else None,
         "detector": detector and {"weights": detector[0], "about": _about(detector[1])},
@@ -34,16 +34,16 @@ def differences(a: Any, b: Any, place: str = "") -> list[str]:
     return list(_differences(a, b, place))
 
 
-def _checkpoint(mark: Mark | None) -> dict[str, Any]:
-    if mark is None:
+def _checkpoint(manifest: CheckpointManifest | None) -> dict[str, Any]:
+    if manifest is None:
         return {}
-    state = read_checkpoint(mark.path)
+    state = read_checkpoint(manifest.path)
     callbacks = {
         name: {key: value for key, value in content.items() if key not in CLOCK}
         for name, content in state["callbacks"].items()
     }
     return {
-        "step": (mark.step, mark.epoch, mark.score),
+        "step": (manifest.step, manifest.epoch, manifest.score),
         "weights": state.get("current_model_state", state["state_dict"]),  # those that train
         "ema": state["state_dict"],
         "optimizer": state["optimizer_states"],

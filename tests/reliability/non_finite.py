@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from detkit.checkpoint import marks_in, read_checkpoint, read_detector
+from detkit.checkpoint import manifests_in, read_checkpoint, read_detector
 from detkit.errors import TrainingError
 from detkit.training import train
 from detkit.training.callbacks.ema import averaged_module
@@ -137,10 +137,10 @@ def _wrong_end(fault: Fault, policy: str, message: str, step: int) -> Iterator[s
 
 def _not_finite(folder: Path) -> Iterator[str]:
     """What a run saved although it is no number."""
-    for mark in marks_in(folder / "checkpoints"):
-        state = read_checkpoint(mark.path)
+    for manifest in manifests_in(folder / "checkpoints"):
+        state = read_checkpoint(manifest.path)
         for key in ("state_dict", "current_model_state", "optimizer_states"):
-            yield from (f"{mark.path.name}: {place}" for place in _places(state[key], key))
+            yield from (f"{manifest.path.name}: {place}" for place in _places(state[key], key))
     if (folder / "detector.safetensors").exists():
         yield from (f"detector: {place}" for place in _places(read_detector(folder / "detector.safetensors")[0], ""))
     if (folder / "metrics.csv").exists():

@@ -1,4 +1,4 @@
-"""One save of a run as training makes it: a detector, a checkpoint with its mark, and the removal of an old one."""
+"""One save of a run as training makes it: a detector, a checkpoint with its manifest, and the removal of an old one."""
 
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ def what_is_left(folder: RunFolder) -> tuple[int, int]:
         AssertionError: if there is no checkpoint, or one with other content.
         CheckpointError: if the detector cannot be read.
     """
-    mark = latest_checkpoint(folder.checkpoints)
-    assert mark is not None, "no checkpoint is left"
-    state = read_checkpoint(mark.path)
-    assert state["step"] == mark.step and torch.equal(state["weights"], weights(mark.step)), "other content"
+    manifest = latest_checkpoint(folder.checkpoints)
+    assert manifest is not None, "no checkpoint is left"
+    state = read_checkpoint(manifest.path)
+    assert state["step"] == manifest.step and torch.equal(state["weights"], weights(manifest.step)), "other content"
     tensors, metadata = read_detector(folder.detector)
     assert torch.equal(tensors["weights"], weights(metadata["step"])), "another detector"
-    return mark.step, metadata["step"]
+    return manifest.step, metadata["step"]
 
 
 def start_again(folder: RunFolder) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import lightning as L
 from typing_extensions import override
 
-from detkit.checkpoint import Mark, latest_checkpoint
+from detkit.checkpoint import CheckpointManifest, latest_checkpoint
 from detkit.errors import run_script
 from detkit.training import train
 from detkit.training.run import interrupt
@@ -131,12 +131,16 @@ def stop_script(folder: Path, count: int) -> Iterator[Stopped]:
         program = functools.partial(_script_until_step, functools.partial(start, runs, *workers), step)
         ended = _signalled(program, folder / "said.txt", os.killpg)
         (run,) = small_run.folders_of(runs)
-        mark = latest_checkpoint(run / "checkpoints")
-        broken = "" if ended.code == 143 and mark and mark.step > step else f"code {ended.code}, {mark}: {ended.said}"
+        manifest = latest_checkpoint(run / "checkpoints")
+        broken = (
+            ""
+            if ended.code == 143 and manifest and manifest.step > step
+            else f"code {ended.code}, {manifest}: {ended.said}"
+        )
         if not broken:
             again = forked.run(lambda runs=runs: start(runs, *workers, "resume=true"), folder / "again.txt")
             broken = again.said if again.code else _differs(left_by(run), left_by(whole))
-        yield Stopped("scripts/train.py", f"step {step}", f"code {ended.code}, {_describe(mark)}", broken)
+        yield Stopped("scripts/train.py", f"step {step}", f"code {ended.code}, {_describe(manifest)}", broken)
 
 
 def _signalled(
@@ -200,15 +204,15 @@ def _script_until_step(start: Callable[[], object], step: int, pipe: int) -> Non
 
 
 def _what_came(phase: str, ended: forked.Ended, run: Path | None) -> tuple[str, str]:
-    mark = latest_checkpoint(run / "checkpoints") if run else None
-    outcome = f"code {ended.code}, {_describe(mark)}"
+    manifest = latest_checkpoint(run / "checkpoints") if run else None
+    outcome = f"code {ended.code}, {_describe(manifest)}"
     if ended.code != 143:
         return outcome, f"exit code {ended.code}, not 143: {ended.said[-3000:]}"
     if phase == "start":
-        return outcome, "a checkpoint before the first step" if mark else ""
+        return outcome, "a checkpoint before the first step" if manifest else ""
     if phase == "second signal":
         return outcome, "" if "stopped at once" in ended.said else f"did not stop at once: {ended.said[-3000:]}"
-    if mark is None or "stopped and saved" not in ended.said:
+    if manifest is None or "stopped and saved" not in ended.said:
         return outcome, f"nothing was saved: {ended.said[-3000:]}"
     return outcome, ""
 
@@ -233,8 +237,8 @@ def _run_in(runs: Path) -> Any:
     return max((runs / "toy").glob("*"), default=None)
 
 
-def _describe(mark: Mark | None) -> str:
-    return f"step {mark.step}" if mark else "no checkpoint"
+def _describe(manifest: CheckpointManifest | None) -> str:
+    return f"step {manifest.step}" if manifest else "no checkpoint"
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from detkit.checkpoint import marks_in, read_checkpoint, read_detector
+from detkit.checkpoint import manifests_in, read_checkpoint, read_detector
 from detkit.errors import RecipeError
 from detkit.ops.drawing import GAP
 from detkit.training import Trained, evaluate, train
@@ -46,7 +46,8 @@ def test_keeps_the_best_by_its_own_number(learnt: Trained) -> None:
     assert metadata["epoch"] == learnt.epoch and "ap" not in metadata
     assert set(weights) == set(toy_class_parts(learnt.folder).model.state_dict())
     scores = [float(row["val/top1"]) for row in rows(learnt.folder)]
-    assert max(mark.score or 0 for mark in marks_in(learnt.folder / "checkpoints")) == pytest.approx(max(scores))
+    best = max(manifest.score or 0 for manifest in manifests_in(learnt.folder / "checkpoints"))
+    assert best == pytest.approx(max(scores))
 
 
 def test_what_was_saved_evaluates_to_the_numbers_of_the_run(
@@ -86,7 +87,7 @@ def test_lines_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_resumed_equals_whole(tmp_path: Path) -> None:
     whole = train(toy_class_parts(tmp_path, epochs=2))
-    (first, last) = marks_in(whole.folder / "checkpoints")
+    (first, last) = manifests_in(whole.folder / "checkpoints")
     expected = read_checkpoint(last.path)["state_dict"]
     last.path.unlink()
     resumed = train(toy_class_parts(tmp_path, epochs=2, resume=True))

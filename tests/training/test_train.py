@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
-from detkit.checkpoint import latest_checkpoint, marks_in, read_checkpoint, read_detector
+from detkit.checkpoint import latest_checkpoint, manifests_in, read_checkpoint, read_detector
 from detkit.errors import CheckpointError, RecipeError
 from detkit.recipe.read import read_file
 from detkit.training import DetectionModule, Trained, train
@@ -41,16 +41,16 @@ def copy_of_step(whole: Path, runs: Path, step: int) -> Path:
     """The run folder as a kill after the save of a step leaves it."""
     folder = runs / "toy" / whole.name
     shutil.copytree(whole, folder)
-    for mark in marks_in(folder / "checkpoints"):
-        if mark.step > step:
-            mark.path.unlink()
+    for manifest in manifests_in(folder / "checkpoints"):
+        if manifest.step > step:
+            manifest.path.unlink()
     return folder
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    mark = latest_checkpoint(folder / "checkpoints")
-    assert mark is not None
-    state = read_checkpoint(mark.path)
+    manifest = latest_checkpoint(folder / "checkpoints")
+    assert manifest is not None
+    state = read_checkpoint(manifest.path)
     return {key: state[key] for key in ("state_dict", "current_model_state", "optimizer_states", "callbacks", "loops")}
 
 
@@ -79,7 +79,7 @@ def test_files_of_a_run(whole: Path) -> None:
     table = rows(whole)
     assert [(row["epoch"], row["step"]) for row in table] == [("1", "6"), ("2", "12"), ("3", "18")]
     assert {"train/cls", "train/box", "train/loss", "lr", "val/AP", "val/AP50", "val/AP75"} <= table[0].keys()
-    assert len(marks_in(whole / "checkpoints")) == 18
+    assert len(manifests_in(whole / "checkpoints")) == 18
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +96,10 @@ def test_learns(learnt: Trained) -> None:
 
 
 def test_keeps_the_latest_and_the_best(learnt: Trained) -> None:
-    marks = marks_in(learnt.folder / "checkpoints")
-    assert [mark.epoch for mark in marks][-2:] == [11, 12] and len(marks) <= 3
+    manifests = manifests_in(learnt.folder / "checkpoints")
+    assert [manifest.epoch for manifest in manifests][-2:] == [11, 12] and len(manifests) <= 3
     scores = [float(row["val/AP"]) for row in rows(learnt.folder)]
-    assert max(mark.score or 0 for mark in marks) == pytest.approx(max(scores), abs=1e-6)
+    assert max(manifest.score or 0 for manifest in manifests) == pytest.approx(max(scores), abs=1e-6)
 
 
 def test_saved_detector_has_the_ap_of_the_run(learnt: Trained, tmp_path: Path) -> None:
@@ -135,13 +135,15 @@ def test_max_steps_resumed_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     """That epoch has ended: its row, its score and its number stay, and max_steps is reached."""
     settings: dict[str, Any] = {"trainer": {"max_steps": 9}, "checkpoint": {"every_n_steps": 1, "keep": 100}}
     folder = train(toy_parts(tmp_path, **settings)).folder
-    marks, table, state = marks_in(folder / "checkpoints"), rows(folder), state_of(folder)
-    for mark in marks[6:]:
-        mark.path.unlink()
+    manifests, table, state = manifests_in(folder / "checkpoints"), rows(folder), state_of(folder)
+    for manifest in manifests[6:]:
+        manifest.path.unlink()
     train(toy_parts(tmp_path, resume=True, **settings))
-    again = marks_in(folder / "checkpoints")
-    assert [(mark.step, mark.epoch) for mark in again][4:] == [(5, 0), (6, 1), (7, 1), (8, 1), (9, 2)]
-    assert [mark.score for mark in again] == [mark.score for mark in marks] and again[5].score is not None
+    again = manifests_in(folder / "checkpoints")
+    assert [(manifest.step, manifest.epoch) for manifest in again][4:] == [(5, 0), (6, 1), (7, 1), (8, 1), (9, 2)]
+    assert [manifest.score for manifest in again] == [manifest.score for manifest in manifests] and again[
+        5
+    ].score is not None
     assert rows(folder) == table and len(table) == 2
     assert_same(state_of(folder)["state_dict"], state["state_dict"])
 
@@ -196,8 +198,8 @@ def test_ctrl_c_saves_and_goes_on(
         train(parts)
     assert exit_.value.code == 130
     (folder,) = (tmp_path / "toy").iterdir()
-    mark = latest_checkpoint(folder / "checkpoints")
-    assert mark is not None and mark.step == step
+    manifest = latest_checkpoint(folder / "checkpoints")
+    assert manifest is not None and manifest.step == step
     assert f"go on: python scripts/train.py resume={folder}" in capsys.readouterr().out.replace("\n", " ")
     assert train(toy_parts(tmp_path, resume=str(folder))).folder == folder
     assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
@@ -220,7 +222,7 @@ def test_ctrl_c_twice_stops_at_once(
     with pytest.raises(SystemExit):
         train(parts)
     (folder,) = (tmp_path / "toy").iterdir()
-    assert [mark.step for mark in marks_in(folder / "checkpoints")] == [6]
+    assert [manifest.step for manifest in manifests_in(folder / "checkpoints")] == [6]
     assert "stopped at once" in capsys.readouterr().out
 
 
@@ -229,7 +231,7 @@ def test_resume_of_an_older_step_leaves_the_branch(whole: Path, tmp_path: Path) 
     shutil.copytree(whole, folder)
     older = folder / "checkpoints" / "step-00000008.ckpt"
     train(toy_parts(tmp_path, resume=str(older), epochs=2))
-    assert [mark.step for mark in marks_in(folder / "checkpoints")][-1] == 12
+    assert [manifest.step for manifest in manifests_in(folder / "checkpoints")][-1] == 12
     assert [row["step"] for row in rows(folder)] == ["6", "12"]
 
 

@@ -32,7 +32,7 @@ from detkit.training.callbacks.non_finite_report import (
 from detkit.training.distributed.agreement import StepRequests
 from detkit.training.module import DetectionModule
 from detkit.training.run.failed_writes import FailedWrites
-from detkit.training.run.host_copy import Arrival
+from detkit.training.run.host_copy import AsyncHostCopy
 from detkit.types import Batch
 
 NonFinitePolicy = Literal["stop", "skip"]
@@ -105,7 +105,7 @@ class NonFinite(L.Callback):
         self._batch: Batch | None = None
         self._batch_index = 0
         self._buffers: list[Tensor] | None = None  # as they were before the step; in order to skip it
-        self._verdict: Arrival | None = None
+        self._verdict: AsyncHostCopy | None = None
         self._bad = ""  # what is wrong with the step under way
         self._gradients: Norms | None = None
         self._rates: list[float] = []
@@ -290,10 +290,10 @@ def _floats(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
             yield from _floats(item, f"{place}.{key}" if place else str(key))
 
 
-def _judge(trainer: L.Trainer, flags: list[Tensor]) -> Arrival:
+def _judge(trainer: L.Trainer, flags: list[Tensor]) -> AsyncHostCopy:
     """(2, flags) uint8: what this rank says, and the least that any of them says."""
     own = torch.stack([flag.to(torch.uint8) for flag in flags])
     everyone = own.clone()
     if trainer.world_size > 1:
         torch.distributed.all_reduce(everyone, op=torch.distributed.ReduceOp.MIN)
-    return Arrival(torch.stack((own, everyone)))
+    return AsyncHostCopy(torch.stack((own, everyone)))

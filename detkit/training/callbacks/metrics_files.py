@@ -20,7 +20,7 @@ from typing_extensions import override
 from detkit.checkpoint.file import replace
 from detkit.training.callbacks.meter import TrainMeter
 from detkit.training.run.failed_writes import FailedWrites
-from detkit.training.run.host_copy import Arrival
+from detkit.training.run.host_copy import AsyncHostCopy
 
 
 class MetricsTable(L.Callback):
@@ -100,7 +100,7 @@ class MetricsLog(L.Callback):
         self._step = 0
         self._lr = 0.0
         self._began_s = 0.0
-        self._row: tuple[dict[str, Any], list[str], Arrival] | None = None  # whose terms are on their way
+        self._row: tuple[dict[str, Any], list[str], AsyncHostCopy] | None = None  # whose terms are being copied
 
     def event(self, name: str, step: int, details: Mapping[str, Any] | None = None) -> None:
         """Write down what happened, e.g. ``resumed``; on disk when this returns."""
@@ -137,7 +137,7 @@ class MetricsLog(L.Callback):
             return
         self._step = trainer.global_step
         row = {"kind": "step", "step": trainer.global_step, "epoch": trainer.current_epoch + 1, "lr": self._lr}
-        terms = Arrival(torch.stack(tuple(self.meter.terms.values())).float())
+        terms = AsyncHostCopy(torch.stack(tuple(self.meter.terms.values())).float())
         self._row = {**row, "images_per_s": round(self.meter.images_per_s, 2)}, list(self.meter.terms), terms
 
     @override

@@ -14,7 +14,7 @@ from typing_extensions import override
 from detkit.checkpoint import (
     checkpoint_path,
     free_bytes,
-    marks_in,
+    manifests_in,
     read_checkpoint,
     readable,
     remove_checkpoint,
@@ -28,7 +28,7 @@ from detkit.training.distributed.agreement import StepRequests, agreed
 from detkit.training.run.failed_writes import FailedWrites, OnFailure
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt, TrainingStopped, stop
-from detkit.training.run.resume_check import facts
+from detkit.training.run.resume_check import run_facts
 
 LOG = logging.getLogger(__name__)
 
@@ -114,9 +114,9 @@ class Saver(Checkpoint):
             with storing(self.folder.checkpoints):
                 for folder in (self.folder.path, self.folder.checkpoints):
                     remove_leftovers(folder)
-                for mark in marks_in(self.folder.checkpoints):
-                    if mark.step > trainer.global_step:  # of the branch that this resume leaves
-                        remove_checkpoint(mark.path)
+                for manifest in manifests_in(self.folder.checkpoints):
+                    if manifest.step > trainer.global_step:  # of the branch that this resume leaves
+                        remove_checkpoint(manifest.path)
             self._warn_if_short_of_room(pl_module)
         self.interrupt.stop_if_requested(trainer)
 
@@ -191,7 +191,7 @@ class Saver(Checkpoint):
             "step": trainer.global_step,
             "epoch": epoch,
             "score": self.best.score_of(trainer.global_step),
-            "facts": facts(self.best.metadata, trainer.world_size),
+            "facts": run_facts(self.best.metadata, trainer.world_size),
         }
         failed_before = self.failures.count
         trainer.save_checkpoint(path, storage_options=known)
@@ -213,22 +213,22 @@ class Saver(Checkpoint):
             raise StorageError(self._unsaved)
 
     def _prune(self) -> None:
-        """The newest is whole by now: only what has its size and its mark counts."""
-        marks = marks_in(self.folder.checkpoints)
-        scored = [mark for mark in marks if mark.score is not None]
-        kept = [*marks[-self.settings.keep :], *sorted(scored, key=lambda mark: mark.score or 0.0)[-1:]]
-        for mark in marks:
-            if mark not in kept:
-                remove_checkpoint(mark.path)
+        """The newest is whole by now: only what has its size and its manifest counts."""
+        manifests = manifests_in(self.folder.checkpoints)
+        scored = [manifest for manifest in manifests if manifest.score is not None]
+        kept = [*manifests[-self.settings.keep :], *sorted(scored, key=lambda manifest: manifest.score or 0.0)[-1:]]
+        for manifest in manifests:
+            if manifest not in kept:
+                remove_checkpoint(manifest.path)
 
     def _warn_if_short_of_room(self, pl_module: L.LightningModule) -> None:
         """Before hours of training, not after them."""
-        marks = marks_in(self.folder.checkpoints)
+        manifests = manifests_in(self.folder.checkpoints)
         # weights, their average, and two numbers of the optimizer for each
-        size = marks[-1].size if marks else 4 * sum(tensor.nbytes for tensor in pl_module.state_dict().values())
+        size = manifests[-1].size if manifests else 4 * sum(tensor.nbytes for tensor in pl_module.state_dict().values())
         most = self.settings.keep + 2  # the best, and the one that is being written
         free = free_bytes(self.folder.checkpoints)
-        if free is not None and free < size * (most - len(marks)):
+        if free is not None and free < size * (most - len(manifests)):
             LOG.warning(
                 "warning: a checkpoint takes about %s, and %d lie in %s at a time; %s are free there",
                 *(readable(size), most, self.folder.checkpoints, readable(free)),
@@ -251,8 +251,8 @@ class DetkitCheckpointIO(CheckpointIO):
         try:
             write_checkpoint(path, checkpoint, **storage_options)
         except StorageError as error:
-            marks = marks_in(path.parent)
-            left = f"the last good checkpoint is {marks[-1].path}" if marks else "there is no checkpoint yet"
+            manifests = manifests_in(path.parent)
+            left = f"the last good checkpoint is {manifests[-1].path}" if manifests else "there is no checkpoint yet"
             self.failures.note(f"{error}; {left}")
 
     @override

@@ -78,7 +78,7 @@ class RanksWatch(L.Callback):
             self._connect(host, port, token)
 
     @contextlib.contextmanager
-    def leaving(self) -> Iterator[None]:
+    def announced_exit(self) -> Iterator[None]:
         """Around the whole fit: after it no rank waits for this one, and it has said how it ended."""
         try:
             yield

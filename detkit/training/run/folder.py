@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detkit.checkpoint import DETECTOR_FILE, Mark, latest_checkpoint, read_mark, storing
+from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storing
 from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError
 
@@ -69,10 +69,10 @@ class RunFolder(NamedTuple):
         return self.path / "wandb_id.txt"
 
 
-def begin_folder(runs: Path, rank: int) -> RunFolder:
+def create_folder(runs: Path, rank: int) -> RunFolder:
     """The folder of a new run: rank 0 makes it, named by the time.
 
-    Other ranks write nothing. Those that rank 0 starts learn the folder by ``handed_on``; those
+    Other ranks write nothing. Those that rank 0 starts learn the folder by ``shared_with_child_ranks``; those
     that torchrun or SLURM started beside it get a name that stands for it until the run can say it.
     """
     if rank != 0:
@@ -82,7 +82,7 @@ def begin_folder(runs: Path, rank: int) -> RunFolder:
 
 
 @contextlib.contextmanager
-def handed_on(folder: RunFolder) -> Iterator[None]:
+def shared_with_child_ranks(folder: RunFolder) -> Iterator[None]:
     """Processes that are started inside know the folder, and that rank 0 started them."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder.path)
@@ -123,7 +123,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         os.close(handle)
 
 
-def find_checkpoint(runs: Path, resume: bool | str) -> Mark:
+def find_checkpoint(runs: Path, resume: bool | str) -> CheckpointManifest:
     """The checkpoint to go on from; it lies in ``<run folder>/checkpoints``.
 
     Args:
@@ -135,16 +135,16 @@ def find_checkpoint(runs: Path, resume: bool | str) -> Mark:
     """
     if resume is True:
         for folder in sorted(runs.glob("*/"), reverse=True):
-            if mark := latest_checkpoint(RunFolder(folder).checkpoints):
-                return mark
+            if manifest := latest_checkpoint(RunFolder(folder).checkpoints):
+                return manifest
         raise CheckpointError(f"resume=true: no run in {runs} has a complete checkpoint; start without resume")
     path = Path(str(resume)).expanduser()
     if path.suffix == ".ckpt":
-        return read_mark(path)
-    mark = latest_checkpoint(RunFolder(path).checkpoints)
-    if mark is None:
+        return read_manifest(path)
+    manifest = latest_checkpoint(RunFolder(path).checkpoints)
+    if manifest is None:
         raise CheckpointError(f"resume={path}: no complete checkpoint in {RunFolder(path).checkpoints}")
-    return mark
+    return manifest
 
 
 def _take(handle: int, folder: RunFolder) -> None:

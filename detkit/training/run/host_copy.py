@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Arrival:
+class AsyncHostCopy:
     """A copy of a tensor in the host's memory.
 
     Note [no stall]: on a GPU the copy is queued behind the work that makes the numbers. Read when

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def filtered_logs() -> Iterator[None]:
     """Only what the user can act on."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level

@@ -30,13 +30,13 @@ ASK_TIMEOUT_S = 4  # for a sign of life, before W&B is begun and before it is en
 FINISH_TIMEOUT_S = 10  # what was not uploaded by then stays on disk for `wandb sync`
 LOG = logging.getLogger(__name__)
 KEY_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-ITS_OWN = ("wandb", "pydantic_core")  # packages whose exceptions say that W&B is broken, or got a wrong answer
+WANDB_PACKAGES = ("wandb", "pydantic_core")  # packages whose exceptions say that W&B is broken, or got a wrong answer
 
 
-class CarefulWandbLogger(WandbLogger):
+class BufferedWandbLogger(WandbLogger):
     """W&B that gets numbers only when the run's files have them, and whose failure is said once.
 
-    Lightning hands the numbers over as they come; they wait here until ``hand_over``.
+    Lightning hands the numbers over as they come; they wait here until ``flush``.
 
     Args:
         experiment: a W&B run that has begun.
@@ -61,19 +61,19 @@ class CarefulWandbLogger(WandbLogger):
     @override
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         if not self.broken:
-            with self.sparing_the_run():
+            with self.suppress_errors():
                 super().log_image(key, images, step, **kwargs)
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Give W&B what has come since the last time."""
         waiting, self._waiting = self._waiting, []
-        with self.sparing_the_run():
+        with self.suppress_errors():
             for metrics, step in waiting:
                 super().log_metrics(metrics, step)
 
-    def sparing_the_run(self) -> "Sparing":
+    def suppress_errors(self) -> "SuppressWandbErrors":
         """Around all that W&B does: a failure of its own ends W&B, and nothing else."""
-        return Sparing(self._broke)
+        return SuppressWandbErrors(self._broke)
 
     def _broke(self, error: BaseException) -> None:
         if not self.broken:
@@ -81,28 +81,28 @@ class CarefulWandbLogger(WandbLogger):
         self.broken = True
 
 
-class HandOver(L.Callback):
+class FlushWandb(L.Callback):
     """Gives W&B its numbers; to be listed after all that writes files.
 
     Args:
         logger: that has kept them back.
     """
 
-    def __init__(self, logger: CarefulWandbLogger) -> None:
+    def __init__(self, logger: BufferedWandbLogger) -> None:
         self.logger = logger
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.logger.hand_over()
+        self.logger.flush()
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.logger.hand_over()
+        self.logger.flush()
 
 
-class Sparing:
+class SuppressWandbErrors:
     """Swallows what W&B raises, which is not one kind of exception: told by where its class comes from.
 
     Args:
@@ -118,18 +118,18 @@ class Sparing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if error is None or not is_of_wandb(type(error)):
+        if error is None or not is_wandb_error(type(error)):
             return False
         self.say(error)
         return True
 
 
-def is_of_wandb(kind: type[BaseException]) -> bool:
+def is_wandb_error(kind: type[BaseException]) -> bool:
     """Whether an exception says that W&B, its own process, the network or the disk have failed."""
-    return issubclass(kind, OSError) or kind.__module__.partition(".")[0] in ITS_OWN
+    return issubclass(kind, OSError) or kind.__module__.partition(".")[0] in WANDB_PACKAGES
 
 
-def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str, Any]) -> CarefulWandbLogger | None:
+def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str, Any]) -> BufferedWandbLogger | None:
     """A logger whose run has begun, online if that is wanted and possible; a resumed run goes on with its id.
 
     Args:
@@ -147,20 +147,20 @@ def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str
     def say(error: BaseException) -> None:
         LOG.warning("%s: %s. %s", said, _reason(error), _how_to_upload(folder))
 
-    with Sparing(say):
-        if online and not answers(url):
+    with SuppressWandbErrors(say):
+        if online and not is_reachable(url):
             raise ConnectionError(f"nobody answers at {url}")
         run = _begin(online, name, folder, config)
     if run is None:
         said = "W&B cannot write its files either and is left out"
-        with Sparing(say):
+        with SuppressWandbErrors(say):
             wandb.teardown()  # else the id would count as in use
             run = _begin(False, name, folder, config)
     if run is None:
         return None
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step")
-    return CarefulWandbLogger(run, folder)
+    return BufferedWandbLogger(run, folder)
 
 
 def has_wandb_key() -> bool:
@@ -175,27 +175,27 @@ def has_wandb_key() -> bool:
         return False
 
 
-def finish_wandb(logger: CarefulWandbLogger, folder: RunFolder, failed: bool) -> None:
+def finish_wandb(logger: BufferedWandbLogger, folder: RunFolder, failed: bool) -> None:
     """End the run; its detector goes with it as an artifact if the run is online and the server answers."""
     run = logger.experiment
-    with logger.sparing_the_run():
-        logger.hand_over()
+    with logger.suppress_errors():
+        logger.flush()
         online = not run.offline and not logger.broken
-        if online and not answers(run.settings.base_url):
+        if online and not is_reachable(run.settings.base_url):
             online = False
             LOG.warning("W&B does not answer any more. %s", _how_to_upload(folder))
         if online and not failed and folder.detector.exists():
             artifact = wandb.Artifact(f"{folder.path.parent.name}-detector", type="model")
             artifact.add_file(str(folder.detector))
             run.log_artifact(artifact)
-    with logger.sparing_the_run():
+    with logger.suppress_errors():
         run.finish(exit_code=int(failed))
     if logger.broken:
-        with logger.sparing_the_run():
+        with logger.suppress_errors():
             wandb.teardown()  # now: at exit it would print a traceback
 
 
-def answers(url: str) -> bool:
+def is_reachable(url: str) -> bool:
     """Whether a server says anything at all, be it that it does not know us."""
     try:
         with urllib.request.urlopen(f"{url}/graphql", timeout=ASK_TIMEOUT_S):

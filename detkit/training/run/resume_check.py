@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from detkit.checkpoint import Mark, read_checkpoint
+from detkit.checkpoint import CheckpointManifest, read_checkpoint
 from detkit.errors import CheckpointError, DataError, RecipeError
 
 # Keys that cannot change what a run ends with, and why. All others can: max_epochs is in every schedule,
@@ -25,15 +25,15 @@ FREE = (
     *("data.max_unreadable", "non_finite", "max_non_finite"),  # when a run gives up, which this one has not
     *("checkpoint.every_n_steps", "checkpoint.every_minutes", "checkpoint.keep", "checkpoint.on_failure"),
     *("trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
-    # the machine, of which `other_machine` speaks
+    # the machine, of which `machine_differences` speaks
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
 )
 BEGINNING = ("weights", "weights_except")  # a resumed run has its own weights, and need not name others again
 SHOWN = 10
 
 
-def facts(metadata: dict[str, Any], world_size: int) -> dict[str, Any]:
-    """What a later resume compares itself with, for the mark of a checkpoint."""
+def run_facts(metadata: dict[str, Any], world_size: int) -> dict[str, Any]:
+    """What a later resume compares itself with, for the manifest of a checkpoint."""
     recipe = json.dumps(metadata["recipe"], sort_keys=True)
     return {
         "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
@@ -49,11 +49,11 @@ def facts(metadata: dict[str, Any], world_size: int) -> dict[str, Any]:
     }
 
 
-def require_same_run(mark: Mark, plan: Any, metadata: dict[str, Any]) -> list[str]:
+def check_resume(manifest: CheckpointManifest, plan: Any, metadata: dict[str, Any]) -> list[str]:
     """Refuse to go on with another recipe or other data, unless the plan allows changes.
 
     Args:
-        mark: of the checkpoint to go on from.
+        manifest: of the checkpoint to go on from.
         plan: of this run.
         metadata: of this run, as a checkpoint holds it.
 
@@ -65,25 +65,25 @@ def require_same_run(mark: Mark, plan: Any, metadata: dict[str, Any]) -> list[st
         DataError: if only the data have changed.
         CheckpointError: if the checkpoint cannot be read.
     """
-    now = facts(metadata, world_size=1)
-    changes = [] if _same("recipe_sha256", mark.facts, now) else _changes(mark.path, plan)
-    data = [] if _same("data_fingerprint", mark.facts, now) else [_data_line(mark.facts, now)]
+    now = run_facts(metadata, world_size=1)
+    changes = [] if _same("recipe_sha256", manifest.facts, now) else _changes(manifest.path, plan)
+    data = [] if _same("data_fingerprint", manifest.facts, now) else [_data_line(manifest.facts, now)]
     if not changes and not data:
         return []
     lines = [*_table(changes), *data]
     if plan.config["resume.allow_changes"]:
         return ["resumed with changes; the result is neither that of the run before nor that of this recipe:", *lines]
     error = RecipeError if changes else DataError
-    remedy = _remedy(mark, plan) if changes else "bring back the data of then"
+    remedy = _remedy(manifest, plan) if changes else "bring back the data of then"
     accept = "or accept what has changed: resume.allow_changes=true"
-    raise error("\n".join([f"resume: this is not the run of {mark.path}:", *lines, f"{remedy}, {accept}"]))
+    raise error("\n".join([f"resume: this is not the run of {manifest.path}:", *lines, f"{remedy}, {accept}"]))
 
 
-def other_machine(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def machine_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """One line if the run goes on where its result is not promised bit for bit; none if it is.
 
     Args:
-        then: facts of the checkpoint's mark.
+        then: facts of the checkpoint's manifest.
         now: facts of this run.
     """
     pairs = [(name, then.get("versions", {}).get(name), version) for name, version in now["versions"].items()]
@@ -136,12 +136,12 @@ def _data_line(then: dict[str, Any], now: dict[str, Any]) -> str:
     return f"  the data have other images, boxes or classes: fingerprint {old} then, {new} now"
 
 
-def _remedy(mark: Mark, plan: Any) -> str:
-    folder = mark.path.parent.parent
+def _remedy(manifest: CheckpointManifest, plan: Any) -> str:
+    folder = manifest.path.parent.parent
     if plan.path is not None and plan.path.absolute().parent == folder.absolute():
         return "undo the changes"  # the run's own recipe was taken, and edited or overridden
     older = str(plan.config["resume"]).endswith(".ckpt")
-    return f"go on as it was: {resume_command(mark.path if older else folder, plan.named_packages)}"
+    return f"go on as it was: {resume_command(manifest.path if older else folder, plan.named_packages)}"
 
 
 def _spell(value: Any) -> str:

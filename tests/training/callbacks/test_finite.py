@@ -27,9 +27,9 @@ EVERY_STEP = {"every_n_steps": 1, "keep": 100}
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    mark = latest_checkpoint(folder / "checkpoints")
-    assert mark is not None
-    return read_checkpoint(mark.path)
+    manifest = latest_checkpoint(folder / "checkpoints")
+    assert manifest is not None
+    return read_checkpoint(manifest.path)
 
 
 def flat(value: Any, place: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import lightning as L
 import pytest
 from typing_extensions import override
 
-from detkit.checkpoint import latest_checkpoint, marks_in, read_detector
+from detkit.checkpoint import latest_checkpoint, manifests_in, read_detector
 from detkit.errors import StorageError
 from detkit.training import CheckpointSettings, train
 from detkit.training.callbacks.saver import Saver
@@ -33,7 +33,7 @@ def only_run(runs: Path) -> RunFolder:
 
 
 def steps_in(runs: Path) -> list[int]:
-    return [mark.step for mark in marks_in(only_run(runs).checkpoints)]
+    return [manifest.step for manifest in manifests_in(only_run(runs).checkpoints)]
 
 
 class FullDisk:
@@ -367,6 +367,7 @@ def test_two_ranks_end_together(tmp_path: Path, launcher: tuple[str, ...], full:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == code, said
     begun.unlink()
-    marks = marks_in(only_run(tmp_path / "runs").checkpoints)
+    manifests = manifests_in(only_run(tmp_path / "runs").checkpoints)
     assert ("cannot be written: No space left on device" in said) == bool(full)
-    assert [mark.step for mark in marks] == [4] if full else (marks and "stopped and saved" in said), said
+    steps = [manifest.step for manifest in manifests]
+    assert steps == [4] if full else (manifests and "stopped and saved" in said), said

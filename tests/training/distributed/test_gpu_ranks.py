@@ -59,8 +59,8 @@ def test_a_signal_to_one_rank_stops_both_and_the_resumed_run_is_the_same(
     """Within a validation; and within step 2, of which the other rank hears in step 3."""
     run(moment, tmp_path, code=128 + signal.SIGTERM)
     [checkpoints] = (tmp_path / "runs").glob("toy/*/checkpoints")
-    mark = latest_checkpoint(checkpoints)
-    assert mark is not None and mark.step == step
+    manifest = latest_checkpoint(checkpoints)
+    assert manifest is not None and manifest.step == step
     run("resume", tmp_path)
     assert table(tmp_path) == whole
 

@@ -69,7 +69,7 @@ def run(folder: Path, *programs: Callable[[RanksWatch, Any], None]) -> list[Ende
             watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
             assert watch.folder == folder / "0"
             until(lambda: len(watch._peers) == (len(programs) - 1 if number == 0 else 1))
-            with exit_codes(), watch.leaving():
+            with exit_codes(), watch.announced_exit():
                 try:
                     programs[number](watch, trainer)
                 except BaseException as error:
@@ -224,7 +224,7 @@ def test_strangers_are_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def rank_0() -> None:
         watch, trainer = RanksWatch(tmp_path, GO_ON), Fake(0, 3, tmp_path)  # the third never comes
         watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
-        with watch.leaving():
+        with watch.announced_exit():
             assert watch.from_others.get(timeout=30) == "hello"
             assert list(watch._peers) == [1]
         until((tmp_path / "left").exists)
@@ -238,7 +238,7 @@ def test_strangers_are_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 stranger.sendall(greeting)
                 assert not greeting.endswith(b"\n") or stranger.recv(1) == b""
             watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
-            with watch.leaving():
+            with watch.announced_exit():
                 watch.tell("hello")
         (tmp_path / "left").touch()
 

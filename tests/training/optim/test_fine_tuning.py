@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from typing_extensions import override
 
-from detkit.checkpoint import marks_in, read_checkpoint, read_detector
+from detkit.checkpoint import manifests_in, read_checkpoint, read_detector
 from detkit.errors import RecipeError
 from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
@@ -158,8 +158,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def at_step(folder: Path, step: int) -> dict[str, Any]:
-    [mark] = [mark for mark in marks_in(folder / "checkpoints") if mark.step == step]
-    return read_checkpoint(mark.path)
+    [manifest] = [manifest for manifest in manifests_in(folder / "checkpoints") if manifest.step == step]
+    return read_checkpoint(manifest.path)
 
 
 def test_unfreezing(whole: Path) -> None:

@@ -17,7 +17,14 @@ from typing_extensions import override
 
 from detkit.errors import CheckpointError, StorageError
 from detkit.training import train
-from detkit.training.run.folder import VARIABLE, RunFolder, begin_folder, handed_on, locked, started_by_rank_0
+from detkit.training.run.folder import (
+    VARIABLE,
+    RunFolder,
+    create_folder,
+    locked,
+    shared_with_child_ranks,
+    started_by_rank_0,
+)
 from tests.helpers.toy import toy_parts
 from tests.reliability import forked
 
@@ -56,18 +63,18 @@ def holder(folder: RunFolder) -> Iterator[int]:
 
 def test_runs_of_one_second_get_their_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkit.training.run.folder.TIME_FORMAT", "always")
-    folders = [begin_folder(tmp_path / "runs", rank=0).path for _ in range(3)]
+    folders = [create_folder(tmp_path / "runs", rank=0).path for _ in range(3)]
     assert [folder.name for folder in folders] == ["always", "always_2", "always_3"]
     assert all(folder.is_dir() for folder in folders)
 
 
 def test_started_processes_share_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert not begin_folder(tmp_path, rank=1).path.exists()  # torchrun: it learns the folder later
+    assert not create_folder(tmp_path, rank=1).path.exists()  # torchrun: it learns the folder later
     assert not started_by_rank_0(rank=1)
-    folder = begin_folder(tmp_path, rank=0)
-    with handed_on(folder):
-        assert begin_folder(tmp_path, rank=1) == folder
+    folder = create_folder(tmp_path, rank=0)
+    with shared_with_child_ranks(folder):
+        assert create_folder(tmp_path, rank=1) == folder
         assert started_by_rank_0(rank=1) and not started_by_rank_0(rank=0)
     assert not started_by_rank_0(rank=1)
 
@@ -93,7 +100,7 @@ def test_only_what_a_run_starts_is_told_of_its_folder(tmp_path: Path, monkeypatc
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(StorageError, match=r"runs: cannot be written: Not a directory"):
-        begin_folder(tmp_path / "runs", rank=0)
+        create_folder(tmp_path / "runs", rank=0)
     with (
         pytest.raises(StorageError, match=r"runs/run.lock: cannot be written: Not a directory"),
         locked(RunFolder(tmp_path / "runs")),

@@ -14,7 +14,7 @@ from wandb.errors import AuthenticationError, CommError
 
 from detkit.training import train
 from detkit.training.run.folder import RunFolder
-from detkit.training.run.loggers import CarefulWandbLogger, answers, has_wandb_key, is_of_wandb, run_id_of
+from detkit.training.run.loggers import BufferedWandbLogger, has_wandb_key, is_reachable, is_wandb_error, run_id_of
 from tests.helpers.toy import toy_parts
 
 
@@ -87,8 +87,8 @@ class Recorder:
         self.got.append(metrics)
 
 
-def logger_with(run: Any, folder: Path) -> CarefulWandbLogger:
-    logger = CarefulWandbLogger(None, RunFolder(folder))
+def logger_with(run: Any, folder: Path) -> BufferedWandbLogger:
+    logger = BufferedWandbLogger(None, RunFolder(folder))
     logger._experiment = run
     return logger
 
@@ -99,8 +99,8 @@ def test_numbers_wait_until_they_are_handed_over(tmp_path: Path) -> None:
     logger.log_metrics({"a": 1.0}, step=3)
     logger.log_metrics({"b": 2.0})
     assert run.got == []
-    logger.hand_over()
-    logger.hand_over()
+    logger.flush()
+    logger.flush()
     assert run.got == [{"a": 1.0, "trainer/global_step": 3}, {"b": 2.0}]
 
 
@@ -112,7 +112,7 @@ def test_a_failure_is_said_once_and_numbers_go_on(
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             logger.log_metrics({"a": 1.0})
-            logger.hand_over()
+            logger.flush()
             logger.log_image("b", ["absent.jpg"])
     assert logger.broken and len(caplog.messages) == 1
     [message] = caplog.messages
@@ -126,7 +126,7 @@ def test_a_failure_is_said_once_and_numbers_go_on(
 def test_a_bare_refusal_is_told_by_its_kind(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = logger_with(Recorder(error=AuthenticationError(text)), tmp_path)
     logger.log_metrics({"a": 1.0})
-    logger.hand_over()
+    logger.flush()
     assert "W&B failed and is left out from here on: AuthenticationError. The numbers are in" in caplog.text
 
 
@@ -135,19 +135,19 @@ def test_what_is_not_of_wandb_is_not_swallowed(error: BaseException, tmp_path: P
     logger = logger_with(Recorder(error=error), tmp_path)
     logger.log_metrics({"a": 1.0})
     with pytest.raises(type(error)):
-        logger.hand_over()
+        logger.flush()
 
 
 def test_wandbs_own_exceptions_are_known() -> None:
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     kinds = (wandb.Error, HandleAbandonedError, MailboxClosedError, BrokenPipeError, TimeoutError)
-    assert all(is_of_wandb(kind) for kind in kinds)
-    assert not any(is_of_wandb(kind) for kind in (TypeError, RuntimeError, KeyboardInterrupt))
+    assert all(is_wandb_error(kind) for kind in kinds)
+    assert not any(is_wandb_error(kind) for kind in (TypeError, RuntimeError, KeyboardInterrupt))
 
 
 def test_nobody_answers() -> None:
-    assert not answers("http://127.0.0.1:9") and not answers("not a url")
+    assert not is_reachable("http://127.0.0.1:9") and not is_reachable("not a url")
 
 
 class Swap(L.Callback):
@@ -165,7 +165,7 @@ class Swap(L.Callback):
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logger: Any = trainer.loggers[-1]
-        logger.hand_over()
+        logger.flush()
         logger._experiment = self.real
 
 

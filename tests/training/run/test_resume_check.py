@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from detkit.checkpoint import latest_checkpoint, marks_in, read_checkpoint
+from detkit.checkpoint import latest_checkpoint, manifests_in, read_checkpoint
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe.plan import ALLOW_CHANGES
 from detkit.training import train
-from detkit.training.run.resume_check import FREE, facts, other_machine, require_same_run, resume_command
+from detkit.training.run.resume_check import FREE, check_resume, machine_differences, resume_command, run_facts
 from detkit.training.train import metadata_of
 from tests.helpers.toy import ToyData, ToyParts, toy_parts
 
@@ -21,16 +21,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed(done: Path, config: dict[str, Any] | None = None, **settings: Any) -> tuple[Any, ToyParts]:
-    """The mark of the run's checkpoint, and parts of a run that differs from it."""
-    mark = latest_checkpoint(done / "checkpoints")
-    assert mark is not None
+    """The manifest of the run's checkpoint, and parts of a run that differs from it."""
+    manifest = latest_checkpoint(done / "checkpoints")
+    assert manifest is not None
     parts = toy_parts(done.parent.parent, resume=True, **{"epochs": 1, **settings})
-    return mark, parts._replace(plan=parts.plan._replace(config=parts.plan.config | (config or {})))
+    return manifest, parts._replace(plan=parts.plan._replace(config=parts.plan.config | (config or {})))
 
 
 def lines_of(done: Path, config: dict[str, Any] | None = None, **settings: Any) -> list[str]:
-    mark, parts = changed(done, config, **settings)
-    return require_same_run(mark, parts.plan, metadata_of(parts))
+    manifest, parts = changed(done, config, **settings)
+    return check_resume(manifest, parts.plan, metadata_of(parts))
 
 
 def test_the_same_run_is_taken_without_a_word(done: Path) -> None:
@@ -115,19 +115,19 @@ def test_weights_to_begin_from_need_not_be_named_again(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_others_has_no_recipe(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mark, parts = changed(done, {"seed": 7})
+    manifest, parts = changed(done, {"seed": 7})
     monkeypatch.setattr(
         "detkit.training.run.resume_check.read_checkpoint", lambda path: {**read_checkpoint(path), "detkit": 5}
     )
     with pytest.raises(CheckpointError, match=r"step-00000006.ckpt: holds no recipe"):
-        require_same_run(mark, parts.plan, metadata_of(parts))
+        check_resume(manifest, parts.plan, metadata_of(parts))
 
 
 def test_another_machine_is_said_in_a_line(done: Path) -> None:
-    then = facts(metadata_of(toy_parts(done.parent.parent)), world_size=1)
-    assert other_machine(then, then) == []
+    then = run_facts(metadata_of(toy_parts(done.parent.parent)), world_size=1)
+    assert machine_differences(then, then) == []
     now = {**then, "threads": 64, "world_size": 4, "versions": {**then["versions"], "torch": "9.0"}}
-    (line,) = other_machine({**then, "threads": 2}, now)
+    (line,) = machine_differences({**then, "threads": 2}, now)
     assert line.startswith("resumed, but not bit for bit the run that was never stopped: torch 2.")
     assert line.endswith(" then, 9.0 now; threads 2 then, 64 now; world size 1 then, 4 now")
 
@@ -144,7 +144,7 @@ def test_an_allowed_change_is_that_of_the_next_resume(tmp_path: Path) -> None:
     folder = train(toy_parts(tmp_path, epochs=1)).folder
     _, allowed = changed(folder, {"seed": 7, ALLOW_CHANGES: True}, epochs=2)
     train(allowed)
-    assert [mark.step for mark in marks_in(folder / "checkpoints")] == [6, 12]
+    assert [manifest.step for manifest in manifests_in(folder / "checkpoints")] == [6, 12]
     assert (folder / "recipe.yaml").read_text() == allowed.plan.to_yaml()
     assert "seed: 7" in allowed.plan.to_yaml() and "allow_changes: false" in allowed.plan.to_yaml()
     assert lines_of(folder, {"seed": 7}) == []
