@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from detkit.benchmark.machine import describe
 from detkit.benchmark.measure.converted import converted
@@ -24,6 +16,7 @@ from detkit.benchmark.output.report import report
 from detkit.benchmark.output.rows import Row
 from detkit.benchmark.selection import Candidate, Plan, Setting
 from detkit.errors import DetkitError
+from detkit.progress import progress_bar
 
 ROUNDS = 5
 
@@ -49,7 +42,7 @@ class Benchmark(NamedTuple):
         rows: list[Row] = []
         facts = describe(self.plan.device)
         try:
-            with _bar() as progress:
+            with progress_bar() as progress:
                 self._measure(rows, progress, progress.add_task("", total=self._steps()))
         finally:
             report(
@@ -169,10 +162,3 @@ class _Asked(NamedTuple):
         except FailedError as error:
             self.row.reason = str(error)
             return {}
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
-    name = TextColumn("{task.description}", markup=False)
-    return Progress(*columns, name, console=console, transient=True, disable=not console.is_terminal)

@@ -1,26 +1,22 @@
-"""What goes on, on a terminal while it goes on, and how long it took."""
+"""A progress bar for each step of an export, and the seconds that each step took."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from detkit.progress import progress_bar
 
 
 class Steps:
-    """Steps of one piece of work, each with a bar; where there is no terminal, nothing is shown.
+    """Named steps of one export, each with a bar on the terminal.
 
     Attributes:
-        seconds: of each step that is done.
+        seconds: of each finished step, by name.
     """
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        columns = BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
-        name = TextColumn("{task.description}", markup=False)
-        self._progress = Progress(name, *columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = progress_bar()
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Self:
@@ -32,14 +28,14 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-        """One of them.
+        """Show and time one step.
 
         Args:
-            name: as it is shown.
-            total: parts of it, for the time that is left; None: not known.
+            name: shown beside the bar.
+            total: number of parts of the step; None if unknown.
 
         Yields:
-            To be called when a part is done.
+            A function to call after each finished part.
         """
         start_s = time.perf_counter()
         task = self._progress.add_task(name, total=total)

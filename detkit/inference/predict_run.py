@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from detkit.inference.output.writers import Output, make_folder, opened
 from detkit.inference.predict_options import Options
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
+from detkit.progress import progress_bar
 
 Phase = Literal["read", "network", "write"]
 Item = TypeVar("Item")
@@ -96,7 +96,7 @@ class Work(NamedTuple):
         batches = _batched(self._frames(tally), 1 if one_by_one else self.options.batch_size)
         if not (batch := _next(batches, tally)):
             return  # before there are files without anything in them
-        with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, _bar() as progress:
+        with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, progress_bar() as progress:
             tally.kept = [output.kept for output in outputs]
             task = progress.add_task("", total=None if progress.disable else _total(self.sources))
             while batch:
@@ -204,13 +204,6 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _total(sources: list[Source]) -> int | None:
     lengths = [source.length for source in sources]
     return None if None in lengths else sum(length for length in lengths if length)
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
-    name = TextColumn("{task.description}", markup=False)
-    return Progress(*columns, name, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _speed(tally: Tally) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from detkit.data.checking.process_pool import Death, available_cores, work_on_all
 from detkit.data.findings import Findings, Place
 from detkit.data.images.decode import decode_image
 from detkit.errors import DataError
+from detkit.progress import progress_bar
 
 
 def decode_all(
@@ -46,8 +46,8 @@ def decode_all(
     num_workers = available_cores() if num_workers is None else num_workers
     undecodable: dict[int, Place] = {}
     resized: dict[int, Place] = {}
-    with _bar(console or Console(stderr=True)) as progress:
-        task = progress.add_task(f"decoding {folder}", total=len(names), bad=0)
+    with progress_bar(console) as progress:
+        task = progress.add_task(f"decoding {folder}", total=len(names))
         for row, result in work_on_all(partial(_decoded_hw, folder), names, num_workers):
             image_id, stated = int(image_ids[row]), (int(sizes_hw[row, 0]), int(sizes_hw[row, 1]))
             death = f"{folder / names[row]}: the process that decoded it died"
@@ -57,7 +57,8 @@ def decode_all(
             elif decoded != stated:
                 sizes = f"{names[row]} is {decoded[1]} x {decoded[0]}, not {stated[1]} x {stated[0]}"
                 resized[row] = Place(f"image {image_id}: {sizes}", names[row], image_id)
-            progress.update(task, advance=1, bad=len(undecodable) + len(resized))
+            num_bad = len(undecodable) + len(resized)
+            progress.update(task, advance=1, description=f"decoding {folder}, {num_bad} bad")
     findings.error(
         "image-undecodable",
         "image files that cannot be decoded",
@@ -83,11 +84,3 @@ def _decoded_hw(folder: Path, name: str) -> tuple[int, int] | str:
     except DataError as error:
         return str(error)
     return height, width
-
-
-def _bar(console: Console) -> Progress:
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-        *(TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[bad]} bad")),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
