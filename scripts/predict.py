@@ -21,10 +21,10 @@ def main(argv: list[str]) -> None:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    from detkit.inference.predict_options import read_options
+    from detkit.inference.predict.options import read_options
 
     options = read_options(argv)
-    from detkit.inference.predict_run import prepare  # torch, after the arguments were found right
+    from detkit.inference.predict.run import prepare  # torch, after the arguments were found right
 
     prepare(options).run(recipe.console())
 

@@ -68,7 +68,7 @@ INSIDE = {
     "training": ["distributed", "run", "optim", "image_size", "module", "callbacks", "summary", "evaluate", "train"],
     "inference": [
         *["forms", "device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
-        *["tiling", "input", "results", "output", "predictor", "predict_options", "predict_run"],
+        *["tiling", "input", "results", "output", "predictor", "predict"],
     ],
     "export": [
         *["converter_logs", "options", "steps", "formats", "verify", "int8"],

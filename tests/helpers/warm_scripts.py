@@ -58,7 +58,7 @@ def _server() -> subprocess.Popen[str]:
 def _serve() -> None:
     import albumentations  # noqa: F401  (what scripts would spend their time on)
 
-    import detkit.inference.predict_run
+    import detkit.inference.predict.run
     import detkit.inspection
     import detkit.training
     import detkit.weights  # noqa: F401

@@ -17,7 +17,7 @@ import detkit
 from detkit import recipe
 from detkit.checkpoint import write_detector
 from detkit.errors import RecipeError
-from detkit.inference.predict_options import Options, read_options
+from detkit.inference.predict.options import Options, read_options
 from scripts.predict import main
 from tests.helpers.warm_scripts import ROOT, run_script
 
@@ -209,7 +209,7 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_mistyped_command_is_answered_before_torch_is_imported() -> None:
-    code = "import sys; from detkit.inference.predict_options import read_options; print('torch' in sys.modules)"
+    code = "import sys; from detkit.inference.predict.options import read_options; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

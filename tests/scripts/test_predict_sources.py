@@ -18,8 +18,8 @@ from rich.console import Console
 import detkit
 from detkit.inference.input.video import Camera
 from detkit.inference.output.coco_ids import ids_of_detector
-from detkit.inference.predict_options import Options
-from detkit.inference.predict_run import Work
+from detkit.inference.predict.options import Options
+from detkit.inference.predict.run import Work
 from scripts.predict import main
 from tests.helpers.warm_scripts import run_script
 from tests.inference.input.test_sources import SIZE_HW, number_in, write_video

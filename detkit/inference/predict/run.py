@@ -18,7 +18,7 @@ from detkit.inference.input.sources import Source, find_sources
 from detkit.inference.input.video import Camera, FewFramesError, Frame
 from detkit.inference.output.coco_ids import CocoIds, ids_of_annotations, ids_of_detector
 from detkit.inference.output.writers import Output, make_folder, opened
-from detkit.inference.predict_options import Options
+from detkit.inference.predict.options import Options
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
 from detkit.progress import progress_bar
