@@ -1,1 +1,1 @@
-"""HTML pages for people: templates, style and figures."""
+"""HTML pages: jinja2 templates and figures. Every page of detkit is made by these."""

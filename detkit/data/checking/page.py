@@ -1,21 +1,17 @@
-"""The data check as one HTML file: what each split holds, what was found, pictures of it and figures.
+"""The data check as one HTML file: what each split holds, what was found in it, pictures of that, and figures."""
 
-The file has no script and asks for nothing: a browser is told so (Content-Security-Policy), and every
-text that comes from a data set, which may be hostile, is escaped.
-"""
-
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from detkit.data.checking.check import CheckedSplit
 from detkit.data.checking.pictures import Picture, PictureMaker
 from detkit.data.findings import Finding, Level
-from detkit.errors import StorageError
-from detkit.reports.figures import Mark, colour_of_split, histogram, place_map
-from detkit.reports.style import STYLE
+from detkit.reports.figures import Border, colour_of_split, histogram, place_map
+from detkit.reports.page import write_page
 from detkit.types import GroundTruth
 
 MAX_PICTURE_BYTES = 12_000_000
@@ -25,131 +21,106 @@ _LEVELS: dict[Level, str] = {"error": "errors", "repaired": "repaired in memory"
 _SIZE_TICKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _ASPECT_TICKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 _SMALL_PX, _MEDIUM_PX = 32, 96  # COCO's borders: the root of the area
-_HEAD = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width"><title>Data check</title>
-<style>{STYLE}</style></head><body><main><h1>Data check</h1>
-"""
+
+
+class _Contents(NamedTuple):
+    """What a usable split holds."""
+
+    images: int
+    boxes: int
+    most_boxes: int  # of one image
+    classes: int
+    size_percents: tuple[float, ...]  # of the boxes: small, medium, large
+
+
+class _Split(NamedTuple):
+    """A split as its template shows it."""
+
+    name: str
+    colour: str
+    annotations: Path
+    contents: _Contents | None  # None: not usable
+    findings: list[tuple[Finding, list[Picture]]]  # errors first
+
+    def count(self, level: Level) -> int:
+        return sum(finding.number for finding, _ in self.findings if finding.level == level)
+
+
+class _Map(NamedTuple):
+    """Where the boxes of a split lie."""
+
+    name: str
+    colour: str
+    uri: str
+
+
+class _Bar(NamedTuple):
+    """Boxes of a class in a split."""
+
+    number: int
+    share: float  # of the number in the split's most frequent class
+    colour: str
 
 
 def write_html(path: str | Path, splits: Mapping[str, CheckedSplit]) -> None:
     """Write the report of all splits.
 
     Args:
-        path: of the file, replaced if it is there.
-        splits: as the check gives them; one that could not be read has its findings alone.
+        path: of the file, replaced if it exists.
+        splits: as the check gives them; of a split that cannot be used only the findings are shown.
 
     Raises:
         StorageError: if the file cannot be written.
     """
-    checked = list(splits.values())
-    usable = {split.name: split.index.ground_truth() for split in checked if split.index is not None}
     maker = PictureMaker(MAX_PICTURE_BYTES)
-    sections = [
-        _verdict(checked),
-        _summary(checked),
-        *(_findings_section(split, maker) for split in checked),
-        *([_figures(usable), _class_table(usable)] if usable else []),
-    ]
-    body = "\n".join(sections)
-    try:
-        Path(path).write_text(
-            f"{_HEAD}{body}\n</main></body></html>\n", encoding="utf-8", errors="replace"
-        )  # a file name may be no Unicode
-    except OSError as error:
-        raise StorageError(f"{path}: the report cannot be written: {error.strerror}") from error
+    shown = [_describe(split, maker) for split in splits.values()]
+    usable = {split.name: split.index.ground_truth() for split in splits.values() if split.index is not None}
+    write_page(
+        path,
+        "data_check.html",
+        levels=_LEVELS,
+        splits=shown,
+        errors={split.name: number for split in shown if (number := split.count("error"))},
+        histograms=_histograms(usable),
+        maps=[_Map(name, colour_of_split(name), place_map(_centres_norm(truth))) for name, truth in usable.items()],
+        classes=_class_bars(usable),
+        places_shown=PLACES_SHOWN,
+        classes_shown=CLASSES_SHOWN,
+    )
 
 
-def _verdict(splits: Iterable[CheckedSplit]) -> str:
-    bad = {split.name: sum(finding.number for finding in split.report.of_level("error")) for split in splits}
-    named = ", ".join(f"{number:,} in {name}" for name, number in bad.items() if number)
-    if named:
-        return f'<p class="verdict error"><b>Cannot be used yet.</b> Errors: {escape(named)}.</p>'
-    return '<p class="verdict good"><b>Can be used.</b> No error was found.</p>'
+def _describe(split: CheckedSplit, maker: PictureMaker) -> _Split:
+    findings = [finding for level in _LEVELS for finding in split.report.of_level(level)]
+    return _Split(
+        split.name,
+        colour_of_split(split.name),
+        split.annotations,
+        None if split.index is None else _count(split.index.ground_truth()),
+        [(finding, maker.pictures_of(finding, split)) for finding in findings],
+    )
 
 
-def _summary(splits: Iterable[CheckedSplit]) -> str:
-    heads = ("split", "images", "boxes", "boxes an image", "classes", "small / medium / large", *_LEVELS.values())
-    rows = "".join(f"<tr>{''.join(_cells(split))}</tr>" for split in splits)
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    table = f'<table class="summary"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<section class="wide">{table}</section>'
-
-
-def _cells(split: CheckedSplit) -> list[str]:
-    place = f'<small class="path">{_user(split.annotations)}</small>'
-    name = f"<td>{_key(split.name)}<b>{_user(split.name)}</b>{place}</td>"
-    counts = [sum(finding.number for finding in split.report.of_level(level)) for level in _LEVELS]
-    found = [
-        f'<td class="number {level if count else ""}">{count:,}</td>'
-        for level, count in zip(_LEVELS, counts, strict=True)
-    ]
-    if split.index is None:
-        return [name, '<td colspan="5">not counted, because of its errors</td>', *found]
-    truth = split.index.ground_truth()
+def _count(truth: GroundTruth) -> _Contents:
     per_image = np.bincount(truth.image_rows, minlength=len(truth.image_ids))
-    sides = _sides(truth)
-    small, medium = (sides < _SMALL_PX).sum(), ((sides >= _SMALL_PX) & (sides < _MEDIUM_PX)).sum()
-    shares = [100 * count / max(len(sides), 1) for count in (small, medium, len(sides) - small - medium)]
-    values = (
-        f"{len(truth.image_ids):,}",
-        f"{len(truth.labels):,}",
-        f"{per_image.mean():.1f} (max {per_image.max():,})",
-        f"{len(truth.class_names):,}",
-        " / ".join(f"{share:.0f}" for share in shares) + " %",
-    )
-    return [name, *(f'<td class="number">{value}</td>' for value in values), *found]
-
-
-def _findings_section(split: CheckedSplit, maker: PictureMaker) -> str:
-    found = [_finding(finding, split, maker) for level in _LEVELS for finding in split.report.of_level(level)]
-    nothing = "<p>Nothing was found.</p>"
-    return f"<section><h2>Found in {_user(split.name)}</h2>{''.join(found) or nothing}</section>"
-
-
-def _finding(finding: Finding, split: CheckedSplit, maker: PictureMaker) -> str:
-    shown = finding.places[:PLACES_SHOWN]
-    more = finding.number - len(shown)
-    places = "".join(f"<li>{_user(place.text)}</li>" for place in shown)
-    rest = f"<p class='more'>and {more:,} more</p>" if places and more > 0 else ""
-    remedy = f"<p>{_user(finding.remedy[:1].upper() + finding.remedy[1:])}.</p>" if finding.remedy else ""
-    pictures = "".join(map(_figure, maker.pictures_of(finding, split)))
-    strip = f'<div class="strip">{pictures}</div>' if pictures else ""
-    listed = f"<ul>{places}</ul>{rest}" if places else ""
-    return (
-        f'<details class="{finding.level}"{"" if finding.level == "notice" and not pictures else " open"}><summary>'
-        f'<span class="badge">{finding.level}</span> {_user(finding.what)}: <b>{finding.number:,}</b> '
-        f"<code>{_user(finding.kind)}</code></summary>{remedy}{strip}{listed}</details>"
+    per_size, _ = np.histogram(_sides(truth), (0, _SMALL_PX, _MEDIUM_PX, np.inf))
+    percents = 100 * per_size / max(len(truth.labels), 1)
+    return _Contents(
+        len(truth.image_ids), len(truth.labels), int(per_image.max()), len(truth.class_names), tuple(percents.tolist())
     )
 
 
-def _figure(picture: Picture) -> str:
-    inner = f'<img src="{picture.uri}" alt="">' if picture.uri else f'<p class="missing">{_user(picture.why_not)}</p>'
-    return f"<figure>{inner}<figcaption>{_user(picture.text)}</figcaption></figure>"
-
-
-def _figures(usable: Mapping[str, GroundTruth]) -> str:
-    keys = "".join(f"<span>{_key(name)}{_user(name)}</span>" for name in usable)
-    sizes = {name: _sides(truth) for name, truth in usable.items()}
+def _histograms(usable: Mapping[str, GroundTruth]) -> list[Markup]:
+    sides = {name: _sides(truth) for name, truth in usable.items()}
     aspects = {name: _aspects(truth) for name, truth in usable.items()}
-    borders = (Mark(_SMALL_PX, "small"), Mark(_MEDIUM_PX, "medium"))
-    maps = "".join(
-        f'<figure class="map"><img src="{place_map(_centres_norm(truth))}" alt="">'
-        f"<figcaption>centres of the boxes, {_user(name)}</figcaption></figure>"
-        for name, truth in usable.items()
-    )
-    return (
-        f'<section><h2>Boxes</h2><p class="keys">{keys}<small>shares of the boxes of each split</small></p>'
-        f'<div class="figures">'
-        f"{histogram('size: root of the area, px', sizes, _SIZE_TICKS, borders)}"
-        f"{histogram('aspect: width / height', aspects, _ASPECT_TICKS, (Mark(1, 'taller than wide'),))}</div>"
-        f'<div class="strip">{maps}</div></section>'
-    )
+    sizes = (Border(_SMALL_PX, "small"), Border(_MEDIUM_PX, "medium"))
+    return [
+        histogram("size: root of the area, px", sides, _SIZE_TICKS, sizes),
+        histogram("aspect: width / height", aspects, _ASPECT_TICKS, (Border(1, "taller than wide"),)),
+    ]
 
 
-def _class_table(usable: Mapping[str, GroundTruth]) -> str:
-    """Boxes of each class, splits side by side; the bars are shares of the split's most frequent class."""
+def _class_bars(usable: Mapping[str, GroundTruth]) -> list[tuple[str, list[_Bar]]]:
+    """Of each class a bar for each split; the most frequent classes come first."""
     counts: dict[str, dict[str, int]] = {}
     for split, truth in usable.items():
         per_class = np.bincount(truth.labels, minlength=len(truth.class_names)).tolist()
@@ -157,26 +128,10 @@ def _class_table(usable: Mapping[str, GroundTruth]) -> str:
             per_split = counts.setdefault(name, dict.fromkeys(usable, 0))
             per_split[split] += number
     highest = {split: max(1, *(numbers[split] for numbers in counts.values())) for split in usable}
-    ranked = sorted(counts, key=lambda name: -sum(counts[name].values()))
-    rows = []
-    for name in ranked[:CLASSES_SHOWN]:
-        bars = "".join(_bar(split, counts[name][split], highest[split]) for split in usable)
-        rows.append(f"<tr><td>{_user(name)}</td>{bars}</tr>")
-    heads = "".join(f"<th>{_user(split)}</th>" for split in usable)
-    more = f"<p class='more'>and {len(ranked) - CLASSES_SHOWN:,} more</p>" if len(ranked) > CLASSES_SHOWN else ""
-    return (
-        f'<section><h2>Classes</h2><table class="classes"><thead><tr><th>class</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>{more}</section>"
-    )
-
-
-def _bar(split: str, number: int, highest: int) -> str:
-    bar = f'<i style="width:{100 * number / highest:.1f}%;background:{colour_of_split(split)}"></i>'
-    return f'<td class="bar{"" if number else " none"}"><span>{number:,}</span>{bar}</td>'
-
-
-def _key(split: str) -> str:
-    return f'<i class="key" style="background:{colour_of_split(split)}"></i>'
+    return [
+        (name, [_Bar(number, number / highest[split], colour_of_split(split)) for split, number in numbers.items()])
+        for name, numbers in sorted(counts.items(), key=lambda item: -sum(item[1].values()))
+    ]
 
 
 def _sides(truth: GroundTruth) -> np.ndarray:
@@ -185,15 +140,12 @@ def _sides(truth: GroundTruth) -> np.ndarray:
 
 
 def _aspects(truth: GroundTruth) -> np.ndarray:
+    """(N,) width divided by height, of the boxes with an area."""
     sizes = truth.boxes_xywh[(truth.boxes_xywh[:, 2:] > 0).all(axis=1), 2:]
     return sizes[:, 0] / sizes[:, 1]
 
 
 def _centres_norm(truth: GroundTruth) -> np.ndarray:
+    """(N, 2) x and y of each box's centre, divided by the width and height of its image."""
     centres = truth.boxes_xywh[:, :2] + truth.boxes_xywh[:, 2:] / 2
     return centres / truth.sizes_hw[truth.image_rows][:, ::-1]
-
-
-def _user(text: object) -> str:
-    """A text of the user's, for HTML: its own direction of writing cannot turn what stands beside it."""
-    return f"<bdi>{escape(str(text))}</bdi>"

@@ -1,12 +1,8 @@
 """The HTML report: well-formed, without script or address, hostile texts as text, figures that tell the truth."""
 
-import base64
 import re
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,60 +12,10 @@ from detkit.data.checking.pictures import PictureMaker
 from detkit.data.findings import Finding, Findings, Place, Report
 from detkit.data.formats.layout import find_layout
 from detkit.errors import StorageError
-from detkit.reports.figures import Mark, histogram, place_map
+from tests.helpers.html_page import Page, pixels
 from tests.helpers.small_set import read_split, write_split
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
-VOID = {"meta", "img", "br", "line"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and texts of a page; a tag that is not closed in order is an error."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    @property
-    def pictures(self) -> list[np.ndarray]:
-        uris = [value for tag, name, value in self.attributes if (tag, name) == ("img", "src")]
-        return [pixels(uri) for uri in uris]
-
-
-def pixels(uri: str) -> np.ndarray:
-    """RGB."""
-    assert re.match(r"data:image/(jpeg|png);base64,", uri)
-    image = cv2.imdecode(np.frombuffer(base64.b64decode(uri.partition(",")[2], validate=True), np.uint8), 1)
-    assert image is not None
-    return image[..., ::-1]
 
 
 @pytest.fixture
@@ -186,29 +132,6 @@ def test_broken_images_are_no_end_of_the_report(tmp_path: Path, splits: dict[str
     finding = Finding("k", "notice", "w", 2, (Place("a", image_id=11), Place("b", image_id=12)))
     page = write(tmp_path, {"train": with_findings(splits["train"], finding)})
     assert "1.png: the PNG is cut" in page.text and len(page.pictures) == 2  # the other, and the map of places
-
-
-def test_histogram_shows_the_shares() -> None:
-    """Half of the values in the bin from 8 to 16, a quarter each below and above; beyond the ends counts there."""
-    svg = histogram("title <b>", {"train": np.array([5, 9, 15, 1e6])}, (4, 8, 16, 32), (Mark(16, "small"),), 1)
-    assert "title &lt;b&gt;" in svg and svg.count("<path") == 1
-    outline = re.search(r'd="([^"]+)"', svg)
-    assert outline is not None
-    heights = [float(y) for y in re.findall(r"L[\d.]+,([\d.]+)", outline[1])]
-    floor = 168
-    assert [(floor - y) / (floor - min(heights)) for y in heights[:6]] == pytest.approx([0.5, 0.5, 1, 1, 0.5, 0.5])
-    [at] = re.findall(r'class="mark" x1="([\d.]+)"', svg)
-    assert float(at) == pytest.approx(8 + 444 * 2 / 3, abs=0.1)
-    assert "<path" not in histogram("t", {"train": np.zeros(0)}, (1, 2), ())
-
-
-def test_place_map_is_brightest_where_the_boxes_are() -> None:
-    centres = np.array([[0.9, 0.1]] * 5 + [[0.1, 0.9], [2.0, -1.0]])
-    green = pixels(place_map(centres))[..., 1]  # rises with the values of this map of colours
-    row, column = np.unravel_index(green.argmax(), green.shape)
-    assert row / len(green) == pytest.approx(0.1, abs=0.03) and column / len(green) == pytest.approx(0.9, abs=0.03)
-    assert green[len(green) // 2, len(green) // 2] < green[int(0.9 * len(green)), int(0.1 * len(green))]
-    assert place_map(np.zeros((0, 2))).startswith("data:image/png;base64,")
 
 
 def test_unwritable_place(tmp_path: Path, splits: dict[str, CheckedSplit]) -> None:
