@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from detkit import recipe
+from detkit.commands.evaluate import main as evaluate
 from detkit.models import Classifier
 from detkit.training import train
 from detkit.types import ImageLabel, Target
-from scripts.evaluate import main as evaluate
 from tests.helpers import ROOT
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

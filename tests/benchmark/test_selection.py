@@ -11,7 +11,7 @@ from detkit.benchmark.selection import Plan, make_plan
 from detkit.errors import DataError, RecipeError
 from detkit.inference.forms import Outputs
 from tests.benchmark.measure.test_worker import write_middle, write_tiny_detector
-from tests.scripts.test_evaluate_cli import CATEGORIES, write_split
+from tests.commands.test_evaluate import CATEGORIES, write_split
 
 SCORES = {"dog": 0.9, "cat": 0.5}
 

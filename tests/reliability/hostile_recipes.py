@@ -61,7 +61,7 @@ def targets(canary: Path) -> dict[str, dict[str, Any]]:
         "detkit.data.make_demo": {"root": str(canary)},
         "detkit.training.run.folder.create_folder": {"runs": str(canary), "rank": 0},
         "detkit.data.Path.touch": {"self": str(canary)},
-        "scripts.train.main": {"argv": []},
+        "detkit.commands.train.main": {"argv": []},
     }
     nodes = {path: {"_target_": path, **given} for path, given in paths.items()}
     odd: dict[str, Any] = {

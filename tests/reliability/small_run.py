@@ -11,10 +11,10 @@ import lightning as L
 from torch import Tensor, nn
 from typing_extensions import override
 
+from detkit.commands.train import main
 from detkit.layers.conv import ConvNormAct
 from detkit.models.necks import PAN
 from detkit.types import FeatureSpec
-from scripts.train import main
 from tests.helpers.small_set import write_split
 
 EPOCHS, STEPS_PER_EPOCH = 5, 6

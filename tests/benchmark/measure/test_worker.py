@@ -24,9 +24,9 @@ from detkit.export.formats import writers as formats
 from detkit.inference import load, read_stored
 from detkit.inference.exported_detector import Signature
 from detkit.inference.forms import Outputs
+from tests.commands.test_evaluate import printed, write_split
 from tests.helpers.warm_scripts import run_script
 from tests.inference.test_predictor import MODEL
-from tests.scripts.test_evaluate_cli import printed, write_split
 
 ABOUT: dict[str, Any] = {
     "device": "cpu",

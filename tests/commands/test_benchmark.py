@@ -18,8 +18,8 @@ from detkit.export.formats import writers as write_formats
 from detkit.inference import read_stored
 from detkit.inference.exported_detector import Signature
 from tests.benchmark.measure.test_worker import write_tiny_detector
+from tests.commands.test_evaluate import write_split
 from tests.helpers.warm_scripts import DEFAULTS, ROOT, run_script
-from tests.scripts.test_evaluate_cli import write_split
 
 QUICK = ("warmup=1", "repeat=2", "least_s=0", "batch_size=1", "threads=1")
 

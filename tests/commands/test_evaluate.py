@@ -11,9 +11,9 @@ import torch
 
 from detkit import recipe
 from detkit.checkpoint import read_detector, write_detector
+from detkit.commands.evaluate import main
 from detkit.errors import CheckpointError, DataError, RecipeError, StorageError
 from detkit.training.module import DetectionModule
-from scripts.evaluate import main
 from tests.helpers.coco_files import NAMES, pycocotools_says
 from tests.helpers.warm_scripts import Done, run_script
 

@@ -16,9 +16,9 @@ import torch
 import detkit
 from detkit import recipe
 from detkit.checkpoint import write_detector
+from detkit.commands.predict import main
 from detkit.errors import RecipeError
 from detkit.inference.predict.options import Options, read_options
-from scripts.predict import main
 from tests.helpers.warm_scripts import ROOT, run_script
 
 LOW = "score_threshold=0.01"

@@ -10,8 +10,8 @@ import torch
 
 from detkit import recipe
 from detkit.checkpoint import write_detector
+from detkit.commands.inspect import main
 from detkit.errors import CheckpointError, DetkitError
-from scripts.inspect_model import main
 from tests.helpers.warm_scripts import Done, run_script
 
 SMALL = ("recipe=yolo_csp_n", "model.backbone.width_multiple=0.125", "data.image_hw=[64,64]")

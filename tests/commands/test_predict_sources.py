@@ -16,15 +16,15 @@ import pytest
 from rich.console import Console
 
 import detkit
+from detkit.commands.predict import main
 from detkit.inference.input.video import Camera
 from detkit.inference.output.coco_ids import ids_of_detector
 from detkit.inference.predict.options import Options
 from detkit.inference.predict.run import Work
-from scripts.predict import main
+from tests.commands.test_predict import LOW, rows_of, words, write_untrained
 from tests.helpers.warm_scripts import run_script
 from tests.inference.input.test_sources import SIZE_HW, number_in, write_video
 from tests.inference.input.test_video import Capture, write_trimmed
-from tests.scripts.test_predict_cli import LOW, rows_of, words, write_untrained
 
 
 @pytest.fixture(scope="module")

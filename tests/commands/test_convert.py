@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from detkit.commands.convert import main
 from detkit.data.formats.layout import find_layout
 from detkit.errors import RecipeError
-from scripts.convert_data import main
 from tests.helpers import ROOT
 from tests.helpers.label_sets import write_yolo
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from scripts import export
+from detkit.commands import export
 from tests.export import tiny
 from tests.helpers.warm_scripts import Done, run_script
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from detkit.commands import check as check_data
 from detkit.data.checking.check_options import read_options
 from detkit.errors import RecipeError
-from scripts import check_data
 from tests.helpers import ROOT
 from tests.helpers.small_set import write_split
 
