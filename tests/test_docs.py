@@ -1,8 +1,8 @@
-"""Every command and every Python block of the README runs; a command that no rule here knows is a failure.
+"""Every command and every Python block of README.md and docs/ runs; a command that no rule here knows is a failure.
 
-They run in a folder that looks like the README's: scripts/ of the checkout, my_data, the files that it names (weights
-are random), and a finished run of a detector and of a classifier. Commands that train are cut short by overrides; hosts
-and GPUs are replaced by this machine.
+They run in a folder that looks like a reader's: scripts/ and docker/ of the checkout, my_data, the files that the pages
+name (weights are random), and a finished run of a detector and of a classifier. Commands that train are cut short by
+overrides; hosts and GPUs are replaced by this machine. `make test` runs one command of each kind, `make test-all` all.
 """
 
 import os
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from PIL import Image
 
 from tests.helpers import ROOT
@@ -28,73 +30,89 @@ from tests.helpers.warm_scripts import run_script
 from tests.helpers.yolox_files import official_weights
 
 RESNET50_FILE = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url.rpartition("/")[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
 SHORT = [
     *("data.image_hw=[64,64]", "data.batch_size=4", "data.num_workers=0", "wandb=disabled", "trainer.accelerator=cpu"),
     *("trainer.limit_train_batches=2", "trainer.limit_val_batches=2"),
 ]
-ADDED = {  # to the commands of other programs
-    "predict.py": ["device=cpu"],
-    "inspect_model.py": [],
-    "check_data.py": [],
-    "convert_data.py": [],
-    "evaluate.py": ["data.num_workers=0"],
-    "export.py": [  # of a detector after two steps of training
+SHORT_PAIRS = [tuple(yaml.safe_load(part) for part in pair.split("=")) for pair in [*SHORT, "trainer.max_epochs=1"]]
+ADDED = {  # to the commands of detkit that do not train
+    "predict": ["device=cpu"],
+    "inspect": [],
+    "check": [],
+    "convert": [],
+    "evaluate": ["data.num_workers=0"],
+    "export": [  # of a detector after two steps of training
         *("data.root=my_data", "data.num_workers=0", "limit=4", "calibration=4", "allow_difference=true"),
     ],
-    "benchmark.py": [
+    "benchmark": [
         *("repeat=1", "warmup=1", "least_s=0", "limit=2", "runtimes=eager", "batch_size=1", "data.num_workers=0"),
     ],
 }
+DETKIT = [sys.executable, "-m", "detkit"]
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    """The fenced blocks of a language, page after page, in order."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    return [block for page in PAGES.values() for block in re.findall(pattern, page, flags=re.MULTILINE | re.DOTALL)]
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+COMMANDS = list(dict.fromkeys(line for block in blocks("bash") for line in block.splitlines()))
 PYTHON = blocks("python")
 
 
 def as_run_here(command: str, runs: Path) -> list[str]:
-    """The words to run for a command of the README; runs/RECIPE/TIME is the one run of the recipe in ``runs``."""
+    """The words to run for a command of a page; runs/RECIPE/TIME is the one run of the recipe in ``runs``."""
     words = shlex.split(re.sub(r"runs/(\w+)/TIME", lambda found: str(next(runs.glob(f"{found[1]}/*"), runs)), command))
     short = [*SHORT, "trainer.max_epochs=1"]
     match words:
         case ["make", *targets]:
             return ["make", "--dry-run", *targets, "-C", str(ROOT)]
-        case ["python", "scripts/train.py", *given]:
+        case ["pip", "install", what, *_]:
+            return ["test", "-f", str(ROOT / what.partition("[")[0] / "pyproject.toml")]
+        case ["detkit", "train", *given] | ["srun", "detkit", "train", *given]:
             as_it_stands = not given or given[-1] == "--help" or given[0].startswith("resume=")
-            return [sys.executable, *words[1:], *([] if as_it_stands else short)]
-        case ["python", script, *_] if Path(script).name in ADDED:
-            return [sys.executable, *words[1:], *ADDED[Path(script).name]]
-        case ["torchrun", *_] if "scripts/train.py" in words:
+            one = ["trainer.num_nodes=1", "trainer.devices=1"] if words[0] == "srun" else []
+            return [*DETKIT, "train", *given, *([] if as_it_stands else short), *one]
+        case ["detkit", name, *given] if name in ADDED:
+            return [*DETKIT, name, *given, *ADDED[name]]
+        case ["torchrun", *_] if "detkit" in words:
             launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-            script = words[words.index("scripts/train.py") :]
-            return [*launch, *script, *short, "trainer.num_nodes=1", "trainer.devices=2"]
-        case ["srun", "python", *script]:
-            return [sys.executable, *script, *short, "trainer.num_nodes=1", "trainer.devices=1"]
+            given = words[words.index("-m") :]
+            return [*launch, *given, *short, "trainer.num_nodes=1", "trainer.devices=2"]
         case ["docker", "build", "--file", dockerfile, *_]:
             return ["test", "-f", str(ROOT / dockerfile)]
         case ["docker", "run", *_] if "detkit" in words:
             inside = [word.replace("=/data", "=my_data") for word in words[words.index("detkit") + 1 :]]
             return [str(ROOT / "docker/entrypoint"), *inside, *short]
-    raise AssertionError(f"no rule runs this command of the README: {command}")
+    raise AssertionError(f"no rule runs this command of README.md or docs/: {command}")
+
+
+def one_of_each_kind_first(commands: list[str]) -> list[Any]:
+    """Marks all but the first command of each kind as long."""
+    seen: set[str] = set()
+    marked = []
+    for command in commands:
+        kind = " ".join(command.split()[:2])
+        marked.append(pytest.param(command, marks=pytest.mark.long) if kind in seen else command)
+        seen.add(kind)
+    return marked
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader of the README stands, after a first run."""
+    """Where a reader of the pages stands, after a first run."""
     from detkit.data import make_demo
 
-    place = tmp_path_factory.mktemp("readme")
+    place = tmp_path_factory.mktemp("reader")
     (place / "scripts").symlink_to(ROOT / "scripts")
     (place / "my_data").symlink_to(make_demo(place / "demo"))
     for block in PYTHON:
         name = re.match(r"# (\w+\.py)\n", block)
-        assert name, f"a Python block of the README must begin with its file's name: {block[:60]!r}"
-        (place / name[1]).write_text(block)
+        assert name, f"a Python block must begin with its file's name: {block[:60]!r}"
+        assert not (place / name[1]).exists(), f"{name[1]}: two Python blocks have this name"
+        (place / name[1]).write_text(block.replace('"trainer.max_epochs": 40', f"**{dict(SHORT_PAIRS)}"))
     torch.save({"model": official_weights("s")}, place / "yolox_s.pth")
     torch.save(port_of("rtdetr_r18").state_dict(), place / "rtdetr_r18vd.pth")
     torch.save(torchvision.models.resnet18().state_dict(), place / "resnet18.pth")
@@ -112,10 +130,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(torchvision.models.resnet50().state_dict(), published)
     (place / "torch_home").symlink_to(place.with_name("torch_home"))
     for name in ("yolo_csp_n", "classify_csp"):
-        run_here([sys.executable, "scripts/train.py", f"recipe={name}", *SHORT, "trainer.max_epochs=1"], place)
+        run_here([*DETKIT, "train", f"recipe={name}", *SHORT, "trainer.max_epochs=1"], place)
     [trained] = place.glob("runs/yolo_csp_n/*/detector.safetensors")
     shutil.copy(trained, place)
-    run_here([sys.executable, "scripts/export.py", "checkpoint=detector.safetensors", *ADDED["export.py"]], place)
+    run_here([*DETKIT, "export", "checkpoint=detector.safetensors", *ADDED["export"]], place)
     return place
 
 
@@ -129,7 +147,7 @@ def run_here(words: list[str], place: Path) -> str:
     """Run in the reader's folder, with the interpreter of the tests; what it printed."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(place / "torch_home")}
-    if words[0] == sys.executable and words[1].endswith(".py"):
+    if words[0] == sys.executable and (words[1].endswith(".py") or words[:3] == DETKIT):
         done = run_script(words[1:], place, environment)
     else:
         done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
@@ -138,7 +156,7 @@ def run_here(words: list[str], place: Path) -> str:
 
 
 def test_there_is_something_to_run() -> None:
-    assert COMMANDS[:2] == ["make demo", "python scripts/train.py recipe=yolo_csp_n"]
+    assert COMMANDS[:2] == ["make demo", "detkit train recipe=yolo_csp_n"]
     assert PYTHON
 
 
@@ -148,7 +166,7 @@ def test_command_has_a_rule(command: str) -> None:
 
 
 def test_unknown_command_has_none() -> None:
-    with pytest.raises(AssertionError, match="no rule runs this command of the README: rm -rf runs"):
+    with pytest.raises(AssertionError, match=r"no rule runs this command of README.md or docs/: rm -rf runs"):
         as_run_here("rm -rf runs", Path("runs"))
 
 
@@ -158,24 +176,30 @@ def test_make_target_exists(command: str) -> None:
 
 
 def test_table_of_recipes_is_whole() -> None:
-    listed = re.findall(r"^\| `((?:yolo|rtdetr|classify)\w+)` \|", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `((?:yolo|rtdetr|classify)\w+)` \|", PAGES["docs/results.md"], flags=re.MULTILINE)
     assert listed
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
-def test_pictures_and_pages_exist() -> None:
-    names = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README) + re.findall(r"\b(?:docker/)?[A-Z]+\.md\b", README)
-    assert {name for name in names if not (ROOT / name).is_file()} == set()
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "RELIABILITY.md", "results/README.md", "docker/README.md"])
+def test_links_lead_to_files(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_readme_is_a_page_and_leads_to_every_other() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 200
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in PAGES["README.md"]] == []
 
 
 def test_versions_of_python_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11,<3.14"
-    assert "Python 3.11 to 3.13" in README
+    assert "Python 3.11 to 3.13" in PAGES["README.md"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("make")])
+@pytest.mark.parametrize("command", one_of_each_kind_first([c for c in COMMANDS if not c.startswith("make")]))
 def test_command_runs(command: str, here: Path) -> None:
     assert {path.parts[-3] for path in here.glob("runs/*/*/detector.safetensors")} == {"yolo_csp_n", "classify_csp"}
     run_here(as_run_here(command, here / "runs"), here)
