@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
 
+from detkit import __version__
 from detkit.checkpoint import CheckpointManifest
 from detkit.errors import CheckpointError, StorageError
 from detkit.training.callbacks.best import BestDetector
@@ -158,7 +158,7 @@ def metadata_of(parts: Any) -> dict[str, Any]:
         "category_ids": parts.data.ground_truth().category_ids.tolist(),
         "image_hw": list(config["data"]["image_hw"]),
         "data_fingerprint": parts.data.fingerprint,
-        "detkit_version": importlib.metadata.version("detkit"),
+        "detkit_version": __version__,
     }
 
 

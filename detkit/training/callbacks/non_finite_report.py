@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detkit import __version__
 from detkit.checkpoint import storing
 from detkit.checkpoint.file import make_folder, replace
 from detkit.types import Batch
@@ -21,7 +22,7 @@ LOSS, GRADIENTS, STATE = "the loss is not finite", "the gradients are not finite
 LARGEST = 10  # gradients that a report names
 LISTED = 50  # names of what is not finite
 SHOWN_IDS, SHOWN_NAMES = 16, 3  # in a message
-PACKAGES = ("detkit", "torch", "lightning", "numpy")
+PACKAGES = ("torch", "lightning", "numpy")
 Sheet = Callable[[Batch], np.ndarray]  # a batch drawn for a person: (H, W, 3) RGB bytes
 
 
@@ -98,7 +99,7 @@ def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.T
         "learning_rates": [_number(rate) for rate in moment.learning_rates],
         "precision": str(trainer.precision),
         "loss_scale": _number(scaler.get_scale()) if scaler else None,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"detkit": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
     }
     drawn = cv2.imencode(".jpg", cv2.cvtColor(sheet(batch), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     return Report(what, facts, drawn.tobytes())
