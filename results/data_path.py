@@ -18,7 +18,7 @@ import cv2
 import torch
 
 from detkit.data import CocoDataModule, DetectionDataset, Resize, SampleKey
-from detkit.data.augment.augmentation import Augmentation
+from detkit.data.augment import Augmentation
 from detkit.data.loading.loader import collate
 from detkit.types import Batch
 
@@ -43,8 +43,8 @@ SETTINGS: dict[str, tuple[Augmentation | None, Resize]] = {
         replace(ZOOMS, photometric_probability=0.5, channel_shuffle_probability=0.5),
         "squash",
     ),
-    "one image, letterbox (last epochs)": (Augmentation(plain_from_epoch=0), "letterbox"),
-    "one image, squash (last epochs)": (replace(ZOOMS, plain_from_epoch=0), "squash"),
+    "one image, letterbox (last epochs)": (Augmentation(), "letterbox"),
+    "one image, squash (last epochs)": (ZOOMS, "squash"),
     "validation": (None, "letterbox"),
     "validation, squash": (None, "squash"),
 }
@@ -59,14 +59,23 @@ class Measured:
         resize: of the samples.
         side: of the square input, pixels.
         warm: whether all decoded images lie in the cache.
+        plain: whether samples are made as in the last epochs.
     """
 
     def __init__(
-        self, data: CocoDataModule, augmentation: Augmentation | None, resize: Resize, side: int, *, warm: bool
+        self,
+        data: CocoDataModule,
+        augmentation: Augmentation | None,
+        resize: Resize,
+        side: int,
+        *,
+        warm: bool,
+        plain: bool = False,
     ) -> None:
         index = data.train_dataloader().dataset.index
         self.data = data
-        self.dataset = DetectionDataset(index, augmentation, cache_bytes=2**34 if warm else 0, resize=resize)
+        cache_bytes, max_epochs = 2**34 if warm else 0, 0 if plain else None
+        self.dataset = DetectionDataset(index, augmentation, 0, cache_bytes, resize, max_epochs=max_epochs)
         self.keys = [SampleKey(0, row, (side, side)) for row in range(len(index))]
         for epoch in range(9 if warm else 1):  # by then every image was used at every reduction
             for key in self.keys:
@@ -108,7 +117,7 @@ def main() -> None:
     for name, (augmentation, resize) in SETTINGS.items():
         cells = []
         for side, warm in ((320, False), (320, True), (640, False), (640, True)):
-            measured = Measured(data, augmentation, resize, side, warm=warm)
+            measured = Measured(data, augmentation, resize, side, warm=warm, plain="last epochs" in name)
             cells.append(measured.milliseconds(measured.samples, arguments.passes))
         print(f"{name:38}" + "".join(f"{cell:12.2f}" for cell in cells), flush=True)
     collated = [Measured(data, Augmentation(), "letterbox", side, warm=True) for side in (320, 640)]

@@ -97,7 +97,7 @@ def endless(parts: recipe.Parts) -> Iterable[Batch]:
 def fit_speed(argv: list[str]) -> float:
     """The last epoch of a short run by the whole machinery."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        short = ["trainer.max_epochs=3", "data.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
+        short = ["trainer.max_epochs=3", "data.augmentation.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
         plan = recipe.load([*argv, *short, "wandb=disabled", f"runs_dir={folder}"])
         done = train(recipe.build(plan), console=Console(quiet=False, file=io.StringIO()))
         rows = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ from typing import Any
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of
-from detkit.recipe.signature import SPECIAL, argument_faults
+from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, parameters_of
 
 
 def check(plan: Plan) -> None:
@@ -125,4 +125,26 @@ def _node_faults(node: dict[str, Any], place: str, trusted: Sequence[str] | None
     given = {key: value for key, value in node.items() if key not in SPECIAL}
     if place.startswith("model.") and given.get("num_classes", ...) is None:
         given["num_classes"] = 1  # build puts in how many the data has
-    yield from argument_faults(target, given, place, given_later=bool(partial))
+    yield from argument_faults(target, given, place, bool(partial), lambda word: _deeper(word, node, place, trusted))
+
+
+def _deeper(word: str, value: Any, place: str, trusted: Sequence[str] | None) -> str | None:
+    """The first place inside a value where a word is an argument of a constructor that is named or may be named."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        inner = join(place, key)
+        if found := join(inner, word) if word in _parameters(item, trusted) else _deeper(word, item, inner, trusted):
+            return found
+    for key, parameter in _parameters(value, trusted).items():
+        allowed = () if is_node(value.get(key)) else classes_of(parameter.annotation)
+        if any(word in (parameters_of(option) or {}) for option in allowed):
+            return join(join(place, key), word)
+    return None
+
+
+def _parameters(value: Any, trusted: Sequence[str] | None) -> Parameters:
+    """The parameters of the constructor that a value names; none where it names none."""
+    try:
+        return (parameters_of(locate(value["_target_"], trusted)) if is_node(value) else None) or {}
+    except RecipeError:  # reported at its own place
+        return {}

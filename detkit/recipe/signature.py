@@ -40,7 +40,11 @@ def parameters_of(target: Callable[..., Any]) -> Parameters | None:
 
 
 def argument_faults(
-    target: Callable[..., Any], given: dict[str, Any], place: str, given_later: bool = False
+    target: Callable[..., Any],
+    given: dict[str, Any],
+    place: str,
+    given_later: bool = False,
+    deeper: Callable[[str], str | None] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """(place, message) of what the constructor would not take.
 
@@ -49,6 +53,7 @@ def argument_faults(
         given: its arguments; nodes among them are not built yet.
         place: of the node in the recipe.
         given_later: whether missing arguments follow at a later call.
+        deeper: gives the place inside this one where a word is an argument, if there is one.
     """
     parameters = parameters_of(target)
     if parameters is None:
@@ -56,7 +61,8 @@ def argument_faults(
     name = getattr(target, "__qualname__", repr(target))
     for key, value in given.items():
         if key not in parameters:
-            yield join(place, key), f"{name} has no argument {key!r}{nearest(key, parameters)}"
+            hint = f"; did you mean {inner!r}?" if deeper and (inner := deeper(key)) else nearest(key, parameters)
+            yield join(place, key), f"{name} has no argument {key!r}{hint}"
         elif not fits(value, parameters[key].annotation):
             yield join(place, key), _type_message(key, value, parameters[key].annotation)
     for key, parameter in parameters.items():
@@ -94,6 +100,12 @@ def as_asked(value: Any, annotation: Any) -> Any:
     is_union = get_origin(annotation) in (Union, types.UnionType)
     kinds = {get_origin(option) or option for option in (get_args(annotation) if is_union else (annotation,))}
     return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
+
+
+def classes_of(annotation: Any) -> list[type]:
+    """The classes that an annotation allows, e.g. both of ``First | Second | None`` but None."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return [option for option in options if isinstance(option, type) and option is not types.NoneType]
 
 
 def _type_message(key: str, value: Any, annotation: Any) -> str:

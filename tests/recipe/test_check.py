@@ -75,6 +75,11 @@ def test_a_right_recipe_passes(load: Load) -> None:
     recipe.check(load("loss=tests.recipe.toys.anything", "loss.whatever=1"))  # **options take any name
 
 
+def test_an_argument_of_a_part_that_is_not_given(load: Load) -> None:
+    with pytest.raises(RecipeError, match=r"Detector has no argument 'kind'; did you mean 'model\.preprocess\.kind'\?"):
+        recipe.check(load("model.head=tests.recipe.toys.anything", "model.kind=plain"))
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -83,6 +88,8 @@ def test_a_right_recipe_passes(load: Load) -> None:
         ("model.bakbone.depth=1", r"model.bakbone: Detector has no argument 'bakbone'; did you mean 'backbone'"),
         ("decode.x=1", "decode.x: Decode has no argument 'x'; known: threshold"),
         ("trainer.callbacks.0.decya=1", r"trainer.callbacks.0.decya: .*did you mean 'decay'"),
+        ("model.depth=1", r"model.depth: Detector has no argument 'depth'; did you mean 'model.backbone.depth'\?"),
+        ("trainer.decay=1", r"Trainer has no argument 'decay'; did you mean 'trainer.callbacks.0.decay'\?"),
         ("optimizer.lr=fast", r"optimizer.lr: must be float | Tensor; got 'fast' \(command line\)"),
         ("optimizer.lrr=1", r"optimizer.lrr: AdamW has no argument 'lrr'; did you mean 'lr'"),
         ("model.backbone.depth=1.5", "model.backbone.depth: must be int; got 1.5"),

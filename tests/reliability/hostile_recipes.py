@@ -79,7 +79,7 @@ def stored(canary: Path) -> dict[str, dict[str, Any]]:
     places: dict[str, Any] = {
         "model.backbone": evil, "model.neck": {**evil, "_partial_": True}, "model.head.num_classes": evil,
         "model.head.num_bins": [1, {"a": [evil]}], "decode": evil, "decode.max_detections": {**evil, "_partial_": True},
-        "loss.assigner": evil, "data.transforms": [evil], "optimizer": {**evil, "_partial_": True},
+        "loss.assigner": evil, "data.augmentation.transforms": [evil], "optimizer": {**evil, "_partial_": True},
         "checkpoint.monitor": evil, "model._partial_": evil, "metrics": {"_target_": "detkit.models.Detector"},
     }  # fmt: skip
     found |= {f"place: {key}": {"recipe": with_value(good, key, value)} for key, value in places.items()}

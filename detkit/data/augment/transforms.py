@@ -257,8 +257,8 @@ class UserTransforms:
         image = result["image"]
         if image.shape != sample.image.shape or image.dtype != np.uint8:
             raise DataError(
-                f"data.transforms made {image.dtype} {image.shape} of uint8 {sample.image.shape}; they must keep size "
-                "and type: data.image_hw sets the size, and the network's input is scaled later"
+                f"data.augmentation.transforms made {image.dtype} {image.shape} of uint8 {sample.image.shape}; they "
+                "must keep size and type: data.image_hw sets the size, and the network's input is scaled later"
             )
         rows = np.asarray(result["rows"], np.int64)
         boxes = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)

@@ -42,6 +42,7 @@ class DetectionDataset(KeyedDataset[Target]):
         cache_bytes: how much of the decoded images each process keeps. It changes the time only.
         resize: how an image comes to the size of the input.
         max_unreadable: images that others may stand in for, see Note [stand-ins] in ``unreadable``; 0: none.
+        max_epochs: of the run; None or -1: without a last epoch. It decides where the mosaic ends.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class DetectionDataset(KeyedDataset[Target]):
         cache_bytes: int = 0,
         resize: Resize = "letterbox",
         max_unreadable: int = 0,
+        max_epochs: int | None = None,
     ) -> None:
         super().__init__(ImageReader(index, cache_bytes), max_unreadable)
         self.index = index
         self.augmentation = augmentation
         self.seed = seed
         self.resize: Resize = resize
+        self.plain_from_epoch = augmentation.plain_from_epoch(max_epochs) if augmentation else 0
         self._transforms = UserTransforms(augmentation.transforms) if augmentation and augmentation.transforms else None
 
     def __len__(self) -> int:
@@ -70,7 +73,7 @@ class DetectionDataset(KeyedDataset[Target]):
         if self.augmentation is None:
             return self._resized(Sample(self.images.read(key.row), *self.index.boxes_of(key.row)), key)
         rng = stream(self.seed, 1, drawn.epoch, drawn.row)
-        if key.epoch >= self.augmentation.plain_from_epoch:
+        if key.epoch >= self.plain_from_epoch:
             return self._plain(rng, self.augmentation, key)
         return self._augmented(rng, self.augmentation, key, lost)
 

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from typing_extensions import override
 
+from detkit.data.augment.augmentation import ClassAugmentation
 from detkit.data.augment.transforms import affine_matrix, change_colour, compose, paste, reduction_for
 from detkit.data.images.resize import blank, fitted_hw, fitting_scale_xy
 from detkit.data.index.regions import RegionIndex
@@ -17,40 +17,6 @@ from detkit.data.loading.keyed_dataset import KeyedDataset
 from detkit.data.loading.sampler import SampleKey, stream
 from detkit.data.loading.unreadable_images import stand_in
 from detkit.types import ImageLabel
-
-
-@dataclass(frozen=True)
-class RegionAugmentation:
-    """How training samples are made; the meaning of each field stands at ``ClassificationDataModule``."""
-
-    scale: tuple[float, float] = (0.8, 1.5)
-    stretch: float = 1.25
-    translate: float = 0.05
-    flip_probability: float = 0.5
-    hue_degrees: float = 5.0
-    saturation: float = 0.7
-    brightness: float = 0.4
-
-
-def region_augmentation_faults(augmentation: RegionAugmentation) -> list[str]:
-    """Each value that is out of its range, by the name that a recipe gives it."""
-    within = {
-        "stretch": (1, 4),
-        "translate": (0, 1),
-        "flip_probability": (0, 1),
-        "hue_degrees": (0, 180),
-        "saturation": (0, 1),
-        "brightness": (0, 1),
-    }
-    faults = [
-        f"{name} must lie in [{least}, {most}]; got {value}"
-        for name, (least, most) in within.items()
-        if not least <= (value := getattr(augmentation, name)) <= most
-    ]
-    smallest, largest = augmentation.scale
-    if not 0 < smallest <= largest:
-        faults.append(f"scale must be the smallest and the largest factor, above 0; got {list(augmentation.scale)}")
-    return faults
 
 
 class RegionDataset(KeyedDataset[ImageLabel]):
@@ -68,7 +34,7 @@ class RegionDataset(KeyedDataset[ImageLabel]):
     def __init__(
         self,
         index: RegionIndex,
-        augmentation: RegionAugmentation | None = None,
+        augmentation: ClassAugmentation | None = None,
         seed: int = 0,
         cache_bytes: int = 0,
         max_unreadable: int = 0,
@@ -101,7 +67,7 @@ class RegionDataset(KeyedDataset[ImageLabel]):
         paste(canvas[:height, :width], part, compose(matrix, to_region))
         return canvas
 
-    def _augmented(self, rng: np.random.Generator, augmentation: RegionAugmentation, key: SampleKey) -> np.ndarray:
+    def _augmented(self, rng: np.random.Generator, augmentation: ClassAugmentation, key: SampleKey) -> np.ndarray:
         region = self._region(key.row)
         x1, y1, x2, y2 = region
         height, width = key.image_hw

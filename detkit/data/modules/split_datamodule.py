@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from detkit.data.images.resize import to_unit
 from detkit.data.loading.loader import Loader
+from detkit.data.loading.unreadable_images import UnreadableImages
 from detkit.errors import DataError
 
 
@@ -24,17 +26,68 @@ class SplitIndex(Protocol):
 IndexT = TypeVar("IndexT", bound=SplitIndex)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
     """A data set with a validation split and, for a fit, a training split.
 
-    A subclass says how its splits are read and how its loaders are made; those that it appends to
-    ``loaders`` are closed at the end.
+    A subclass says how its splits are read and how its loaders are made. Loaders that it appends to ``loaders``
+    are closed at the end. Its further settings are fields too, and ``faults`` checks them.
+
+    Args:
+        root: folder of the data set; None: the demo set.
+        image_hw: input size of the network.
+        batch_size: training images per device.
+        val_batch_size: validation images per device; None: as ``batch_size``.
+        num_workers: processes that make samples, for training and for validation; 0: the training process makes them.
+        seed: of order and augmentation.
+        cache_mb: decoded training images kept in memory, over all workers of a device.
+        max_unreadable: number of training images that a run replaces by the next image of the set, because they
+            cannot be read after the start or changed their size; one more stops the run. Validation always stops,
+            because its AP would be of other images.
+        follow_links: whether an image may lie outside of ``root``, where a symbolic link leads to it.
+
+    Raises:
+        ValueError: if a value is out of its range; all of them at once.
     """
 
-    def __init__(self) -> None:
+    root: str | None = None
+    image_hw: tuple[int, int] = (640, 640)
+    batch_size: int = 16
+    val_batch_size: int | None = None
+    num_workers: int = 2
+    seed: int = 0
+    cache_mb: int = 1024
+    max_unreadable: int = 10
+    follow_links: bool = False
+
+    def __post_init__(self) -> None:
         super().__init__()
         self.loaders: list[Loader] = []
+        self.unreadable = UnreadableImages(self.max_unreadable)
         self._indices: Mapping[str, IndexT] = {}
+        if faults := self.faults():
+            raise ValueError("; ".join(faults))
+
+    def faults(self) -> list[str]:
+        """Each setting that is out of its range."""
+        at_least = {
+            "batch_size": (self.batch_size, 1),
+            "val_batch_size": (self.val_size, 1),
+            "num_workers": (self.num_workers, 0),
+            "seed": (self.seed, 0),
+            "cache_mb": (self.cache_mb, 0),
+            "max_unreadable": (self.max_unreadable, 0),
+        }
+        return [
+            f"{name} must be at least {least}; got {value}"
+            for name, (value, least) in at_least.items()
+            if value < least
+        ]
+
+    @property
+    def val_size(self) -> int:
+        """Validation images per device."""
+        return self.batch_size if self.val_batch_size is None else self.val_batch_size
 
     def read_splits(self) -> Mapping[str, IndexT]:
         """The splits "val" and, where it is there, "train": found, checked and reported.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from detkit.data import CocoDataModule
+from detkit.data.augment import Augmentation
 from detkit.data.checking.check import check_splits
 from detkit.data.formats.layout import find_layout
 from detkit.data.index.coco_index import load_index
@@ -33,7 +34,11 @@ def test_root_of_a_data_module(tmp_path: Path, make: Callable[[Path], None]) -> 
     batches = []
     for root in ("set", "coco"):
         data = CocoDataModule(
-            root=str(tmp_path / root), image_hw=(64, 64), batch_size=1, num_workers=0, mosaic_probability=0.0
+            root=str(tmp_path / root),
+            image_hw=(64, 64),
+            batch_size=1,
+            num_workers=0,
+            augmentation=Augmentation(mosaic_probability=0.0),
         )
         data.setup("fit")
         assert data.class_names == ("cat", "dog")

@@ -326,8 +326,8 @@ def test_partners_come_from_the_whole_set(index: CocoIndex) -> None:
 def test_the_last_epochs_are_plain(
     index: CocoIndex, settings: Augmentation, resize: Resize, scale_xy: tuple[float, float]
 ) -> None:
-    settings = replace(settings, plain_from_epoch=3, flip_probability=1)
-    dataset = DetectionDataset(index, settings, resize=resize)
+    settings = replace(settings, close_mosaic_epochs=2, flip_probability=1)
+    dataset = DetectionDataset(index, settings, resize=resize, max_epochs=5)
     image, target = dataset[SampleKey(3, 5, (64, 64))]
     mirrored = Image.open(index.path(5)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if resize == "squash":

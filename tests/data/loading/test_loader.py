@@ -15,6 +15,7 @@ import pytest
 from typing_extensions import override
 
 from detkit.data import CocoDataModule, DetectionDataset, SampleKey
+from detkit.data.augment import Augmentation
 from detkit.data.loading.loader import Loader
 from detkit.data.loading.sampler import InOrderSampler
 from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
@@ -98,7 +99,9 @@ def prepared_but_lost(root: Path, kept: dict[int, bytes], num_workers: int) -> A
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_more_than_the_limit_ends_the_run_in_the_same_batch(root: Path, num_workers: int) -> None:
-    loader = prepared(root, num_workers=num_workers, mosaic_probability=0.0, max_unreadable=2).train_dataloader()
+    loader = prepared(
+        root, num_workers=num_workers, augmentation=Augmentation(mosaic_probability=0), max_unreadable=2
+    ).train_dataloader()
     keys = list(loader.key_sampler)
     rows = [keys[0][1].row, keys[1][0].row, keys[2][2].row]
     for row in rows:

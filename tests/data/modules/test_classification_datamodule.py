@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CropDataModule, ImageFolderDataModule
+from detkit.data.augment import ClassAugmentation
 from detkit.data.demo import detection_set as demo
 from detkit.data.modules.classification_datamodule import ClassificationDataModule
 from detkit.errors import DataError
@@ -81,7 +82,7 @@ def test_batches(make: Callable[..., Any], num_workers: int) -> None:
 
 
 def test_labels_are_what_the_pixels_show(make: Callable[..., Any]) -> None:
-    data = make(hue_degrees=0, saturation=0)
+    data = make(augmentation=ClassAugmentation(hue_degrees=0, saturation=0))
     for loader in (data.train_dataloader(), data.val_dataloader()):
         for batch in loader:
             assert [data.class_names[target.label] for target in batch.targets] == main_colours(batch)
@@ -286,11 +287,11 @@ def test_without_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        ({"batch_size": 0}, ["batch_size must be at least 1; got 0", "val_batch_size must be at least 1; got 0"]),
+        ({"batch_size": 0}, ["batch_size must be at least 1; got 0"]),
         ({"val_batch_size": 0, "num_workers": -1}, ["val_batch_size must be at least 1; got 0", "num_workers must be"]),
         ({"seed": -1, "cache_mb": -1}, ["seed must be at least 0; got -1", "cache_mb must be at least 0; got -1"]),
         ({"image_hw": (64, 7)}, ["image_hw must be at least 8 pixels; got [64, 7]"]),
-        ({"image_hw": (4, 64), "translate": 2}, ["image_hw must be", "translate must lie in [0, 1]; got 2"]),
+        ({"image_hw": (4, 64), "seed": -2}, ["seed must be at least 0; got -2", "image_hw must be"]),
     ],
 )
 def test_settings_out_of_range(make: Callable[..., Any], settings: dict[str, Any], messages: list[str]) -> None:

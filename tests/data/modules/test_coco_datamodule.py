@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from detkit.data import CocoDataModule
+from detkit.data.augment import Augmentation
 from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from detkit.types import Batch
 from tests.helpers.small_set import CLASS_NAMES, write_split
 
-SMALL: dict[str, Any] = {"image_hw": (64, 64), "batch_size": 4, "num_workers": 0, "mixup_probability": 0.3}
+SMALL: dict[str, Any] = {
+    "image_hw": (64, 64),
+    "batch_size": 4,
+    "num_workers": 0,
+    "augmentation": Augmentation(mixup_probability=0.3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +65,14 @@ def test_batches(root: Path) -> None:
 
 STRONG: dict[str, Any] = {
     "resize": "squash",
-    "mosaic_probability": 0.3,
-    "zoom_out_probability": 0.5,
-    "iou_crop_probability": 0.8,
-    "photometric_probability": 0.5,
-    "channel_shuffle_probability": 0.5,
+    "augmentation": Augmentation(
+        mixup_probability=0.3,
+        mosaic_probability=0.3,
+        zoom_out_probability=0.5,
+        iou_crop_probability=0.8,
+        photometric_probability=0.5,
+        channel_shuffle_probability=0.5,
+    ),
 }
 
 
@@ -98,7 +108,7 @@ def test_multi_scale_of_squashed_images(root: Path) -> None:
 def test_squash_in_the_last_epochs_of_training(root: Path) -> None:
     data = data_of(root, resize="squash")
     dataset = data.train_dataloader().dataset
-    dataset.augmentation = data.augmentation_until(1)
+    dataset.plain_from_epoch = 0
     _, target = dataset[SampleKey(0, 5, (64, 32))]
     assert target.scale_xy == (32 / 128, 64 / 96)
 
@@ -187,6 +197,9 @@ class SaveEveryStep(L.Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
+CLOSED_AT_THE_END = Augmentation(mixup_probability=0.3, close_mosaic_epochs=1)
+
+
 @pytest.fixture
 def fit(root: Path, tmp_path: Path) -> Callable[..., list[Any]]:
     """Train three epochs of three steps, saving each, and say which batches were seen."""
@@ -205,7 +218,7 @@ def fit(root: Path, tmp_path: Path) -> Callable[..., list[Any]]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        data = data_of(root, **{"close_mosaic_epochs": 1, **settings})
+        data = data_of(root, **{"augmentation": CLOSED_AT_THE_END, **settings})
         trainer.fit(module, data, ckpt_path=tmp_path / resume if resume else None, weights_only=True)
         return module.seen
 
@@ -240,16 +253,10 @@ def test_limited_epochs_begin_at_their_start(fit: Callable[..., list[Any]]) -> N
 
 
 def test_the_last_epochs_are_plain(fit: Callable[..., list[Any]]) -> None:
-    closed, open_to_the_end = fit(), fit(close_mosaic_epochs=0)
+    closed, open_to_the_end = fit(), fit(augmentation=replace(CLOSED_AT_THE_END, close_mosaic_epochs=0))
     assert closed[:6] == open_to_the_end[:6]
     assert [ids for ids, _ in closed] == [ids for ids, _ in open_to_the_end]
     assert not {content for _, content in closed[6:]} & {content for _, content in open_to_the_end[6:]}
-
-
-@pytest.mark.parametrize(("max_epochs", "plain_from"), [(300, 290), (5, -5), (None, np.inf), (-1, np.inf)])
-def test_where_the_last_epochs_begin(root: Path, max_epochs: int | None, plain_from: float) -> None:
-    data = data_of(root, close_mosaic_epochs=10)
-    assert data.augmentation_until(max_epochs).plain_from_epoch == plain_from
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -286,6 +293,15 @@ def test_fingerprint_is_of_both_splits(root: Path, tmp_path: Path) -> None:
     document["annotations"][0]["bbox"][0] += 1
     path.write_text(json.dumps(document))
     assert data_of(tmp_path).fingerprint != data_of(root).fingerprint
+
+
+def test_no_augmentation_is_the_resize_of_validation(root: Path) -> None:
+    named = {"train_annotations": "annotations/instances_val.json", "train_images": "val"}
+    data = data_of(root, batch_size=7, augmentation=None, **named)
+    [trained], [validated] = data.train_dataloader(), data.val_dataloader()
+    by_id = {target.image_id: image for target, image in zip(validated.targets, validated.images, strict=True)}
+    for target, image in zip(trained.targets, trained.images, strict=True):
+        torch.testing.assert_close(image, by_id[target.image_id], rtol=0, atol=0)
 
 
 def test_explicit_files(root: Path) -> None:
@@ -346,19 +362,7 @@ def test_the_demo_set_when_there_is_no_root(
         ({"image_hw": (64, 50)}, r"image_hw must be multiples of 32, the largest stride; got \[64, 50\]"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"num_workers": -1, "seed": -2}, "num_workers must be at least 0; got -1; seed must be at least 0; got -2"),
-        ({"mosaic_probability": 1.5}, r"mosaic_probability must lie in \[0, 1\]; got 1.5"),
-        ({"saturation": -0.1}, r"saturation must lie in \[0, 1\]; got -0.1"),
-        ({"iou_crop_probability": 2}, r"iou_crop_probability must lie in \[0, 1\]; got 2"),
         ({"resize": "crop"}, "resize must be letterbox or squash; got 'crop'"),
-        (
-            {"zoom_out_probability": 0.5, "mixup_probability": 0, "photometric_probability": -1},
-            r"photometric_probability must .*; got -1; zoom_out_probability .* mosaic_probability 1 there are none",
-        ),
-        (
-            {"iou_crop_probability": 0.5, "mosaic_probability": 0, "shear": 2.0},
-            r"degrees and shear must be 0 where all samples are made by zoom-out and crop, .*; got 0\.0 and 2\.0",
-        ),
-        ({"scale": (1.5, 0.5)}, r"scale must be the smallest and the largest factor, above 0; got \[1.5, 0.5\]"),
         ({"multi_scale": (1.1, 1.2)}, r"multi_scale must be .* with a multiple of 32 .*; got \[1.1, 1.2\]"),
         ({"train_images": "a"}, "train_annotations and train_images must be given together; got None, 'a'"),
     ],

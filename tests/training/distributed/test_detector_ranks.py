@@ -23,7 +23,8 @@ from tests.helpers.small_rtdetr import small_rtdetr
 
 ARGUMENTS = [
     *("wandb=disabled", "data.image_hw=[128,128]", "data.num_workers=0", "trainer.accelerator=cpu"),
-    *("trainer.precision=64-true", "trainer.sync_batchnorm=true", "trainer.max_epochs=2", "data.close_mosaic_epochs=0"),
+    *("trainer.precision=64-true", "trainer.sync_batchnorm=true", "trainer.max_epochs=2"),
+    "data.augmentation.close_mosaic_epochs=0",
     *("trainer.limit_train_batches=1", "trainer.callbacks=[]"),  # a step each epoch, validated by its own weights
 ]
 YOLO = ["recipe=yolo_csp_n", "optimizer.lr=0.001"]  # as in the first steps of a warm-up
