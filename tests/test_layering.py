@@ -16,6 +16,7 @@ from tests.helpers import ROOT
 
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "types": set(),
     "progress": set(),
     "ops": {"errors", "types"},
@@ -24,11 +25,11 @@ MAY_IMPORT = {
     "assign": {"types", "ops"},
     "losses": {"types", "ops", "assign"},
     "decode": {"types", "ops"},
-    "data": {"errors", "types", "ops", "reports", "progress"},
+    "data": {"errors", "files", "types", "ops", "reports", "progress"},
     "metrics": {"types", "ops"},
     "training": {"errors", "types", "ops", "checkpoint"},
-    "weights": {"errors", "types", "models", "checkpoint"},
-    "checkpoint": {"errors"},
+    "weights": {"errors", "files", "types", "models", "checkpoint"},
+    "checkpoint": {"errors", "files"},
     "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe", "progress"},
     "reports": {"errors", "types"},
     "inspection": {"errors", "types", "ops", "data", "reports"},

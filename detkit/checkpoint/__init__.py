@@ -2,7 +2,7 @@
 
 from detkit.checkpoint.detector import read_detector, write_detector
 from detkit.checkpoint.file import UNREADABLE, first_line, free_bytes, local, readable, storing
-from detkit.checkpoint.plain import load_plain, open_regular
+from detkit.checkpoint.plain import load_plain
 from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
 from detkit.checkpoint.training import (
     CheckpointManifest,
@@ -29,7 +29,6 @@ __all__ = [
     "load_plain",
     "local",
     "manifests_in",
-    "open_regular",
     "read_checkpoint",
     "read_detector",
     "read_manifest",

@@ -9,16 +9,12 @@ import io
 import os
 import pickle
 import pickletools
-import stat
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
-
-from detkit.errors import CheckpointError
 
 TYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 ALLOWED = {
@@ -48,20 +44,6 @@ class _Value(NamedTuple):
     kind: str  # its type, or the name of what is called
     items: tuple[str, ...] = ()  # kinds, of a tuple
     values: int = 1  # in it, of a tuple
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read it; a pipe or a device, which may block or never end, is none.
-
-    Raises:
-        CheckpointError: if it is no regular file.
-        OSError: as ``open``.
-    """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise CheckpointError(f"{path}: is no regular file, but a pipe or a device; give the path of a file")
 
 
 def load_plain(file: io.BufferedReader) -> Any:

@@ -29,8 +29,9 @@ from detkit.checkpoint.file import (
     storing,
     sync_folder,
 )
-from detkit.checkpoint.plain import load_plain, open_regular
+from detkit.checkpoint.plain import load_plain
 from detkit.errors import CheckpointError
+from detkit.files import open_regular
 
 FORMAT = 2  # 1: the manifest has no digest of itself
 MANIFEST_DIGEST = "mark_sha256"
@@ -217,7 +218,7 @@ def _is_whole(manifest: CheckpointManifest) -> bool:
     try:
         with open_regular(manifest.path) as file:
             return _digest(file) == manifest.sha256
-    except (OSError, CheckpointError):
+    except OSError:
         return False
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from detkit.checkpoint import UNREADABLE, first_line, load_plain, local, open_regular, read_checkpoint
+from detkit.checkpoint import UNREADABLE, first_line, load_plain, local, read_checkpoint
 from detkit.errors import CheckpointError
+from detkit.files import open_regular
 
 SHOWN = 10
 DEEPEST = 4  # nests in nests
@@ -66,10 +67,12 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: no such file; weights are not downloaded, give a local path") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: is a folder; give the file of weights in it") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it is no torch file, or holds more than tensors and plain values "
             f"({first_line(error)}); if it is your own, store its state_dict alone with torch.save"
         ) from error
-    except (OSError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path}: is cut, damaged or no file of weights ({type(error).__name__})") from error

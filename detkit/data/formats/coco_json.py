@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detkit.data.findings import Findings, Place
-from detkit.data.images.regular_file import open_regular
+from detkit.files import open_regular
 
 _MISSING = object()
 _RULE = "make it an object with images, annotations and categories, as COCO's own are"

@@ -1,7 +1,6 @@
 """What YOLO-txt and Pascal VOC have in common: one label file for each image, found by the image's name."""
 
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from detkit.data.formats.coco_json import CocoColumns
 from detkit.data.images.header_cache import read_headers
 from detkit.data.images.threads import in_threads
 from detkit.errors import DataError
+from detkit.files import open_regular
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 MAX_BYTES = 8 * 2**20  # of one label file; those in use have some kilobytes
@@ -100,15 +100,10 @@ def read_limited(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         DataError: if it cannot be read, or is larger.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path}: not a file, but a folder, a pipe or a device")
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+        with open_regular(path, max_bytes) as file:
+            return file.read(max_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > max_bytes:
-        raise DataError(f"{path}: more than {max_bytes:,} bytes, which no such file has")
-    return content
 
 
 def read_labels(paths: list[Path | None], parse: Callable[[bytes], LabelFile]) -> list[LabelFile]:

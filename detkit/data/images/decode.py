@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from detkit.data.images.header import MAX_FILE_BYTES, PILLOW_FAULTS, ImageHeader, parse_header, verify_png
 from detkit.data.images.jpeg_scans import fill_end, find_scans
-from detkit.data.images.regular_file import open_regular
 from detkit.errors import DataError
+from detkit.files import open_regular
 
 BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox, where there is nothing to find
 _REDUCED_FLAGS = {  # RGB order, stored orientation; the names say grayscale, the RGB flag overrules them

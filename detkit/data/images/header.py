@@ -16,8 +16,8 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from detkit.data.images.regular_file import open_regular
 from detkit.errors import DataError
+from detkit.files import open_regular
 
 FORMATS = "JPEG, PNG, WebP, BMP, TIFF and GIF"
 MAX_PIXELS = 178_956_970  # Pillow's own limit; DETKIT_MAX_PIXELS in the environment replaces it

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from detkit.checkpoint import UNREADABLE, open_regular
+from detkit.checkpoint import UNREADABLE
 from detkit.errors import CheckpointError
+from detkit.files import open_regular
 from detkit.weights.projects.coco_names import COCO_NAMES
 
 CONFIG = "config.json"

@@ -173,7 +173,9 @@ def test_image_without_a_label_file_is_background(tmp_path: Path) -> None:
 def test_no_pipe_is_waited_for_and_no_book_is_read(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1", "b.png": None, "c.png": " " * (8 * 2**20 + 1)})
     os.mkfifo(tmp_path / "labels/train/b.txt")
-    with pytest.raises(DataError, match=r"(?s)cannot be read: 2;.*b\.txt: not a file, but .* a pipe.*8,388,608 bytes"):
+    with pytest.raises(
+        DataError, match=r"(?s)cannot be read: 2;.*b\.txt: .* not a file.* a pipe.*at most 8,388,608"
+    ):
         read(tmp_path)
 
 
@@ -293,7 +295,7 @@ def test_data_yaml_leads_nowhere_else(tmp_path: Path, named: str) -> None:
         ("names: " + "[" * 50 + "]" * 50, r"data\.yaml:1: at most 16 levels of nesting"),
         ("names: [cat", r"is no YAML"),
         ('names: ["\\ud800"]', r"class 0 is '\\ud800', no text|is no YAML"),
-        ("names: [cat] " + " " * 1_000_000, r"more than 1,000,000 bytes"),
+        ("names: [cat] " + " " * 1_000_000, r"has 1,000,013 bytes; at most 1,000,000"),
         (b"names: [\xff]", r"must be UTF-8 text; .* at byte 8"),
         ("names: [2024-13-45]\nx: 2024-13-45", r"is no YAML"),
     ],
