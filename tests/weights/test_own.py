@@ -90,7 +90,7 @@ def test_a_program_without_a_loader_says_so(tmp_path: Path) -> None:
 def test_a_checkpoint_that_lost_its_mark_is_not_taken_for_a_foreign_file(tmp_path: Path) -> None:
     checkpoint = next((train(toy_parts(tmp_path, epochs=1)).folder / "checkpoints").glob("*.ckpt"))
     checkpoint.with_suffix(".json").unlink()
-    with pytest.raises(CheckpointError, match="no complete checkpoint: cannot read its mark"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint: cannot read its manifest"):
         load_weights(checkpoint, ToyDetector(), CLASSES)
 
 
