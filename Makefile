@@ -18,8 +18,13 @@ demo: $(READY)  ## train a small detector on the built-in demo set: minutes on a
 	@run=$$(ls -td runs/yolo_csp_n/*/ | head -n 1); \
 	echo "Pictures of training batches and of predictions beside the truth: $${run}pictures/"
 
-test: $(READY)  ## all tests, the slow ones too, in two processes; ARGS="-k word" are passed on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY)  ## every promise once, in two processes, minutes; ARGS="-k word" is passed on to pytest
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-all: test  ## make test, then the tests marked long: programs of tests/reliability, two ranks, real trainings
+	$(PYTEST) -m long $(ARGS)
 
 AVX2_CPU := $(CURDIR)/build/avx2_cpu.so
 SWITCHES := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
@@ -57,4 +62,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
 	@touch $@
 
-.PHONY: help setup demo test test-avx2 check format clean
+.PHONY: help setup demo test test-all test-avx2 check format clean

@@ -17,8 +17,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process waits for the other; marked gpu: skipped without one."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    """Files with slow tests come first, so that both processes end together. Tests marked gpu need a GPU."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
     items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return

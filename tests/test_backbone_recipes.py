@@ -14,7 +14,13 @@ FEW_STEPS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo_resnet18", "yolo_shufflenet", "yolo_timm", "rtdetr_timm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "yolo_shufflenet",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("yolo_resnet18", "yolo_timm", "rtdetr_timm")),
+    ],
+)
 def test_trains_two_epochs_on_the_demo_set(tmp_path: Path, name: str) -> None:
     command = ["scripts/train.py", f"recipe={name}", *FEW_STEPS, "wandb=disabled", f"runs_dir={tmp_path}"]
     done = run_script(command)

@@ -1,4 +1,4 @@
-"""A thousand steps on whatever a data set may hold: no error, and no number that is not finite."""
+"""Training on every kind of box that a data set may hold gives no error, and only finite numbers."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,7 @@ def test_rtdetr_trains_on_anything() -> None:
     model = small_rtdetr(num_classes=CLASSES, num_queries=20, num_denoising=20)
     loss, decode = DETRLoss(HungarianAssigner()), DETRDecode()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for step in range(400):
+    for step in range(120):
         size_hw = SIZES_HW[step % 3]
         images = torch.rand(2, 3, *size_hw, generator=rng)
         targets = [random_target(size_hw, rng) for _ in range(2)]

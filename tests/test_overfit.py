@@ -80,7 +80,9 @@ def learn_by_heart(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps"), [("yolo_csp_n", 100), ("yolox_nano", 200)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("yolo_csp_n", 100), pytest.param("yolox_nano", 200, marks=pytest.mark.long)]
+)
 def test_yolo_learns_four_images_by_heart(name: str, steps: int) -> None:
     torch.manual_seed(0)
     config = recipe.load([f"recipe={name}"]).config
@@ -93,7 +95,7 @@ def test_yolo_learns_four_images_by_heart(name: str, steps: int) -> None:
     assert numbers["AP"] > 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rtdetr_learns_four_images_by_heart() -> None:
     """Noise stays noise, so less of the loss goes away than of a YOLO's."""
     model = small_rtdetr(seed=0, num_classes=3, num_layers=3)

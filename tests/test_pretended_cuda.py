@@ -150,7 +150,7 @@ def test_a_run_of_each_family(name: str) -> None:
     assert (sorted(awaited.elements()), waits) == KNOWN[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_needs_a_gpu_passes_on_a_pretended_one() -> None:
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text()]
     options = ["-p", "tests.helpers.pretended_cuda", "-p", "no:cacheprovider", "-m", "gpu", "-q"]

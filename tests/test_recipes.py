@@ -74,7 +74,7 @@ def test_learns_from_a_batch(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("classify_")])
+@pytest.mark.parametrize("name", ["classify_csp", pytest.param("classify_resnet_cifar", marks=pytest.mark.long)])
 def test_a_classifier_trains_on_the_demo_set(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two short epochs, then what the run says to type: it prints the numbers of the best epoch again."""
     given = [f"recipe={name}", "wandb=disabled", f"runs_dir={tmp_path}", "data.num_workers=0", "trainer.max_epochs=2"]

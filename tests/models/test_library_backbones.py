@@ -170,7 +170,7 @@ def test_timm_features_through_a_file(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(feature, same_order, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(None, marks=slow)])
+@pytest.mark.parametrize("most", [1, pytest.param(None, marks=pytest.mark.long)])
 def test_timm_agrees_with_the_reference(shared_reference: Path, most: int | None) -> None:
     reference = json.loads((shared_reference / "timm_features.json").read_text())
     for name, info in list(reference.items())[:most]:

@@ -10,7 +10,9 @@ import pytest
 from tests.helpers.warm_scripts import run_script
 from tests.reliability import arguments
 
+KILLS = "kills kills=6 runs=1 seed=2"  # the one that `make test` runs
 PROGRAMS = {
+    KILLS: 6,
     "damaged flips=60 cuts=20": 240,
     "dead_rank count=2": 2,
     "failpoints count=7": 7,
@@ -24,7 +26,9 @@ PROGRAMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [KILLS, *(pytest.param(program, marks=pytest.mark.long) for program in PROGRAMS if program != KILLS)]
+)
 def test_promises_hold(program: str) -> None:
     name, *words = program.split()
     done = run_script(["-m", f"tests.reliability.{name}", *words])

@@ -18,9 +18,10 @@ from tests.reliability.resume_steps import resume_all
     ("variant", "steps", "workers"),
     [
         ("plain", {9, 18}, (2,)),  # within an epoch, around its end; by other workers than before
-        ("accumulated", {3}, (0,)),
-        ("validated within epochs", {8}, (0,)),
-        ("not validated", {30}, (0,)),  # after the last save, before the detector was written
+        pytest.param("accumulated", {3}, (0,), marks=pytest.mark.long),
+        pytest.param("validated within epochs", {8}, (0,), marks=pytest.mark.long),
+        # after the last save, before the detector was written
+        pytest.param("not validated", {30}, (0,), marks=pytest.mark.long),
     ],
 )
 def test_resumed_equals_whole(tmp_path: Path, variant: str, steps: set[int], workers: tuple[int, ...]) -> None:

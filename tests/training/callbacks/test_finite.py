@@ -241,7 +241,7 @@ for policy in ("skip", "stop"):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_ranks_skip_and_stop_together(tmp_path: Path) -> None:
     """One image on one rank."""
     program = tmp_path / "program.py"

@@ -338,7 +338,7 @@ class Slowly(L.Callback):
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "full", "code"),
     [

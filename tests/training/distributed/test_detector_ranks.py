@@ -62,7 +62,7 @@ def demo_with_31_to_validate(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "launcher", "terms"),
     [

@@ -68,7 +68,7 @@ def weights(runs: Path, rank: int, step: int) -> dict[str, Tensor]:
     return torch.load(f"{runs}_rank{rank}_step{step}.pt", weights_only=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_unfreeze_as_one(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -51,7 +51,7 @@ def losses(runs: Path) -> list[list[float]]:
         return [[float(row[name]) for name in ("train/cls", "train/box", "val/AP50")] for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
