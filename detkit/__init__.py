@@ -3,7 +3,9 @@
 ``detkit.load("detector.safetensors")`` gives a trained detector.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from detkit.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from detkit.inference import load
@@ -11,11 +13,5 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch when ``load`` is asked for and not before: the command line answers typing errors at once."""
-    if name == "load":
-        from detkit.inference import load
-
-        return load
-    raise AttributeError(f"module 'detkit' has no attribute {name!r}")
+# The command line answers typing errors at once, because torch is imported no sooner than a name is used.
+__getattr__, __dir__ = lazy_exports(__name__, {"load": "detkit.inference"})

@@ -25,7 +25,7 @@ from detkit.export.steps import Steps
 from detkit.export.verify.certificate import Check, compared
 from detkit.export.verify.check_images import images_for
 from detkit.inference import read_stored
-from detkit.inference.forms import SUFFIXES
+from detkit.inference.runtimes.forms import SUFFIXES
 from detkit.types import Detections
 
 AVX2 = Path(__file__).parents[1] / "build/avx2_cpu.so"

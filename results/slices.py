@@ -63,7 +63,7 @@ def measure(
 def _in_order_of(class_names: tuple[str, ...], found: ImageDetections) -> Detections:
     known = found.filter(classes=[name for name in found.class_names if name in class_names])
     labels = torch.tensor([class_names.index(name) for name in known.names], dtype=torch.int64)
-    return Detections(known.boxes, known.scores, labels)
+    return Detections(torch.from_numpy(known.boxes), torch.from_numpy(known.scores), labels)
 
 
 def _target(image_id: int, image_hw: tuple[int, int]) -> Target:

@@ -17,6 +17,7 @@ from tests.helpers import ROOT
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "lazy": set(),
     "types": set(),
     "progress": set(),
     "ops": {"errors", "types"},
@@ -25,12 +26,12 @@ MAY_IMPORT = {
     "assign": {"types", "ops"},
     "losses": {"types", "ops", "assign"},
     "decode": {"types", "ops"},
-    "data": {"errors", "files", "types", "ops", "reports", "progress"},
+    "data": {"errors", "files", "lazy", "types", "ops", "reports", "progress"},
     "metrics": {"types", "ops"},
     "training": {"errors", "types", "ops", "checkpoint"},
     "weights": {"errors", "files", "types", "models", "checkpoint"},
     "checkpoint": {"errors", "files"},
-    "inference": {"errors", "types", "ops", "data", "checkpoint", "recipe", "progress"},
+    "inference": {"errors", "lazy", "types", "ops", "data", "checkpoint", "recipe", "progress"},
     "reports": {"errors", "types"},
     "inspection": {"errors", "types", "ops", "data", "reports"},
     "export": {
@@ -60,7 +61,7 @@ MAY_IMPORT = {
         "progress",
     },
     "recipe": {"errors"},
-    "": {"inference"},  # detkit/__init__.py offers detkit.load
+    "": {"lazy", "inference"},  # detkit/__init__.py offers detkit.load
     "__main__": {"commands"},
 }
 MAY_IMPORT["commands"] = {*MAY_IMPORT} - {"", "__main__"}  # everything; nothing below imports it
@@ -70,7 +71,7 @@ INSIDE = {
     "data": ["findings", "images", "formats", "index", "augment", "demo", "loading", "checking", "modules"],
     "training": ["distributed", "run", "optim", "image_size", "module", "callbacks", "summary", "evaluate", "train"],
     "inference": [
-        *["forms", "device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
+        *["device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
         *["tiling", "input", "results", "output", "predictor", "predict"],
     ],
     "export": [
@@ -263,3 +264,19 @@ def test_prediction_starts_without_training() -> None:
     code = "import sys; from detkit.inference import load; print(sorted({'lightning', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *["detkit.data.images.decode", "detkit.data.images.resize", "detkit.data.images.image_files"],
+        *["detkit.inference.input.image_forms", "detkit.inference.input.sources", "detkit.inference.results"],
+        *["detkit.inference.metadata", "detkit.inference.runtimes.signature"],
+        *["detkit.inference.runtimes.onnx_runtime", "detkit.inference.runtimes.open_vino"],
+    ],
+)
+def test_torch_is_imported_only_where_it_computes(module: str) -> None:
+    """A program that runs an exported detector on images starts without it."""
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

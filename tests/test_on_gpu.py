@@ -132,8 +132,7 @@ def test_predict_finds_what_it_finds_on_the_cpu(name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     expected, found = (predictor.to(device).predict(image, score_threshold=0.0) for device in ("cpu", "cuda"))
     assert len(expected) > 20 and len(found) == pytest.approx(len(expected), rel=0.1)
-    torch.testing.assert_close(found.scores[:20], expected.scores[:20], rtol=0, atol=0.01)
-    assert found.boxes.device.type == "cpu"
+    np.testing.assert_allclose(found.scores[:20], expected.scores[:20], rtol=0, atol=0.01)
 
 
 def rows(runs: Path) -> list[dict[str, float]]:

@@ -30,7 +30,7 @@ class OpenVinoBfloat16(ExportedModel):
     """An OpenVINO file computed in bfloat16."""
 
     def _open(self, device: torch.device) -> Program:  # noqa: ARG002  (OpenVINO has the CPU alone)
-        return open_vino.open_program(self.path, "bf16")
+        return open_vino.open_program(self.path, "bf16", torch.get_num_threads())
 
 
 def _channels_last(detector: nn.Module) -> nn.Module:

@@ -19,9 +19,9 @@ from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
 from detkit.inference.exported_detector import ExportedModel
-from detkit.inference.forms import INSTALL, Outputs
 from detkit.inference.output.writers import make_folder
 from detkit.inference.runtimes import is_exported
+from detkit.inference.runtimes.forms import INSTALL, Outputs
 
 RUNS = Path("runs/benchmark")
 NUM_FILES = 16  # that time is measured with, at least: how long one takes to read and to suppress boxes of is chance

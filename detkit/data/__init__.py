@@ -1,18 +1,18 @@
 """Data sets in COCO format and image folders: their index, their images, and the stream of samples."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from detkit.data.demo.detection_set import default_demo_root, make_demo
-from detkit.data.formats.layout import Split, find_layout
-from detkit.data.images.decode import decode_image
-from detkit.data.images.header import ImageHeader, read_header
-from detkit.data.images.resize import Resize, letterbox, squash, to_input
-from detkit.data.index.coco_index import CocoIndex, load_index
-from detkit.data.loading.detection_dataset import DetectionDataset
-from detkit.data.loading.sampler import InOrderSampler, KeySampler, SampleKey
+from detkit.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from detkit.data.demo.detection_set import default_demo_root, make_demo
+    from detkit.data.formats.layout import Split, find_layout
+    from detkit.data.images.decode import decode_image
+    from detkit.data.images.header import ImageHeader, read_header
+    from detkit.data.images.resize import Resize, letterbox, squash, to_input
+    from detkit.data.index.coco_index import CocoIndex, load_index
+    from detkit.data.loading.detection_dataset import DetectionDataset
+    from detkit.data.loading.sampler import InOrderSampler, KeySampler, SampleKey
     from detkit.data.modules.coco_datamodule import CocoDataModule
     from detkit.data.modules.crop_datamodule import CropDataModule
     from detkit.data.modules.image_folder_datamodule import ImageFolderDataModule
@@ -40,16 +40,28 @@ __all__ = [
     "to_input",
 ]
 
-
-_DATA_MODULES = {  # they import lightning, which takes seconds and which prediction does not need
-    "CocoDataModule": "detkit.data.modules.coco_datamodule",
-    "CropDataModule": "detkit.data.modules.crop_datamodule",
-    "ImageFolderDataModule": "detkit.data.modules.image_folder_datamodule",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """A data module, imported when it is asked for."""
-    if name in _DATA_MODULES:
-        return getattr(importlib.import_module(_DATA_MODULES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "CocoDataModule": "detkit.data.modules.coco_datamodule",
+        "CocoIndex": "detkit.data.index.coco_index",
+        "CropDataModule": "detkit.data.modules.crop_datamodule",
+        "DetectionDataset": "detkit.data.loading.detection_dataset",
+        "ImageFolderDataModule": "detkit.data.modules.image_folder_datamodule",
+        "ImageHeader": "detkit.data.images.header",
+        "InOrderSampler": "detkit.data.loading.sampler",
+        "KeySampler": "detkit.data.loading.sampler",
+        "Resize": "detkit.data.images.resize",
+        "SampleKey": "detkit.data.loading.sampler",
+        "Split": "detkit.data.formats.layout",
+        "decode_image": "detkit.data.images.decode",
+        "default_demo_root": "detkit.data.demo.detection_set",
+        "find_layout": "detkit.data.formats.layout",
+        "letterbox": "detkit.data.images.resize",
+        "load_index": "detkit.data.index.coco_index",
+        "make_demo": "detkit.data.demo.detection_set",
+        "read_header": "detkit.data.images.header",
+        "squash": "detkit.data.images.resize",
+        "to_input": "detkit.data.images.resize",
+    },
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from detkit.errors import ExportError, RecipeError
-from detkit.inference.forms import INSTALL, SUFFIXES, Dynamic, Format, Outputs
+from detkit.inference.runtimes.forms import INSTALL, SUFFIXES, Dynamic, Format, Outputs
 from detkit.recipe.faults import Faults
 from detkit.recipe.options import Between, read_options_and_rest
 

@@ -17,9 +17,10 @@ from detkit.export.int8.quantize import quantize_within
 from detkit.export.options import Options
 from detkit.export.verify.certificate import Check
 from detkit.export.verify.check_images import Pairs, batched, calibration_images
-from detkit.inference.exported_detector import ExportedDecode, ExportedModel, Signature, as_taken
-from detkit.inference.forms import SUFFIXES
+from detkit.inference.exported_detector import ExportedDecode, ExportedModel, as_taken
 from detkit.inference.predictor import Predictor
+from detkit.inference.runtimes.forms import SUFFIXES
+from detkit.inference.runtimes.signature import Signature
 from detkit.inference.stored_detector import StoredDetector
 from detkit.types import BoxCoding
 

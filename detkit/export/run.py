@@ -17,8 +17,8 @@ from detkit.export.steps import Steps
 from detkit.export.verify.certificate import Certificate, Check, detect
 from detkit.export.verify.check_images import Pairs, images_for
 from detkit.inference import runtimes
-from detkit.inference.forms import Outputs
 from detkit.inference.predictor import Predictor, predictor_of
+from detkit.inference.runtimes.forms import Outputs
 from detkit.inference.stored_detector import StoredDetector, read_stored
 
 

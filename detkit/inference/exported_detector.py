@@ -1,9 +1,8 @@
 """Exported detectors in the place of the detectors that they were made from."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -12,30 +11,13 @@ from torch import Tensor, nn
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
 from detkit.inference.device import instruction_set
-from detkit.inference.forms import Dynamic, Outputs
+from detkit.inference.runtimes.forms import Outputs
+from detkit.inference.runtimes.signature import read_notes, signature_of
 from detkit.recipe.plan import is_node
-from detkit.types import BoxCoding, DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
+from detkit.types import DenseDetections, Detections, DETRPredictions, QueryOutput, YOLOPredictions
 
 LOG = logging.getLogger(__name__)
 UNBATCHED = ("points", "strides")  # outputs that are the same for every image
-
-
-class Signature(NamedTuple):
-    """What goes into an exported program and what comes out.
-
-    Outputs by name. raw: "logits", "boxes" and, of a YOLO, "objectness" where it has one, "points", "strides", see
-    ``YOLOPredictions`` and ``QueryOutput``. decoded: "boxes" and "scores", see ``DenseDetections``. detections:
-    "boxes" (B, K, 4), "scores" (B, K), "labels" (B, K) int64, best first, and "counts" (B,) int64: how many of the K
-    are detections; what follows is padding. Boxes of the last two are xyxy in pixels of the network input.
-    """
-
-    outputs: Outputs
-    output_names: tuple[str, ...]
-    takes_uint8: bool  # (B, H, W, 3) uint8 RGB instead of (B, 3, H, W) float32 RGB in [0, 1]
-    dynamic: Dynamic  # none: one image of image_hw; batch: any number; size: any number and any size
-    image_hw: tuple[int, int]
-    largest_stride: int
-    box_coding: BoxCoding  # of raw outputs of a YOLO
 
 
 class ExportedModel(nn.Module):
@@ -58,7 +40,7 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.may_run_code = False
         self.path = Path(path)
-        self.signature = _signature(self.path, _metadata(self.path))
+        self.signature = signature_of(self.path, read_notes(self.path))
         self.takes_uint8 = self.signature.takes_uint8
         self.largest_stride = self.signature.largest_stride
         self.register_buffer("place", torch.empty(0), persistent=False)  # goes where the detector is told to go
@@ -73,7 +55,9 @@ class ExportedModel(nn.Module):
         return self._programs[device]
 
     def _open(self, device: torch.device) -> runtimes.Program:
-        return runtimes.open_program(self.path, device, may_run_code=self.may_run_code)
+        return runtimes.open_program(
+            self.path, str(device), threads=torch.get_num_threads(), may_run_code=self.may_run_code
+        )
 
     def forward(self, images: Tensor) -> Any:
         """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.
@@ -171,8 +155,8 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
     """
-    metadata = _metadata(path)
-    signature, recipe = _signature(path, metadata), metadata.get("recipe")
+    metadata = read_notes(path)
+    signature, recipe = signature_of(path, metadata), metadata.get("recipe")
     if not isinstance(recipe, dict) or not is_node(recipe.get("decode")):
         raise CheckpointError(f"{path}: has no recipe inside that names a decode")
     certificate = metadata.get("certificate")
@@ -199,27 +183,3 @@ def _warn(path: Path, certificate: dict[str, Any]) -> None:
             here,
             with_7_bits if checked else with_8_bits,
         )
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    texts = runtimes.read_metadata(path)
-    if "detkit_version" not in texts:
-        raise CheckpointError(f"{path}: was not exported by detkit: it has no class names and no recipe inside")
-    try:
-        return {key: json.loads(text) for key, text in texts.items()}
-    except ValueError as error:
-        raise CheckpointError(f"{path}: what the exporter noted in it is damaged: {error}") from error
-
-
-def _signature(path: Path, metadata: dict[str, Any]) -> Signature:
-    try:
-        signature = Signature(**metadata["signature"])
-        (height, width), stride = signature.image_hw, max(1, int(signature.largest_stride))
-        names = tuple(signature.output_names)
-        return signature._replace(image_hw=(int(height), int(width)), largest_stride=stride, output_names=names)
-    except (LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: does not say what goes in and out; export it again with this version of detkit"
-        ) from error

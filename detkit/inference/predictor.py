@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args, overload
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from detkit.ops.boxes import boxes_to_original
 from detkit.types import Detections
 
 Unreadable = Literal["raise", "skip"]
-ManyImages = Iterable[str | Path | OneImage]
+ManyImages: TypeAlias = "Iterable[str | Path | OneImage]"
 
 
 class Predictor:
@@ -71,7 +71,7 @@ class Predictor:
     # fmt: off
     @overload
     def predict(
-        self, images: OneImage, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
+        self, images: "OneImage", *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
         bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
     ) -> ImageDetections: ...
     @overload
@@ -81,13 +81,13 @@ class Predictor:
     ) -> Any: ...
     @overload
     def predict(
-        self, images: ManyImages, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
+        self, images: "ManyImages", *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
         bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
     ) -> list[ImageDetections]: ...
     # fmt: on
     def predict(
         self,
-        images: str | Path | OneImage | ManyImages,
+        images: "str | Path | OneImage | ManyImages",
         *,
         score_threshold: float = 0.25,
         max_detections: int = 100,
@@ -207,7 +207,8 @@ class Predictor:
         results = []
         for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True):
             about = (image.shape[0], image.shape[1]), given.path, given.again, self.category_ids, given.name
-            result = ImageDetections(*found, self.class_names, *about)
+            boxes, scores, labels = (values.numpy() for values in found)
+            result = ImageDetections(boxes, scores, labels, self.class_names, *about)
             results.append(result.filter(look.score_threshold)[: look.max_detections])
         return results
 

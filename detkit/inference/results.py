@@ -8,10 +8,7 @@ from typing import Any, NamedTuple, overload
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from detkit.ops.boxes import xyxy_to_xywh
 from detkit.ops.drawing import draw_detections
 from detkit.recipe.faults import nearest
 
@@ -46,7 +43,7 @@ class ImageDetections:
         image_name: as which it was given: its path, or its place in a list, as in "images[3]".
 
     Attributes:
-        boxes: float32, on the CPU like the others.
+        boxes: float32.
         scores: float32.
         labels: int64.
 
@@ -56,9 +53,9 @@ class ImageDetections:
 
     def __init__(
         self,
-        boxes: Tensor,
-        scores: Tensor,
-        labels: Tensor,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
         class_names: Sequence[str],
         image_hw: tuple[int, int],
         path: Path | None = None,
@@ -67,10 +64,10 @@ class ImageDetections:
         image_name: str = "image",
     ) -> None:
         _check(boxes, scores, labels, len(class_names))
-        order = scores.argsort(descending=True, stable=True)
-        self.boxes = boxes[order].float().cpu()
-        self.scores = scores[order].float().cpu()
-        self.labels = labels[order].long().cpu()
+        order = np.argsort(-scores, kind="stable")
+        self.boxes = boxes[order].astype(np.float32)
+        self.scores = scores[order].astype(np.float32)
+        self.labels = labels[order].astype(np.int64)
         self.class_names = tuple(class_names)
         self.image_hw = image_hw
         self.path = path
@@ -91,7 +88,7 @@ class ImageDetections:
         return map(Detection._make, zip(*columns, strict=True))
 
     @overload
-    def __getitem__(self, which: slice | Tensor | np.ndarray | Sequence[bool]) -> "ImageDetections": ...
+    def __getitem__(self, which: slice | np.ndarray | Sequence[bool]) -> "ImageDetections": ...
     @overload
     def __getitem__(self, which: int | np.integer) -> Detection: ...
     def __getitem__(self, which: Any) -> "Detection | ImageDetections":
@@ -101,14 +98,12 @@ class ImageDetections:
             IndexError: if there is no such detection, or a mask does not say yes or no to each.
         """
         if isinstance(which, slice):
-            return self._those(torch.arange(len(self))[which])
+            return self._those(np.arange(len(self))[which])
         if not hasattr(which, "__index__") or np.ndim(which):
-            mask = torch.as_tensor(which)
-            if mask.shape != self.scores.shape or (mask.dtype != torch.bool and len(mask)):
-                raise IndexError(
-                    f"a mask must be {len(self)} times true or false; got {tuple(mask.shape)} of {mask.dtype}"
-                )
-            return self._those(mask.bool().cpu())
+            mask = np.asarray(which)
+            if mask.shape != self.scores.shape or (mask.dtype != bool and len(mask)):
+                raise IndexError(f"a mask must be {len(self)} times true or false; got {mask.shape} of {mask.dtype}")
+            return self._those(mask.astype(bool))
         return list(self)[index(which)]
 
     def filter(self, score_threshold: float = 0.0, classes: str | Sequence[str] | None = None) -> "ImageDetections":
@@ -123,12 +118,12 @@ class ImageDetections:
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1]; got {score_threshold}")
-        mask = self.scores >= score_threshold
+        mask = self.scores >= float(score_threshold)
         if classes is not None:
             wanted = [classes] if isinstance(classes, str) else list(classes)
             if unknown := sorted(set(wanted) - set(self.class_names)):
                 raise ValueError(f"there is no class {unknown[0]!r}{nearest(unknown[0], self.class_names)}")
-            mask = mask & torch.tensor([name in wanted for name in self.names], dtype=torch.bool)
+            mask = mask & np.array([name in wanted for name in self.names], dtype=bool)
         return self._those(mask)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
@@ -144,7 +139,8 @@ class ImageDetections:
         ids = self.category_ids if category_ids is None else category_ids
         if len(ids) != len(self.class_names):
             raise ValueError(f"category_ids must be one for each of {len(self.class_names)} classes; got {len(ids)}")
-        boxes_xywh = xyxy_to_xywh(self.boxes.double()).tolist()
+        boxes = self.boxes.astype(np.float64)
+        boxes_xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1).tolist()
         return [
             {"image_id": image_id, "category_id": int(ids[label]), "bbox": box_xywh, "score": score}
             for label, box_xywh, score in zip(self.labels.tolist(), boxes_xywh, self.scores.tolist(), strict=True)
@@ -160,10 +156,10 @@ class ImageDetections:
             import pandas as pd  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
-        x1, y1, x2, y2 = self.boxes.numpy().T
+        x1, y1, x2, y2 = self.boxes.T
         sides = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
         names = np.array(self.names, dtype=object)  # of a type that does not change where there are none
-        return pd.DataFrame({"name": names, "score": self.scores.numpy(), **sides, "label": self.labels.numpy()})
+        return pd.DataFrame({"name": names, "score": self.scores, **sides, "label": self.labels})
 
     def draw(self, image: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB: a copy of the image with boxes, names and scores.
@@ -181,7 +177,7 @@ class ImageDetections:
             image = self._read()
         if image.shape[:2] != self.image_hw:
             raise ValueError(f"the detections are of an image of {_size(self.image_hw)}; got {_size(image.shape)}")
-        return draw_detections(image, self.boxes.numpy(), self.labels.numpy(), self.scores.numpy(), self.class_names)
+        return draw_detections(image, self.boxes, self.labels, self.scores, self.class_names)
 
     def __repr__(self) -> str:
         number = f"{len(self)} detection{'' if len(self) == 1 else 's'}" if len(self) else "nothing"
@@ -203,21 +199,21 @@ class ImageDetections:
         _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         return content.tobytes()
 
-    def _those(self, which: Tensor) -> "ImageDetections":
+    def _those(self, which: np.ndarray) -> "ImageDetections":
         values = (self.boxes[which], self.scores[which], self.labels[which])
         image = (self.image_hw, self.path, self._read, self.category_ids, self.image_name)
         return ImageDetections(*values, self.class_names, *image)
 
 
-def _check(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int) -> None:
+def _check(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     if scores.ndim != 1 or labels.shape != scores.shape or boxes.shape != (len(scores), 4):
-        shapes = ", ".join(str(tuple(values.shape)) for values in (boxes, scores, labels))
+        shapes = ", ".join(str(values.shape) for values in (boxes, scores, labels))
         raise ValueError(f"boxes, scores and labels must be (N, 4), (N,) and (N,); got {shapes}")
     for name, values in (("boxes", boxes), ("scores", scores)):
-        if not values.isfinite().all():
-            raise ValueError(f"{name} must be finite; got {values[~values.isfinite()][0].item()}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite; got {values[~np.isfinite(values)][0]}")
     if len(nameless := labels[(labels < 0) | (labels >= num_classes)]):
-        raise ValueError(f"labels must lie in [0, {num_classes}), one for each class name; got {nameless[0].item()}")
+        raise ValueError(f"labels must lie in [0, {num_classes}), one for each class name; got {nameless[0]}")
 
 
 def _size(size_hw: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from detkit.benchmark.options import Options
 from detkit.benchmark.selection import Plan, make_plan
 from detkit.errors import DataError, RecipeError
-from detkit.inference.forms import Outputs
+from detkit.inference.runtimes.forms import Outputs
 from tests.benchmark.measure.test_worker import write_middle, write_tiny_detector
 from tests.commands.test_evaluate import CATEGORIES, write_split
 

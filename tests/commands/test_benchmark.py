@@ -16,7 +16,7 @@ import torch
 
 from detkit.export.formats import writers as write_formats
 from detkit.inference import read_stored
-from detkit.inference.exported_detector import Signature
+from detkit.inference.runtimes.signature import Signature
 from tests.benchmark.measure.test_worker import write_tiny_detector
 from tests.commands.test_evaluate import write_split
 from tests.helpers.warm_scripts import DEFAULTS, ROOT, run_script

@@ -13,8 +13,8 @@ from detkit.export.exported_file import Product
 from detkit.export.formats.artifact import Artifact, Form, make_artifact
 from detkit.export.options import Options
 from detkit.export.run import prepare
-from detkit.inference.forms import SUFFIXES, Format
 from detkit.inference.predictor import Predictor
+from detkit.inference.runtimes.forms import SUFFIXES, Format
 from tests.export import tiny
 
 

@@ -20,7 +20,7 @@ from detkit.export.options import Options
 from detkit.export.reduced_precision import Change
 from detkit.export.run import prepare
 from detkit.inference.exported_detector import metadata_of_export
-from detkit.inference.forms import SUFFIXES, Format
+from detkit.inference.runtimes.forms import SUFFIXES, Format
 from tests.export import tiny
 from tests.export.proving import exported, noise_in, options, proven
 

@@ -27,7 +27,8 @@ from detkit.export.reduced_precision import Change
 from detkit.export.run import prepare
 from detkit.export.verify.check_images import images_for, of_images
 from detkit.inference.device import instruction_set
-from detkit.inference.exported_detector import Signature, metadata_of_export
+from detkit.inference.exported_detector import metadata_of_export
+from detkit.inference.runtimes.signature import Signature
 from detkit.types import GroundTruth
 from tests.export import tiny
 from tests.export.proving import exported, noise_in, options, proven

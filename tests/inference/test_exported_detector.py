@@ -16,8 +16,9 @@ import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
 from detkit.export.formats.writers import write_onnx, write_openvino, write_torchscript
-from detkit.inference.exported_detector import ExportedDecode, Signature
+from detkit.inference.exported_detector import ExportedDecode
 from detkit.inference.predictor import predictor_of
+from detkit.inference.runtimes.signature import Signature
 from detkit.inference.stored_detector import StoredDetector, read_stored
 
 # All boxes are the image's corner, all scores its mean.

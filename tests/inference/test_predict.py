@@ -160,12 +160,12 @@ def test_score_and_number() -> None:
 
 
 def test_detections_outlive_inference_mode_and_pickling() -> None:
-    """They may take part in training, and go to other processes."""
+    """Tensors may take part in training, and results go to other processes."""
     detector = predictor()
     detector.detector.train()
     found = detector.predict(picture(RED))
     [detected] = detector.detect([picture(RED)])
-    for values in (found.boxes, found.scores, detected.boxes, detected.scores, detected.labels):
+    for values in (detected.boxes, detected.scores, detected.labels):
         (values * torch.ones(1, requires_grad=True)).sum().backward()
     again = pickle.loads(pickle.dumps(found))
     assert list(again) == list(found)
@@ -279,9 +279,9 @@ def test_the_same_as_in_validation(tmp_path: Path, make: Callable[[], Detector],
     assert [image.path.name for image in found if image.path] == [f"{row}.jpg" for row in range(5)]
     for ours, theirs in zip(found, expected, strict=True):
         assert len(ours) > 40
-        torch.testing.assert_close(ours.scores, theirs.scores.float(), rtol=0, atol=1e-6)
-        torch.testing.assert_close(ours.boxes, theirs.boxes.float(), rtol=0, atol=1e-4)
-        assert torch.equal(ours.labels, theirs.labels)
+        np.testing.assert_allclose(ours.scores, theirs.scores.float(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours.boxes, theirs.boxes.float(), rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
 @pytest.mark.gpu
@@ -289,4 +289,3 @@ def test_on_another_device() -> None:
     image = picture(RED, BLUE)
     found = predictor().to("cuda").predict([image, tensor(image).cuda()])
     assert [list(image) for image in found] == [list(predictor().predict(image))] * 2
-    assert all(image.boxes.device.type == "cpu" for image in found)

@@ -9,7 +9,7 @@ import onnx
 from detkit import __version__
 from detkit.export.formats.artifact import Artifact, Form, make_artifact
 from detkit.inference import load, read_stored
-from detkit.inference.forms import Format
+from detkit.inference.runtimes.forms import Format
 
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino"}
 

@@ -4,13 +4,13 @@
 their length, as DETR-type detectors have it. A detector must see the same in training, evaluation and use.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Resize = Literal["letterbox", "squash"]
 RESIZES = get_args(Resize)
@@ -66,13 +66,15 @@ def resize_antialiased(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarra
     grey level, at the cost of cv2's plain one. From 960 x 540 to 320 x 320 the mean difference to Pillow is 3.7 grey
     levels for cv2.INTER_LINEAR, which skips pixels, and 1.3 for INTER_AREA, whose weights are other ones.
     """
+    import torch  # here: a letterbox needs no torch
+
     pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # cached ones are read-only
     channels_last = pixels[None].permute(0, 3, 1, 2)  # as torch knows it: [None] after permute takes ten times as long
-    resized = F.interpolate(channels_last, size_hw, mode="bilinear", antialias=True)
+    resized = torch.nn.functional.interpolate(channels_last, size_hw, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def to_unit(images: Tensor) -> Tensor:
+def to_unit(images: "Tensor") -> "Tensor":
     """uint8 images as float32 in [0, 1], on the device that they are on: what a network is given."""
     return images.float().div_(255)
 

@@ -15,8 +15,8 @@ from detkit.export.formats.graph import ExportGraph, refuse
 from detkit.export.formats.onnx_graph import to_onnx
 from detkit.export.formats.suppression import DENSE_NAMES, with_suppression
 from detkit.export.formats.writers import WRITERS, Metadata
-from detkit.inference.exported_detector import Signature
-from detkit.inference.forms import Dynamic, Format, Outputs
+from detkit.inference.runtimes.forms import Dynamic, Format, Outputs
+from detkit.inference.runtimes.signature import Signature
 from detkit.types import BoxCoding
 
 ONNX_BASED: tuple[Format, ...] = ("onnx", "openvino")

@@ -7,7 +7,7 @@ from detkit.errors import ExportError
 from detkit.export.converter_logs import quiet
 from detkit.export.formats.folding import fold_norms
 from detkit.export.formats.graph import ExportGraph
-from detkit.inference.forms import Dynamic
+from detkit.inference.runtimes.forms import Dynamic
 
 
 def capture(graph: ExportGraph, image_hw: tuple[int, int], dynamic: Dynamic, largest_stride: int) -> ExportedProgram:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.errors import ExportError
-from detkit.inference.forms import Dynamic, Outputs
+from detkit.inference.runtimes.forms import Dynamic, Outputs
 from detkit.types import DETRPredictions, YOLOPredictions
 
 MAX_SIDE_CELLS = 512  # of dynamic sizes, in largest strides

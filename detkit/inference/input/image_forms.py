@@ -1,21 +1,25 @@
-"""Images in the forms in which people hold them, each turned into what the file decoder would give."""
+"""Images in the forms in which programs hold them, each turned into what the file decoder would give.
+
+Torch is not imported: where an image is a tensor, the caller has imported it.
+"""
 
 import logging
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from detkit.data import decode_image
-from detkit.data.images.decode import upright_rgb
+from detkit.data.images.decode import decode_image, upright_rgb
 from detkit.errors import DataError
 from detkit.inference.input.file_lists import image_files
 
-OneImage = np.ndarray | Image.Image | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OneImage: TypeAlias = "np.ndarray | Image.Image | Tensor"
 FORMS = (
     "give the path of a file, a folder or a pattern, an array (H, W, 3) or (H, W) of uint8, a tensor (3, H, W), "
     "a picture of Pillow, or a list of them"
@@ -26,7 +30,7 @@ LOG = logging.getLogger(__name__)
 class GivenImage(NamedTuple):
     """An image as it was given; it is read when it is needed."""
 
-    source: Path | OneImage | DataError  # an error: a path that names no image
+    source: "Path | OneImage | DataError"  # an error: a path that names no image
     name: str  # for errors and results
     is_bgr: bool = False  # the channels of an array or a tensor
     is_passing: bool = False  # nobody but the reader holds it: of a generator, a data loader
@@ -54,8 +58,10 @@ class GivenImage(NamedTuple):
             return decode_image(self.source)
         if isinstance(self.source, Image.Image):
             return _with_pixels(upright_rgb(self.source, self.name), self.name)
-        is_tensor = isinstance(self.source, Tensor)
-        pixels = _of_tensor(self.source, self.name) if is_tensor else _of_array(self.source, self.name)
+        if isinstance(self.source, np.ndarray):
+            pixels = _of_array(self.source, self.name)
+        else:
+            pixels = _of_tensor(self.source, self.name)
         return pixels[..., ::-1] if self.is_bgr else pixels
 
 
@@ -66,7 +72,7 @@ def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[Giv
         DataError: if a folder or a pattern gives no file; of one in a list, when it is read.
         TypeError: if it is nothing that images come in; in a list, when it is its turn.
     """
-    if isinstance(images, OneImage):
+    if _is_one_image(images):
         return GivenImage(images, "image", is_bgr)
     if isinstance(images, str | Path):
         path = _path(images)
@@ -97,12 +103,17 @@ def readable_images(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tup
 
 def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:
     for number, image in enumerate(images):
-        if isinstance(image, OneImage):
+        if _is_one_image(image):
             yield GivenImage(image, f"images[{number}]", is_bgr, not isinstance(images, Collection))
         elif isinstance(image, str | Path):
             yield from _of_path(image)
         else:
             raise TypeError(f"images[{number}] cannot be {type(image).__name__}: {FORMS}")
+
+
+def _is_one_image(image: object) -> TypeGuard[OneImage]:
+    torch = sys.modules.get("torch")
+    return isinstance(image, np.ndarray | Image.Image) or (torch is not None and isinstance(image, torch.Tensor))
 
 
 def _of_path(text: str | Path) -> Iterator[GivenImage]:
@@ -123,7 +134,7 @@ def _path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
-def _of_array(array: Any, name: str) -> np.ndarray:
+def _of_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype != np.uint8:
         raise ValueError(
             f"{name}: an array must be uint8, 0 to 255; got {array.dtype}. Values in [0, 1] may come as a tensor"
@@ -137,24 +148,25 @@ def _of_array(array: Any, name: str) -> np.ndarray:
     return _with_pixels(array, name)
 
 
-def _of_tensor(tensor: Any, name: str) -> np.ndarray:
+def _of_tensor(tensor: "Tensor", name: str) -> np.ndarray:
     """(3, H, W) to (H, W, 3); of values in [0, 1] the nearest of the 256 that files have."""
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(
             f"{name}: a tensor must be (3, H, W); got {tuple(tensor.shape)}. Give several images as a list"
         )
-    if tensor.is_floating_point():
-        values = tensor.float()
+    is_float = tensor.is_floating_point()
+    values = (tensor.detach().float() if is_float else tensor).cpu().numpy()  # numpy has no bfloat16
+    if is_float:
         outside = values[~((values >= 0) & (values <= 1))]  # NaN too
         if len(outside):
             raise ValueError(
-                f"{name}: a tensor of {tensor.dtype} must lie in [0, 1]; got {outside[0].item():g}. "
+                f"{name}: a tensor of {tensor.dtype} must lie in [0, 1]; got {outside[0]:g}. "
                 "Values from 0 to 255 must be uint8"
             )
-        tensor = (values * 255).round().to(torch.uint8)
-    if tensor.dtype != torch.uint8:
+        values = np.rint(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
         raise ValueError(f"{name}: a tensor must be uint8, or of floats in [0, 1]; got {tensor.dtype}")
-    return _with_pixels(tensor.permute(1, 2, 0).cpu().numpy(), name)
+    return _with_pixels(values.transpose(1, 2, 0), name)
 
 
 def _with_pixels(pixels: np.ndarray, name: str) -> np.ndarray:

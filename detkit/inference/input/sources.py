@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from detkit.data import decode_image
 from detkit.data.formats.label_files import IMAGE_SUFFIXES, read_lines
+from detkit.data.images.decode import decode_image
 from detkit.errors import DataError
 from detkit.inference.input.file_lists import image_files
 from detkit.inference.input.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from detkit.data.findings import Findings, Place
 from detkit.data.formats.coco_json import read_columns
@@ -34,7 +34,7 @@ class CocoIds(NamedTuple):
 
     def known(self, found: ImageDetections) -> ImageDetections:
         """Those of classes that have an id."""
-        has_id = torch.tensor([number != UNKNOWN for number in self.category_ids])
+        has_id = np.array([number != UNKNOWN for number in self.category_ids])
         return found[has_id[found.labels]]
 
 

@@ -133,7 +133,7 @@ class Csv:
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
         where = frame.name, "" if frame.number is None else frame.number
-        columns = found.labels.tolist(), found.names, found.scores.numpy(), found.boxes.numpy()
+        columns = found.labels.tolist(), found.names, found.scores, found.boxes
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerows([*where, label, name, score, *box] for label, name, score, box in zip(*columns, strict=True))

@@ -1,4 +1,4 @@
-"""Exported detectors, run by the library that their format belongs to.
+"""Exported detectors, run by the library that their format belongs to. Torch is imported for its own formats alone.
 
 Each module knows one format: ``read_metadata(path)`` gives what the exporter noted in the file, ``open_program(path)``
 a function from a batch of images to the outputs, in the order that the file names them. Both raise CheckpointError.
@@ -7,13 +7,14 @@ a function from a batch of images to the outputs, in the order that the file nam
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from detkit.errors import CheckpointError
 
-Program = Callable[[np.ndarray], list[np.ndarray]]
+if TYPE_CHECKING:
+    import numpy as np
+
+Program = Callable[["np.ndarray"], "list[np.ndarray]"]
 
 MODULES = {
     ".onnx": "detkit.inference.runtimes.onnx_runtime",
@@ -21,7 +22,7 @@ MODULES = {
     ".pt2": "detkit.inference.runtimes.torch_program",
     ".torchscript": "detkit.inference.runtimes.torch_program",
 }
-ON_GPU = (".onnx",)  # where a GPU can run them; the others run on the processor
+ON_GPU = (".onnx",)  # where a GPU can run them; the others run on the CPU
 RUNS_CODE = (".pt2", ".torchscript")  # torch may run what such a file holds, when it is opened
 
 
@@ -52,12 +53,14 @@ def require_harmless(path: Path) -> None:
         )
 
 
-def open_program(path: Path, device: torch.device, *, may_run_code: bool = False) -> Program:
-    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs; as many threads as torch.
+def open_program(path: Path, device: str = "cpu", *, threads: int = 0, may_run_code: bool = False) -> Program:
+    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs.
 
     Args:
         path: of the file.
-        device: which runs it, if there can be more than one, see ``ON_GPU``; images and outputs are on the CPU.
+        device: which runs it, as torch names it, if there can be more than one, see ``ON_GPU``; images and outputs are
+            on the CPU.
+        threads: of the CPU; 0: as many as the library takes by itself. The formats of torch take torch's own number.
         may_run_code: whether torch is trusted to open a program of its own.
 
     Raises:
@@ -67,4 +70,4 @@ def open_program(path: Path, device: torch.device, *, may_run_code: bool = False
     if not may_run_code:
         require_harmless(path)
     where = (device,) if path.suffix in ON_GPU else ()
-    return importlib.import_module(MODULES[path.suffix]).open_program(path, *where)
+    return importlib.import_module(MODULES[path.suffix]).open_program(path, *where, threads=threads)

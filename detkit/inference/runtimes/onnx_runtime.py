@@ -4,45 +4,60 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from detkit.errors import CheckpointError
-from detkit.inference.forms import INSTALL
 from detkit.inference.runtimes import Program
+from detkit.inference.runtimes.forms import INSTALL
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 LOG = logging.getLogger(__name__)
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+Provider = str | tuple[str, dict[str, int]]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What the exporter noted in the file."""
-    return dict(_session(path, [CPU], optimise=False).get_modelmeta().custom_metadata_map)
+    return dict(_session(path, [CPU], threads=1, optimise=False).get_modelmeta().custom_metadata_map)
 
 
-def open_program(path: Path, device: torch.device) -> Program:
-    """A session as a function; with a warning on the CPU where the build has no GPU in it."""
-    wants_gpu = device.type == "cuda"
+def open_program(path: Path, device: str = "cpu", threads: int = 0) -> Program:
+    """A session as a function; with a warning on the CPU where the build has no GPU in it.
+
+    Args:
+        path: of the file.
+        device: "cpu", "cuda" or "cuda:1", as torch names it; others run on the CPU.
+        threads: of the CPU; 0: as many as ONNX Runtime takes by itself.
+
+    Raises:
+        CheckpointError: if the file cannot be read, ONNX Runtime is not installed, or it cannot use the GPU.
+    """
+    kind, _, number = device.partition(":")
+    wants_gpu = kind == "cuda"
     if wants_gpu and not has_cuda(path):
         LOG.warning(
-            "%s: runs on the processor, not on %s: this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has",
+            "%s: runs on the CPU, not on %s: this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has",
             path,
             device,
         )
         wants_gpu = False
-    session = _session(path, [(CUDA, {"device_id": device.index or 0}), CPU] if wants_gpu else [CPU])
+    session = _session(path, [(CUDA, {"device_id": int(number or 0)}), CPU] if wants_gpu else [CPU], threads)
     if wants_gpu and CUDA not in session.get_providers():
         raise CheckpointError(
             f"{path}: ONNX Runtime cannot use {device}: the CUDA or cuDNN that it needs cannot be loaded; device=cpu "
-            "runs it on the processor"
+            "runs it on the CPU"
         )
     [images] = session.get_inputs()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
         with _reading(path, f"fails on images of {batch.shape}"):
-            return session.run(None, {images.name: np.ascontiguousarray(batch)})
+            outputs = session.run(None, {images.name: np.ascontiguousarray(batch)})
+        return [np.asarray(output) for output in outputs]
 
     return run
 
@@ -52,7 +67,7 @@ def has_cuda(path: Path) -> bool:
     return CUDA in _library(path).get_available_providers()
 
 
-def _library(path: Path) -> Any:
+def _library(path: Path) -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
@@ -60,11 +75,13 @@ def _library(path: Path) -> Any:
     return onnxruntime
 
 
-def _session(path: Path, providers: Sequence[Any], *, optimise: bool = True) -> Any:
+def _session(
+    path: Path, providers: Sequence[Provider], threads: int = 0, *, optimise: bool = True
+) -> "InferenceSession":
     onnxruntime = _library(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _reading(path):

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from detkit.errors import CheckpointError
-from detkit.inference.forms import INSTALL
 from detkit.inference.runtimes import Program
+from detkit.inference.runtimes.forms import INSTALL
+
+if TYPE_CHECKING:
+    import openvino
 
 INFO = "detkit"  # the section of the file's rt_info
 WEIGHTS = "weights_sha256"  # in it: of the .bin, which is another file than the .xml
@@ -21,12 +23,26 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _noted(_read(path))
 
 
-def open_program(path: Path, precision: str = "f32") -> Program:
-    """The compiled model as a function, in float32: where it can, OpenVINO would compute in bfloat16, "bf16"."""
+def open_program(path: Path, precision: str = "f32", threads: int = 0) -> Program:
+    """The compiled model as a function.
+
+    Args:
+        path: of the .xml.
+        precision: "f32" or "bf16"; by itself OpenVINO would compute in bfloat16 where it can.
+        threads: of the CPU; 0: as many as OpenVINO takes by itself.
+
+    Raises:
+        CheckpointError: if the file cannot be read, its .bin is of another export, or OpenVINO is not installed.
+    """
     model = _read(path)
     if _noted(model).get(WEIGHTS) not in (None, json.dumps(digest_of_weights(path))):
         raise CheckpointError(f"{path}: {path.with_suffix('.bin').name} holds weights of another export; export again")
-    compiled = _core().compile_model(model, "CPU", settings(precision))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",  # the answer for one image as soon as possible
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    compiled = _core(path).compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
@@ -36,28 +52,19 @@ def open_program(path: Path, precision: str = "f32") -> Program:
     return run
 
 
-def settings(precision: str = "f32") -> dict[str, Any]:
-    """For one image at a time, soon."""
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-
-
 def digest_of_weights(path: Path) -> str:
     """SHA-256 of the .bin beside an .xml."""
     with path.with_suffix(".bin").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _noted(model: Any) -> dict[str, str]:
+def _noted(model: "openvino.Model") -> dict[str, str]:
     if not model.has_rt_info([INFO]):
         return {}
     return {key: str(value) for key, value in model.get_rt_info([INFO]).value.items()}
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> "openvino.Model":
     core = _core(path)
     if not path.with_suffix(".bin").is_file():
         raise CheckpointError(f"{path}: has no {path.with_suffix('.bin').name} beside it, which holds its weights")
@@ -68,7 +75,7 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: is no OpenVINO file that can be run: {said[:200]}") from error
 
 
-def _core(path: Path | None = None) -> Any:
+def _core(path: Path) -> "openvino.Core":
     try:
         import openvino
     except ImportError as error:

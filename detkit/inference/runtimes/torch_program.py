@@ -27,7 +27,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: is no archive of torch: {first_line(error)}") from error
 
 
-def open_program(path: Path) -> Program:
+def open_program(path: Path, threads: int = 0) -> Program:  # noqa: ARG001  (torch has one number of threads for all)
     """The program as a function."""
     program = _load(path)
 

@@ -22,8 +22,8 @@ from detkit.benchmark.measure.worker import Worker, main
 from detkit.checkpoint import write_detector
 from detkit.export.formats import writers as formats
 from detkit.inference import load, read_stored
-from detkit.inference.exported_detector import Signature
-from detkit.inference.forms import Outputs
+from detkit.inference.runtimes.forms import Outputs
+from detkit.inference.runtimes.signature import Signature
 from tests.commands.test_evaluate import printed, write_split
 from tests.helpers.warm_scripts import run_script
 from tests.inference.test_predictor import MODEL

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 
 from detkit.errors import DataError, StorageError
@@ -35,9 +34,9 @@ def frame_of(name: str, number: int | None = None, size_hw: tuple[int, int] = (4
 
 
 def found_in(frame: Frame, count: int = 3) -> ImageDetections:
-    labels, scores = torch.tensor([1, 0, 2])[:count], torch.tensor([0.875, 0.5, 0.1])[:count]
+    labels, scores = np.array([1, 0, 2])[:count], np.array([0.875, 0.5, 0.1], np.float32)[:count]
     height, width = frame.image.shape[:2]
-    return ImageDetections(torch.tensor(BOXES)[:count], scores, labels, CLASSES, (height, width))
+    return ImageDetections(np.array(BOXES, np.float32)[:count], scores, labels, CLASSES, (height, width))
 
 
 def write(folder: Path, save: str, *frames: tuple[Frame, int]) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 import detkit
 from detkit.errors import CheckpointError
@@ -51,7 +50,7 @@ def test_a_file_is_run_where_its_detector_is(
     asked = play_gpu(monkeypatch, loads=True)
     write(tmp_path / "a.onnx")
     runtimes.read_metadata(tmp_path / "a.onnx")
-    boxes, _ = runtimes.open_program(tmp_path / "a.onnx", torch.device(device))(np.zeros((2, 3, 32, 32), np.float32))
+    boxes, _ = runtimes.open_program(tmp_path / "a.onnx", device)(np.zeros((2, 3, 32, 32), np.float32))
     assert boxes.shape == (2, 1, 4)
     assert asked == [[CPU], providers]  # to read what the file says of itself takes no GPU
 
@@ -59,7 +58,7 @@ def test_a_file_is_run_where_its_detector_is(
 def test_a_detector_that_is_moved_takes_its_program_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no program can be: nothing else is there without a GPU."""
     opened: list[str] = []
-    monkeypatch.setattr(runtimes, "open_program", lambda _, device, **__: opened.append(device.type) or len)
+    monkeypatch.setattr(runtimes, "open_program", lambda _, device, **__: opened.append(device) or len)
     predictor = detkit.load(write(tmp_path / "a.onnx"))
     assert isinstance(predictor.detector, ExportedModel)
     for device in ("cpu", "cpu", "meta"):
@@ -71,7 +70,7 @@ def test_a_detector_that_is_moved_takes_its_program_along(tmp_path: Path, monkey
 def test_a_gpu_that_cannot_be_used_is_no_processor_in_disguise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play_gpu(monkeypatch, loads=False)
     with pytest.raises(CheckpointError, match=r"a\.onnx: ONNX Runtime cannot use cuda:1: .*; device=cpu runs it"):
-        runtimes.open_program(write(tmp_path / "a.onnx"), torch.device("cuda:1"))
+        runtimes.open_program(write(tmp_path / "a.onnx"), "cuda:1")
 
 
 def test_a_build_without_gpu_says_that_it_runs_on_the_processor(
@@ -79,12 +78,12 @@ def test_a_build_without_gpu_says_that_it_runs_on_the_processor(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     write(tmp_path / "a.onnx")
-    runtimes.open_program(tmp_path / "a.onnx", torch.device("cpu"))
+    runtimes.open_program(tmp_path / "a.onnx", "cpu")
     assert not caplog.messages
-    run = runtimes.open_program(tmp_path / "a.onnx", torch.device("cuda:0"))
+    run = runtimes.open_program(tmp_path / "a.onnx", "cuda:0")
     assert len(run(np.zeros((1, 3, 32, 32), np.float32))) == 2
     [said] = caplog.messages
-    assert "a.onnx: runs on the processor, not on cuda:0: this build of ONNX Runtime has no GPU in it" in said
+    assert "a.onnx: runs on the CPU, not on cuda:0: this build of ONNX Runtime has no GPU in it" in said
 
 
 def test_a_library_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
