@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -25,7 +24,8 @@ from detkit.training import train
 from detkit.types import ImageLabel, Target
 from results.gpu_waits import OF_RECIPE, SMALL
 from tests.helpers import ROOT
-from tests.helpers.toy import ToyData, ToyParts, toy_parts
+from tests.helpers.exact_runs import exact_parts, press
+from tests.helpers.toy import toy_parts
 from tests.reliability.non_finite import AfterStep
 
 gpu = pytest.mark.gpu
@@ -145,21 +145,6 @@ def without_time(row: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if not name.endswith(("_s", "seconds", "images_per_s"))}
 
 
-def exact_parts(runs: Path, accelerator: str, *callbacks: L.Callback, devices: int = 1, **given: Any) -> ToyParts:
-    """In double precision and without dropout, whose random numbers are of the device."""
-    trainer = {"accelerator": accelerator, "devices": devices, "precision": "64-true", "sync_batchnorm": devices > 1}
-    data = ToyData(length=32, batch_size=8 // devices)
-    parts = toy_parts(runs, data=data, epochs=2, trainer=trainer, **given)
-    parts.trainer.keywords["callbacks"] += callbacks
-    dropout: Any = parts.model.get_submodule("body.4")
-    dropout.p = 0.0
-    return parts
-
-
-def press(_: L.Trainer) -> None:
-    raise KeyboardInterrupt
-
-
 def assert_like_the_cpu(runs: Path, folder: Path) -> None:
     """The table and the kept weights of a run that was never stopped, in one process on the CPU."""
     train(exact_parts(folder / "cpu", "cpu"))
@@ -218,7 +203,7 @@ torch.set_num_threads(1)
 from detkit.inference import Predictor
 from detkit.training import train
 from tests.reliability.non_finite import AfterStep
-from tests.test_on_gpu import exact_parts, press
+from tests.helpers.exact_runs import exact_parts, press
 runs, accelerator = Path(sys.argv[1]), sys.argv[2]
 with pytest.raises(SystemExit):
     train(exact_parts(runs, accelerator, AfterStep(press, step=6), devices=2, checkpoint={"every_n_steps": 1}))

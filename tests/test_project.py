@@ -88,6 +88,23 @@ def test_make_without_target_lists_all_targets() -> None:
         )
 
 
+def test_folders_of_tests_are_those_of_detkit() -> None:
+    """Apart from what tests share and what is about the whole."""
+    others = {"golden", "helpers", "parity", "reliability"}
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {name for name in folders - others if not (ROOT / "detkit" / name).is_dir()} == set()
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several of them need lies in tests/helpers."""
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("*.py")
+        if re.search(r"^ *(from|import) tests\.([a-z_]+\.)*test_", path.read_text(), flags=re.MULTILINE)
+    }
+    assert importing == set()
+
+
 def _imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -10,8 +10,8 @@ from detkit.benchmark.options import Options
 from detkit.benchmark.selection import Plan, make_plan
 from detkit.errors import DataError, RecipeError
 from detkit.inference.runtimes.forms import Outputs
-from tests.benchmark.measure.test_worker import write_middle, write_tiny_detector
-from tests.commands.test_evaluate import CATEGORIES, write_split
+from tests.helpers.full_images import CATEGORIES, write_split
+from tests.helpers.tiny_detectors import write_middle, write_tiny_detector
 
 SCORES = {"dog": 0.9, "cat": 0.5}
 

@@ -17,8 +17,8 @@ import torch
 from detkit.export.formats import writers as write_formats
 from detkit.inference import read_stored
 from detkit.inference.runtimes.signature import Signature
-from tests.benchmark.measure.test_worker import write_tiny_detector
-from tests.commands.test_evaluate import write_split
+from tests.helpers.full_images import write_split
+from tests.helpers.tiny_detectors import write_tiny_detector
 from tests.helpers.warm_scripts import DEFAULTS, ROOT, run_script
 
 QUICK = ("warmup=1", "repeat=2", "least_s=0", "batch_size=1", "threads=1")

@@ -2,9 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,10 +13,9 @@ from detkit.commands.evaluate import main
 from detkit.errors import CheckpointError, DataError, RecipeError, StorageError
 from detkit.training.module import DetectionModule
 from tests.helpers.coco_files import NAMES, pycocotools_says
+from tests.helpers.full_images import SIZES_HW, printed, write_split
 from tests.helpers.warm_scripts import Done, run_script
 
-SIZES_HW = ((64, 96), (96, 64), (80, 80), (64, 64), (50, 100))
-CATEGORIES = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
 ARGUMENTS = ("data.num_workers=0", "data.batch_size=2", "trainer.accelerator=cpu")
 
 
@@ -33,31 +30,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = {"recipe": recipe_of_run, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
     write_detector(folder / "detector.safetensors", recipe.instantiate(recipe_of_run["model"]).state_dict(), metadata)
     return folder
-
-
-def write_split(root: Path, split: str, categories: list[dict[str, Any]] = CATEGORIES) -> Path:
-    """Five images with an object of each class that covers most of the image."""
-    (root / split).mkdir(parents=True)
-    (root / "annotations").mkdir(exist_ok=True)
-    rng = np.random.default_rng(len(split))
-    images, annotations = [], []
-    for number, (height, width) in enumerate(SIZES_HW):
-        cv2.imwrite(str(root / split / f"{number}.png"), rng.integers(0, 255, (height, width, 3)))
-        images.append({"id": 10 - number, "file_name": f"{number}.png", "height": height, "width": width})
-        for category in categories:
-            x, y = (rng.random(2) * 8).tolist()
-            box = [x, y, width - x - 5, height - y - 5]
-            annotation = {"id": len(annotations) + 1, "image_id": 10 - number, "category_id": category["id"]}
-            annotations.append({**annotation, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
-    path = root / "annotations" / f"instances_{split}.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return path
-
-
-def printed(output: str) -> dict[str, float]:
-    """First and second word of each line that has a number there."""
-    rows = (line.split() for line in output.splitlines())
-    return {row[0]: float(row[1]) for row in rows if len(row) > 1 and row[1].replace(".", "").isdigit()}
 
 
 def evaluate(run: Path, root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """scripts/predict.py: what it writes is what the detector finds, frame by frame, and what goes wrong is one line."""
 
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -11,34 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import detkit
-from detkit import recipe
-from detkit.checkpoint import write_detector
 from detkit.commands.predict import main
 from detkit.errors import RecipeError
 from detkit.inference.predict.options import Options, read_options
+from tests.helpers.predict_command import LOW, rows_of, words
+from tests.helpers.tiny_detectors import write_untrained
 from tests.helpers.warm_scripts import ROOT, run_script
-
-LOW = "score_threshold=0.01"
-
-
-def write_untrained(folder: Path) -> Path:
-    """A detector which finds something everywhere, with low scores."""
-    plan = recipe.load(["recipe=yolo_csp_n", "data.root=somewhere", "data.image_hw=[64,64]"])
-    model = {**plan.config["model"], "head": {**plan.config["model"]["head"], "num_classes": 2}}
-    torch.manual_seed(0)
-    detector = recipe.instantiate(model)
-    with torch.no_grad():
-        for name, parameter in detector.named_parameters():
-            if name.endswith("weight") and parameter.ndim == 4:
-                parameter.mul_(1.5)  # so that images differ in what is found
-    metadata = {"recipe": {**plan.config, "model": model}, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
-    metadata["category_ids"] = [18, 17]  # as COCO's
-    path = folder / "detector.safetensors"
-    write_detector(path, detector.state_dict(), metadata)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +34,6 @@ def photos(tmp_path: Path) -> Path:
         cv2.imwrite(str(path), rng.integers(0, 255, [*rng.integers(40, 90, 2).tolist(), 3], dtype=np.uint8))
     (tmp_path / "photos" / "b" / "text.jpg").write_text("hello world")
     return tmp_path / "photos"
-
-
-def words(checkpoint: Path, source: Path, out: Path, *more: str) -> list[str]:
-    return ["scripts/predict.py", f"checkpoint={checkpoint}", f"source={source}", f"out={out}", "device=cpu", *more]
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(file.read_text())))
 
 
 def test_all_results_are_those_of_predict(checkpoint: Path, photos: Path, tmp_path: Path) -> None:

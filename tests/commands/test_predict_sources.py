@@ -21,10 +21,10 @@ from detkit.inference.input.video import Camera
 from detkit.inference.output.coco_ids import ids_of_detector
 from detkit.inference.predict.options import Options
 from detkit.inference.predict.run import Work
-from tests.commands.test_predict import LOW, rows_of, words, write_untrained
+from tests.helpers.predict_command import LOW, rows_of, words
+from tests.helpers.tiny_detectors import write_untrained
+from tests.helpers.videos import SIZE_HW, Capture, number_in, write_trimmed, write_video
 from tests.helpers.warm_scripts import run_script
-from tests.inference.input.test_sources import SIZE_HW, number_in, write_video
-from tests.inference.input.test_video import Capture, write_trimmed
 
 
 @pytest.fixture(scope="module")

@@ -15,32 +15,13 @@ from onnx import parser
 import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
-from detkit.export.formats.writers import write_onnx, write_openvino, write_torchscript
+from detkit.export.formats.writers import write_openvino, write_torchscript
 from detkit.inference.exported_detector import ExportedDecode
 from detkit.inference.predictor import predictor_of
-from detkit.inference.runtimes.signature import Signature
 from detkit.inference.stored_detector import StoredDetector, read_stored
+from tests.helpers.small_onnx import METADATA, NET, RECIPE, SIGNATURE, write
 
 # All boxes are the image's corner, all scores its mean.
-NET = """<ir_version: 10, opset_import: ["" : 20]>
-net (float[B,3,32,32] images) => (float[B,1,4] boxes, float[B,1,1] scores)
-<float[1,1,4] box = {0, 0, 16, 8}, int64[3] axes = {1, 2, 3}, int64[3] shape = {-1, 1, 1}, float[1] zero = {0}>
-{ mean = ReduceMean <keepdims = 0> (images, axes)  scores = Reshape (mean, shape)
-  nothing = Mul (scores, zero)  boxes = Add (nothing, box) }"""
-SIGNATURE = Signature("decoded", ("boxes", "scores"), False, "batch", (32, 32), 32, "distances")._asdict()
-RECIPE = {"model": {"_target_": "detkit.models.Detector"}, "decode": {"_target_": "detkit.decode.YOLODecode"}}
-METADATA: dict[str, Any] = {
-    "detkit_version": "0.1.0",
-    "recipe": RECIPE,
-    "class_names": ["cat"],
-    "image_hw": [32, 32],
-    "signature": SIGNATURE,
-}
-
-
-def write(path: Path, **changed: Any) -> Path:
-    write_onnx(path, parser.parse_model(NET), {**METADATA, **changed})
-    return path
 
 
 @pytest.mark.kernels

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.inference.test_predict import BLUE, GREEN, RED, picture, predictor, save, tensor
+from tests.helpers.colour_detector import BLUE, GREEN, RED, picture, predictor, save, tensor
 
 
 def test_whatever_is_no_image_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from detkit.models.backbones import CSPDarknet
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN
 from detkit.types import Detections
-from tests.inference.test_predict import BLUE, COLOURS, GREEN, RED, Colours
+from tests.helpers.colour_detector import BLUE, COLOURS, GREEN, RED, Colours
 
 SMALL, ACROSS, LARGE = (181, 120, 184, 131), (60, 40, 73, 55), (100, 10, 250, 90)  # xyxy
 PICTURE_HW = (192, 288)  # three times the network's input: its pixels are three of the picture

@@ -12,17 +12,8 @@ import detkit
 from detkit import recipe
 from detkit.checkpoint import write_checkpoint, write_detector
 from detkit.errors import CheckpointError, RecipeError
+from tests.helpers.tiny_detectors import MODEL
 
-MODEL = {
-    "_target_": "detkit.models.Detector",
-    "backbone": {
-        "_target_": "detkit.models.backbones.CSPDarknet",
-        "depth_multiple": 0.33,
-        "width_multiple": 0.125,
-    },
-    "neck": {"_target_": "detkit.models.necks.FPN", "_partial_": True},
-    "head": {"_target_": "detkit.models.heads.YOLOHead", "_partial_": True, "num_classes": 2},
-}
 DECODE = {"_target_": "detkit.decode.YOLODecode", "score_threshold": 0.003, "max_detections": 7}
 METADATA = {"recipe": {"model": MODEL, "decode": DECODE}, "class_names": ["cat", "dog"], "image_hw": [64, 96]}
 

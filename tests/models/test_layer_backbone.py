@@ -1,18 +1,18 @@
 """Backbones of any network by layer names, against hooks on the network itself."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detkit import recipe
 from detkit.models import Detector
 from detkit.models.backbones import LayerBackbone
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN, PAN
+from tests.helpers.layer_outputs import by_hooks
 from tests.models import contract
 from tests.models.user_backbones import Awkward, Branching, OneSequential, StageAttributes
 
@@ -32,21 +32,6 @@ NODES: dict[str, dict[str, Any]] = {
     },
     "parallel_branches": {"_target_": f"{IN_PACKAGE}.ParallelBranches"},
 }
-
-
-def by_hooks(network: nn.Module, layers: Sequence[str], images: Tensor) -> list[Tensor]:
-    """Outputs of the layers, copied the moment they are there."""
-    maps: dict[str, Tensor] = {}
-
-    def keep(layer: str) -> Any:
-        return lambda _, __, output: maps.__setitem__(layer, output.clone())
-
-    handles = [network.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
-    with torch.no_grad():
-        network(images)
-    for handle in handles:
-        handle.remove()
-    return [maps[layer] for layer in layers]
 
 
 @pytest.mark.parametrize("name", NODES)

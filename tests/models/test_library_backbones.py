@@ -23,8 +23,8 @@ from detkit.models.backbones.torchvision import find_layers
 from detkit.models.heads import YOLOHead
 from detkit.models.necks import FPN, PAN
 from detkit.types import FeatureSpec
+from tests.helpers.layer_outputs import by_hooks
 from tests.models import contract
-from tests.models.test_layer_backbone import by_hooks
 
 slow = pytest.mark.slow
 TIMM = [

@@ -1,6 +1,5 @@
 """A whole run on toy parts: what it leaves, that it can be stopped and resumed anywhere, and what it says."""
 
-import csv
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +9,6 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import Tensor
 from typing_extensions import override
 
 from detkit.checkpoint import latest_checkpoint, manifests_in, read_checkpoint, read_detector
@@ -18,6 +16,7 @@ from detkit.errors import CheckpointError, RecipeError
 from detkit.recipe.read import read_file
 from detkit.training import DetectionModule, Trained, train
 from detkit.training.run.interrupt import TrainingStopped
+from tests.helpers.run_folders import assert_same, copy_of_step, rows, state_of
 from tests.helpers.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
 
 
@@ -30,45 +29,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(folder: Path) -> dict[str, Any]:
     return read_file(folder / "recipe.yaml").values
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def copy_of_step(whole: Path, runs: Path, step: int) -> Path:
-    """The run folder as a kill after the save of a step leaves it."""
-    folder = runs / "toy" / whole.name
-    shutil.copytree(whole, folder)
-    for manifest in manifests_in(folder / "checkpoints"):
-        if manifest.step > step:
-            manifest.path.unlink()
-    return folder
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    manifest = latest_checkpoint(folder / "checkpoints")
-    assert manifest is not None
-    state = read_checkpoint(manifest.path)
-    return {key: state[key] for key in ("state_dict", "current_model_state", "optimizer_states", "callbacks", "loops")}
-
-
-def assert_same(a: Any, b: Any, place: str = "") -> None:
-    """Bit for bit, whatever is nested."""
-    assert type(a) is type(b), place
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), place
-        for key in a:
-            assert_same(a[key], b[key], f"{place}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), place
-        for number, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{place}.{number}")
-    elif isinstance(a, Tensor):
-        assert torch.equal(a, b), place
-    else:
-        assert a == b, place
 
 
 def test_files_of_a_run(whole: Path) -> None:

@@ -9,24 +9,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx.parser
 import onnxruntime
 import pytest
 import torch
 
-from detkit import recipe
 from detkit.benchmark.engines import EXPORTED, open_predictor, why_not
 from detkit.benchmark.measure import stopwatch
 from detkit.benchmark.measure.converted import converted
 from detkit.benchmark.measure.worker import Worker, main
-from detkit.checkpoint import write_detector
-from detkit.export.formats import writers as formats
-from detkit.inference import load, read_stored
-from detkit.inference.runtimes.forms import Outputs
-from detkit.inference.runtimes.signature import Signature
-from tests.commands.test_evaluate import printed, write_split
+from detkit.inference import load
+from tests.helpers.full_images import printed, write_split
+from tests.helpers.tiny_detectors import write_middle, write_tiny_detector
 from tests.helpers.warm_scripts import run_script
-from tests.inference.test_predictor import MODEL
 
 ABOUT: dict[str, Any] = {
     "device": "cpu",
@@ -69,16 +63,6 @@ def files(worker: Worker, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     assert worker.convert(**about, suffix=".xml", batch_sizes=[1, 3, 8]) == {}
     assert sorted(path.name for path in folder.glob("*.xml")) == ["model_64x64.xml", "model_64x64_single.xml"]
     return folder
-
-
-def write_tiny_detector(folder: Path) -> Path:
-    plan = recipe.load(["recipe=yolo_csp_n", "data.root=somewhere", "data.image_hw=[64,64]", "data.num_workers=0"])
-    config = {**plan.config, "model": {**MODEL, "head": {**plan.config["model"]["head"], "num_classes": 2}}}
-    torch.manual_seed(0)
-    metadata = {"recipe": config, "class_names": ["dog", "cat"], "image_hw": [64, 64]}
-    path = folder / "detector.safetensors"
-    write_detector(path, recipe.instantiate(config["model"]).state_dict(), metadata)
-    return path
 
 
 @pytest.mark.parametrize("name", ["channels_last", "bf16", "onnx", "openvino", "openvino_bf16"])
@@ -136,26 +120,6 @@ def test_accuracy_is_that_of_the_file_that_was_opened(
     expected = [evaluated(path, data)["AP"] for path in (first, other)]
     assert found == pytest.approx(expected, abs=6e-5)
     assert min(expected) > 0.05 and abs(expected[0] - expected[1]) > 0.05
-
-
-def write_middle(
-    checkpoint: Path, folder: Path, resize: str, scores: dict[str, float], outputs: Outputs = "decoded"
-) -> Path:
-    """A detector that finds an object of each class in the middle of every input: of 64 x 40 pixels."""
-    texts = ", ".join(map(str, scores.values()))
-    net = f"""<ir_version: 10, opset_import: ["" : 20]>
-    net (float[B,3,64,64] images) => (float[B,1,4] boxes, float[B,1,{len(scores)}] scores)
-    <float[1,1,4] box = {{0, 12, 64, 52}}, float[1,1,{len(scores)}] score = {{{texts}}},
-     int64[3] axes = {{1, 2, 3}}, int64[3] shape = {{-1, 1, 1}}, float[1] zero = {{0}}>
-    {{ mean = ReduceMean <keepdims = 0> (images, axes)  rows = Reshape (mean, shape)  nothing = Mul (rows, zero)
-       boxes = Add (nothing, box)  scores = Add (nothing, score) }}"""
-    noted = read_stored(checkpoint).noted
-    recipe = {**noted["recipe"], "data": {**noted["recipe"]["data"], "resize": resize}}
-    signature = Signature(outputs, ("boxes", "scores"), False, "batch", (64, 64), 32, "distances")._asdict()
-    said = {"recipe": recipe, "class_names": list(scores), "detkit_version": "0", "signature": signature}
-    folder.mkdir()
-    formats.write_onnx(folder / "model.onnx", onnx.parser.parse_model(net), {**noted, **said})
-    return folder / "model.onnx"
 
 
 def evaluated(checkpoint: Path, data: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ from detkit.benchmark.output.rows import Row
 from detkit.benchmark.selection import Plan
 from detkit.errors import StorageError
 from detkit.inference import StoredDetector
-from tests.benchmark.output.test_rows import SETTING, row
+from tests.helpers.benchmark_rows import SETTING, row
 
 
 def plan(folder: Path) -> Plan:

@@ -173,9 +173,7 @@ def test_image_without_a_label_file_is_background(tmp_path: Path) -> None:
 def test_no_pipe_is_waited_for_and_no_book_is_read(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a.png": "0 0.5 0.5 0.1 0.1", "b.png": None, "c.png": " " * (8 * 2**20 + 1)})
     os.mkfifo(tmp_path / "labels/train/b.txt")
-    with pytest.raises(
-        DataError, match=r"(?s)cannot be read: 2;.*b\.txt: .* not a file.* a pipe.*at most 8,388,608"
-    ):
+    with pytest.raises(DataError, match=r"(?s)cannot be read: 2;.*b\.txt: .* not a file.* a pipe.*at most 8,388,608"):
         read(tmp_path)
 
 

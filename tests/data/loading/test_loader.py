@@ -21,7 +21,7 @@ from detkit.data.loading.sampler import InOrderSampler
 from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
 from detkit.data.loading.workers import Workers
 from detkit.errors import DataError
-from tests.data.modules.test_coco_datamodule import data_of, digest
+from tests.helpers.coco_batches import data_of, digest
 from tests.helpers.small_set import read_split, write_split
 
 HW = (64, 64)

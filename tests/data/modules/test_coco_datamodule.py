@@ -1,6 +1,5 @@
 """The data module: what it finds and refuses, and the one stream of batches that it gives."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -20,14 +19,8 @@ from detkit.data.augment import Augmentation
 from detkit.data.loading.sampler import SampleKey
 from detkit.errors import DataError
 from detkit.types import Batch
+from tests.helpers.coco_batches import SMALL, data_of, digest
 from tests.helpers.small_set import CLASS_NAMES, write_split
-
-SMALL: dict[str, Any] = {
-    "image_hw": (64, 64),
-    "batch_size": 4,
-    "num_workers": 0,
-    "augmentation": Augmentation(mixup_probability=0.3),
-}
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +29,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(folder, "train", 14, crowd=True)
     write_split(folder, "val", 7)
     return folder
-
-
-def data_of(root: Path, **settings: Any) -> CocoDataModule:
-    return CocoDataModule(root=str(root), **{**SMALL, **settings})
-
-
-def digest(batch: Batch) -> tuple[tuple[int, ...], str]:
-    """The images of a batch by name, and a hash of all that is in it."""
-    content = hashlib.sha256(batch.images.numpy().tobytes())
-    for target in batch.targets:
-        content.update(b"".join(tensor.numpy().tobytes() for tensor in target[:3]))
-        content.update(str(target[3:]).encode())
-    return tuple(target.image_id for target in batch.targets), content.hexdigest()
 
 
 def test_batches(root: Path) -> None:

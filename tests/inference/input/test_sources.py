@@ -14,8 +14,7 @@ from detkit.data.formats.label_files import MAX_BYTES
 from detkit.errors import DataError, StorageError
 from detkit.inference.input.sources import ImageFile, find_sources
 from detkit.inference.input.video import FPS, Camera, VideoFile, VideoWriter
-
-SIZE_HW = (96, 128)
+from tests.helpers.videos import SIZE_HW, number_in, numbered, write_video
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -26,28 +25,6 @@ def touch(folder: Path, *names: str) -> None:
 
 def names_of(source: str | Path) -> list[str]:
     return [found.name for found in find_sources(str(source))]
-
-
-def numbered(number: int) -> np.ndarray:
-    """A frame that shows its number in the grey of its halves, in steps that no codec blurs."""
-    image = np.zeros((*SIZE_HW, 3), np.uint8)
-    image[:, :64], image[:, 64:] = number // 20 * 12, number % 20 * 12
-    return image
-
-
-def number_in(image: np.ndarray) -> int:
-    left, right = (round(half.mean() / 12) for half in (image[:, :60], image[:, 68:]))
-    return left * 20 + right
-
-
-def write_video(path: Path, length: int, fps: float = 30.0, codec: str = "mp4v") -> Path:
-    """By cv2 alone."""
-    fourcc = cv2.VideoWriter.fourcc(*codec)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, fourcc, fps, SIZE_HW[::-1])
-    for number in range(length):
-        writer.write(numbered(number))
-    writer.release()
-    return path
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 from detkit import errors
 from detkit.errors import DataError, StorageError
 from detkit.inference.input.video import FPS, Camera, FewFramesError, VideoFile, VideoWriter
-from tests.inference.input.test_sources import SIZE_HW, number_in, numbered, write_video
+from tests.helpers.videos import SIZE_HW, Capture, number_in, numbered, write_trimmed, write_video
 
 
 @pytest.fixture
@@ -38,37 +37,6 @@ class PressedWhileWriting:
 
     def release(self) -> None:
         self.writer.release()
-
-
-def write_trimmed(path: Path, length: int) -> Path:
-    """An .mp4 that is played to its half, as telephones leave it: all frames are inside."""
-    content = bytearray(write_video(path, length).read_bytes())
-    place = content.index(b"elst") + 12  # after version, flags and the number of entries: how long the first is shown
-    shown = struct.unpack_from(">I", content, place)[0]
-    struct.pack_into(">I", content, place, shown // 2)
-    path.write_bytes(content)
-    return path
-
-
-class Capture:
-    """In place of cv2's: a camera or a video of three frames."""
-
-    stated: ClassVar[dict[int, float]] = {}  # what it says of itself
-    wait_s = 0.0  # before each frame
-
-    def __init__(self, *_: object) -> None:
-        self.number = 0
-
-    def get(self, what: int) -> float:
-        return self.stated.get(what, 0.0)
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        time.sleep(self.wait_s)
-        self.number += 1
-        return (True, numbered(self.number - 1)) if self.number <= 3 else (False, None)
-
-    def release(self) -> None:
-        """Nothing is held."""
 
 
 @pytest.mark.usefixtures("ends_at_ctrl_c")

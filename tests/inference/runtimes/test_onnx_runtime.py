@@ -12,7 +12,7 @@ import detkit
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
 from detkit.inference.exported_detector import ExportedModel
-from tests.inference.test_exported_detector import write
+from tests.helpers.small_onnx import write
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 Asked = list[list[Any]]

@@ -23,6 +23,7 @@ from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt, TrainingStopped
 from tests.helpers import ROOT
+from tests.helpers.slow_disk import FullDisk
 from tests.helpers.toy import toy_parts
 from tests.reliability.disk import watched
 
@@ -34,21 +35,6 @@ def only_run(runs: Path) -> RunFolder:
 
 def steps_in(runs: Path) -> list[int]:
     return [manifest.step for manifest in manifests_in(only_run(runs).checkpoints)]
-
-
-class FullDisk:
-    """A disk on which files of one kind cannot be written, from one of them on, for so many times."""
-
-    def __init__(self, kind: str, first: int = 0, times: int = 1000) -> None:
-        self.kind = kind
-        self.range = range(first, first + times)
-        self.seen = 0
-
-    def __call__(self, moment: str) -> None:
-        if moment.startswith("before open") and self.kind in moment:
-            self.seen += 1
-            if self.seen - 1 in self.range:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
@@ -313,7 +299,7 @@ torch.set_num_threads(1)
 from detkit.errors import run_script
 from detkit.training import train
 from tests.reliability.disk import watched
-from tests.training.callbacks.test_saver import FullDisk, Slowly
+from tests.helpers.slow_disk import FullDisk, Slowly
 from tests.helpers.toy import ToyData, toy_parts
 
 def main(arguments):
@@ -325,17 +311,6 @@ def main(arguments):
 
 run_script(main)
 """
-
-
-class Slowly(L.Callback):
-    """Says when the first step is done, and takes its time."""
-
-    @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        Path(trainer.default_root_dir).with_name("begun").touch() if trainer.is_global_zero else None
-        time.sleep(0.1)
 
 
 @pytest.mark.long

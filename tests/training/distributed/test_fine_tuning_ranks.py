@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers import ROOT
-from tests.training.test_train import assert_same, copy_of_step
+from tests.helpers.run_folders import assert_same, copy_of_step
 
 STEPS = 4  # of an epoch
 PROGRAM = """

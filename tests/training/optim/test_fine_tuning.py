@@ -17,9 +17,9 @@ from detkit.models import Detector
 from detkit.models.backbones import CSPDarknet
 from detkit.training import Muon, train
 from detkit.training.optim.fine_tuning import FineTuning
+from tests.helpers.run_folders import assert_same, copy_of_step, rows, state_of
 from tests.helpers.toy import toy_parts
 from tests.training.optim.staged import staged, with_backbone
-from tests.training.test_train import assert_same, copy_of_step, rows, state_of
 
 STEPS = 6  # of an epoch
 UNFREEZE = {"freeze": 1, "unfreeze_epoch": 1, "backbone_lr_factor": 0.5, "layer_decay": 0.5}
