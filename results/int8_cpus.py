@@ -21,8 +21,8 @@ import detkit
 from detkit.export.int8 import quantize
 from detkit.export.options import Options
 from detkit.export.run import prepare
-from detkit.export.steps import Steps
-from detkit.export.verify.certificate import Check, compared
+from detkit.export.steps import TimedSteps
+from detkit.export.verify.certificate import ExportCheck, compare_detections
 from detkit.export.verify.check_images import images_for
 from detkit.inference import read_stored
 from detkit.inference.runtimes.forms import SUFFIXES
@@ -41,9 +41,9 @@ def export(options: Options, data: str, bits: int) -> float:
 
 def look(file: str, data: str, out: str) -> None:
     """Write what a file finds on the CPU that this process sees."""
-    with Steps() as steps, images_for(read_stored(file), Options(file), [("data.root", data)]) as images:
-        check = Check(detkit.load(file), images, steps)
-        torch.save((check.ap, [tuple(found) for found in check.seen.found]), out)
+    with TimedSteps() as steps, images_for(read_stored(file), Options(file), [("data.root", data)]) as images:
+        check = ExportCheck(detkit.load(file), images, steps)
+        torch.save((check.ap, [tuple(found) for found in check.reference_run.found]), out)
 
 
 def looked(file: Path, data: str, library: str) -> tuple[float, list[Detections]]:
@@ -57,16 +57,16 @@ def looked(file: Path, data: str, library: str) -> tuple[float, list[Detections]
 def main(checkpoint: str, data: str, folder: str) -> None:
     """Export, look and compare."""
     table = Table("", *NUMBERS, box=None)
-    for form in ("onnx", "openvino"):
+    for file_format in ("onnx", "openvino"):
         for bits in (8, 7):
-            file = Path(folder) / f"{bits}_bits{SUFFIXES[form]}"
-            ap = export(Options(checkpoint, form, file, precision="int8", tolerance=100.0), data, bits)
+            file = Path(folder) / f"{bits}_bits{SUFFIXES[file_format]}"
+            ap = export(Options(checkpoint, file_format, file, precision="int8", tolerance=100.0), data, bits)
             (here, ours), (there, theirs) = (looked(file, data, library) for library in ("", str(AVX2)))
-            apart = compared(ours, theirs)
+            apart = compare_detections(ours, theirs)
             parts = apart.largest_box_px, apart.mean_box_px, apart.largest_score, apart.mean_score
             aps, spelt = (f"{value:.4f}" for value in (ap, here, there)), (f"{part:.2g}" for part in parts)
             unmatched = f"{apart.unmatched} of {apart.matched + apart.unmatched}"
-            table.add_row(f"{form}, {bits} bits", *aps, *spelt, unmatched)
+            table.add_row(f"{file_format}, {bits} bits", *aps, *spelt, unmatched)
     Console(width=160).print(table)
 
 

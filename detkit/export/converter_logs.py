@@ -1,24 +1,25 @@
-"""What converters say about themselves and change in passing."""
+"""Silence for the log messages and warnings of converters."""
 
 import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
 
-LOUD = ("onnxscript", "onnx_ir", "torch.onnx")
+CONVERTER_LOGGERS = ("onnxscript", "onnx_ir", "torch.onnx")
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No advice and no warnings of other libraries in here; loggers are as before afterwards.
+def silenced() -> Iterator[None]:
+    """Suppress warnings and log messages of converters, and restore all loggers afterwards.
 
-    ONNX Runtime's quantizer logs to the root logger and so sets it up; OpenVINO's converter sets its level.
+    The root logger is included: ONNX Runtime's quantizer configures it by logging to it, and OpenVINO's converter
+    changes its level.
     """
-    root, silent = logging.getLogger(), logging.NullHandler()
-    loggers = [root, *map(logging.getLogger, LOUD)]
+    root = logging.getLogger()
+    loggers = [root, *map(logging.getLogger, CONVERTER_LOGGERS)]
     levels, handlers = [logger.level for logger in loggers], root.handlers[:]
-    root.addHandler(silent)  # without any, the first record would set it up
-    root.addFilter(_nothing)
+    root.addHandler(logging.NullHandler())  # a root logger without handlers would be configured by the first record
+    root.addFilter(_reject)
     for logger in loggers[1:]:
         logger.setLevel(logging.ERROR)
     try:
@@ -26,11 +27,11 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.removeFilter(_nothing)
+        root.removeFilter(_reject)
         root.handlers[:] = handlers
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def _nothing(_: logging.LogRecord) -> bool:
+def _reject(_: logging.LogRecord) -> bool:
     return False

@@ -8,7 +8,7 @@ from typing import Self
 from detkit.progress import progress_bar
 
 
-class Steps:
+class TimedSteps:
     """Named steps of one export, each with a bar on the terminal.
 
     Attributes:

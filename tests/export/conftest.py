@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import detkit
-from detkit.export.exported_file import Product
-from detkit.export.formats.artifact import Artifact, Form, make_artifact
+from detkit.export.exported_file import ExportedFile
+from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
 from detkit.export.options import Options
 from detkit.export.run import prepare
 from detkit.inference.predictor import Predictor
@@ -70,21 +70,21 @@ def yolo(folder: Path, yolo_file: Path) -> Exported:
         dense[0].CopyFrom(model)
         return model
 
-    product = product_of(yolo_file)
-    form = Form("onnx", "detections", False, "size", tiny.IMAGE_HW)
-    final = make_artifact(reference_of(yolo_file).detector, reference_of(yolo_file).decode, form, keep)
+    exported_file = exported_file_of(yolo_file)
+    spec = ExportSpec("onnx", "detections", False, "size", tiny.IMAGE_HW)
+    final = make_artifact(reference_of(yolo_file).detector, reference_of(yolo_file).decode, spec, keep)
     decoded = final.signature._replace(outputs="decoded", output_names=("boxes", "scores"))
     artifacts = {"detections": final, "decoded": Artifact("onnx", decoded, dense[0])}
-    return Exported(reference_of(yolo_file), write_all(folder / "yolo", artifacts, product, ("onnx", "openvino")))
+    return Exported(reference_of(yolo_file), write_all(folder / "yolo", artifacts, exported_file, ("onnx", "openvino")))
 
 
 @pytest.fixture(scope="session")
 def yolo_raw(folder: Path, yolo_file: Path) -> Exported:
     """Raw outputs of bytes, one image at a time."""
     reference = reference_of(yolo_file)
-    form = Form("onnx", "raw", True, "none", tiny.IMAGE_HW)
-    artifacts = {"raw": make_artifact(reference.detector, reference.decode, form)}
-    return Exported(reference, write_all(folder / "raw", artifacts, product_of(yolo_file), ("onnx", "openvino")))
+    spec = ExportSpec("onnx", "raw", True, "none", tiny.IMAGE_HW)
+    artifacts = {"raw": make_artifact(reference.detector, reference.decode, spec)}
+    return Exported(reference, write_all(folder / "raw", artifacts, exported_file_of(yolo_file), ("onnx", "openvino")))
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +92,9 @@ def yolo_torch(folder: Path, yolo_file: Path) -> Exported:
     """Programs of torch."""
     reference, files = reference_of(yolo_file), {}
     for name in ("torch_export", "torchscript"):
-        form = Form(name, "decoded", False, "batch", tiny.IMAGE_HW)
-        artifact = make_artifact(reference.detector, reference.decode, form)
-        files |= write_all(folder / "torch", {"decoded": artifact}, product_of(yolo_file), (name,))
+        spec = ExportSpec(name, "decoded", False, "batch", tiny.IMAGE_HW)
+        artifact = make_artifact(reference.detector, reference.decode, spec)
+        files |= write_all(folder / "torch", {"decoded": artifact}, exported_file_of(yolo_file), (name,))
     return Exported(reference, files)
 
 
@@ -102,27 +102,29 @@ def yolo_torch(folder: Path, yolo_file: Path) -> Exported:
 def rtdetr(folder: Path, rtdetr_file: Path) -> Exported:
     """Detections of any number of images."""
     reference = reference_of(rtdetr_file)
-    form = Form("onnx", "detections", False, "batch", tiny.IMAGE_HW)
-    artifacts = {"detections": make_artifact(reference.detector, reference.decode, form)}
-    return Exported(reference, write_all(folder / "detr", artifacts, product_of(rtdetr_file), ("onnx", "openvino")))
+    spec = ExportSpec("onnx", "detections", False, "batch", tiny.IMAGE_HW)
+    artifacts = {"detections": make_artifact(reference.detector, reference.decode, spec)}
+    return Exported(
+        reference, write_all(folder / "detr", artifacts, exported_file_of(rtdetr_file), ("onnx", "openvino"))
+    )
 
 
 def reference_of(file: Path) -> Predictor:
     return detkit.load(file, ["tests"])
 
 
-def product_of(file: Path) -> Product:
-    return prepare(Options(str(file), trusted="tests")).product
+def exported_file_of(file: Path) -> ExportedFile:
+    return prepare(Options(str(file), trusted="tests")).exported_file
 
 
 def write_all(
-    folder: Path, artifacts: dict[str, Artifact], product: Product, formats: tuple[Format, ...]
+    folder: Path, artifacts: dict[str, Artifact], exported_file: ExportedFile, formats: tuple[Format, ...]
 ) -> dict[str, Path]:
     """Files by format and outputs; ONNX and OpenVINO are written from one graph."""
     files = {}
     for outputs, artifact in artifacts.items():
         for name in formats:
             path = folder / f"{outputs}{SUFFIXES[name]}"
-            artifact._replace(format=name).write(path, {**product.metadata(), "certificate": None})
+            artifact._replace(format=name).write(path, {**exported_file.metadata(), "certificate": None})
             files[f"{name} {outputs}"] = path
     return files

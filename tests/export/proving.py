@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from detkit.export.options import Options
-from detkit.export.reduced_precision import Change
+from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import Export, prepare
-from detkit.export.steps import Steps
-from detkit.export.verify.certificate import Certificate, Check
+from detkit.export.steps import TimedSteps
+from detkit.export.verify.certificate import Certificate, ExportCheck
 from detkit.export.verify.check_images import images_for
 from detkit.inference.predictor import Predictor
 
@@ -29,16 +29,19 @@ def options(file: Path, out: Path, **more: Any) -> Options:
 
 def exported(file: Path, out: Path, data: Path | None, **more: Any) -> tuple[Certificate, str]:
     console = silent()
-    pairs = [("data.root", str(data))] if data else []
-    certificate = prepare(options(file, out, **more), pairs).run(console)
+    data_overrides = [("data.root", str(data))] if data else []
+    certificate = prepare(options(file, out, **more), data_overrides).run(console)
     assert isinstance(console.file, io.StringIO)
     return certificate, console.file.getvalue()
 
 
-def proven(export: Export, change: Change | None, reference: Predictor | None = None) -> Certificate:
+def checked(export: Export, change: GraphChange | None, reference: Predictor | None = None) -> Certificate:
     """With this change of the graph, and beside this detector instead of its own."""
-    with Steps() as steps, images_for(export.product.stored, export.options, export.pairs) as images:
-        return export.proven(Check(reference or export.reference, images, steps), change, silent())
+    with (
+        TimedSteps() as steps,
+        images_for(export.exported_file.stored, export.options, export.data_overrides) as images,
+    ):
+        return export.run_with(ExportCheck(reference or export.reference, images, steps), change, silent())
 
 
 def noise_in(path: str) -> Any:

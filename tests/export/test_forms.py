@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import detkit
-from detkit.export.verify.certificate import compared, detect
+from detkit.export.verify.certificate import compare_detections, detect_batch
 from detkit.inference.predictor import Predictor
 from tests.export.conftest import Exported
 from tests.export.tiny import CLASS_NAMES, IMAGE_HW
@@ -20,10 +20,10 @@ FAR_PX, FAR_SCORE = 1e-3, 1e-5
 
 def require_alike(reference: Predictor, file: Path, images: Tensor) -> None:
     """The same labels at the same places, image by image and all at once."""
-    exported, expected = detkit.load(file, ["torch"]), detect(reference, images)
-    image_by_image = [detect(exported, image)[0] for image in images.split(1)]
-    for found in (detect(exported, images), image_by_image):
-        difference = compared(expected, found)
+    exported, expected = detkit.load(file, ["torch"]), detect_batch(reference, images)
+    image_by_image = [detect_batch(exported, image)[0] for image in images.split(1)]
+    for found in (detect_batch(exported, images), image_by_image):
+        difference = compare_detections(expected, found)
         assert difference.matched > 10 * len(images)
         assert difference.unmatched == 0
         assert difference.largest_box_px < FAR_PX

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import re
+import zipfile
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnx
@@ -14,15 +16,16 @@ from torch import nn
 
 import detkit
 from detkit.errors import ExportError
-from detkit.export.formats.artifact import Form, make_artifact
-from detkit.export.formats.writers import settle
+from detkit.export.formats.artifact import ExportSpec, make_artifact
+from detkit.export.formats.writers import move_into_place
 from detkit.export.options import Options
-from detkit.export.reduced_precision import Change
+from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import prepare
+from detkit.export.verify.certificate import detect_batch
 from detkit.inference.exported_detector import metadata_of_export
 from detkit.inference.runtimes.forms import SUFFIXES, Format
 from tests.export import tiny
-from tests.export.proving import exported, noise_in, options, proven
+from tests.export.proving import checked, exported, options
 
 
 @pytest.mark.parametrize("format_name", SUFFIXES)
@@ -41,7 +44,7 @@ def test_every_format_is_the_same_detector(tmp_path: Path, plain_file: Path, dat
 
 def test_runtime_may_be_of_another_package(plain_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime for GPUs is installed as onnxruntime-gpu."""
-    product = prepare(Options(str(plain_file), trusted="tests")).product
+    exported_file = prepare(Options(str(plain_file), trusted="tests")).exported_file
     version = importlib.metadata.version
 
     def of_gpu(name: str) -> str:
@@ -50,8 +53,8 @@ def test_runtime_may_be_of_another_package(plain_file: Path, monkeypatch: pytest
         return version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", of_gpu)
-    assert product.runtime == f"onnxruntime {onnxruntime.__version__}"
-    openvino = product._replace(options=product.options._replace(format="openvino"))
+    assert exported_file.runtime == f"onnxruntime {onnxruntime.__version__}"
+    openvino = exported_file._replace(options=exported_file.options._replace(format="openvino"))
     assert re.fullmatch(r"openvino [\d.]+", openvino.runtime)
 
 
@@ -65,9 +68,9 @@ def test_boxes_that_are_no_numbers(tmp_path: Path, plain_file: Path, data: Path)
 
     out = tmp_path / "model.onnx"
     export = prepare(options(plain_file, out, outputs="decoded", limit=2), [("data.root", str(data))])
-    said = r"of the boxes or scores that it finds are no finite numbers; the layers that differ most are head\.box"
+    said = r"of its boxes or scores are not finite; the layers that differ most are head\.box"
     with pytest.raises(ExportError, match=said):
-        proven(export, Change(overflow))
+        checked(export, GraphChange(overflow))
     noted = metadata_of_export(out)["certificate"]
     assert noted["passed"] is False and noted["not_finite"] > 0
     assert noted["ap"]["export"]["AP"] == 0
@@ -79,23 +82,41 @@ def test_programs_of_torch_name_no_layer(tmp_path: Path, plain_file: Path, data:
     other = detkit.load(plain_file, ["tests"])
     nn.init.ones_(dict(other.detector.named_parameters())["head.class_logits.0.weight"])
     with pytest.raises(ExportError, match=r"m\.torchscript: .*; format=onnx would name the layers to blame\. "):
-        proven(prepare(given, [("data.root", str(data))]), None, other)
+        checked(prepare(given, [("data.root", str(data))]), None, other)
 
 
-def test_file_that_is_not_what_was_on_trial(tmp_path: Path, plain_file: Path) -> None:
-    """The one before stays, with its certificate, and nothing else is left behind."""
-    product = prepare(options(plain_file, tmp_path / "model.onnx", outputs="decoded")).product
+@pytest.mark.parametrize("format_name", SUFFIXES)
+def test_certified_file_is_the_checked_file(tmp_path: Path, plain_file: Path, format_name: Format) -> None:
+    """The certificate is added without a change of the program or the weights, and the file gives the same."""
+    out = tmp_path / f"model{SUFFIXES[format_name]}"
+    exported_file = prepare(options(plain_file, out, format=format_name, outputs="decoded")).exported_file
     reference = detkit.load(plain_file, ["tests"])
-    artifact = make_artifact(reference.detector, reference.decode, Form("onnx", "decoded", image_hw=tiny.IMAGE_HW))
+    artifact = make_artifact(reference.detector, reference.decode, ExportSpec(format_name, image_hw=tiny.IMAGE_HW))
     images = torch.rand(2, 3, *tiny.IMAGE_HW)
-    with product.on_trial(artifact) as trial:
-        product.put(artifact, {"passed": True, "failed": ""}, trial, images)
-        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-        other = artifact._replace(content=noise_in("head.class_logits.0")(artifact.content))
-        with pytest.raises(ExportError, match=r"model\.onnx: is not what was checked: scores differ by up to 0\.\d+"):
-            product.put(other, {"passed": True, "failed": ""}, trial, images)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert sorted(path.name for path in before) == ["model.onnx", "model.onnx.certificate.json"]
+    certificate = {"passed": True, "failed": "", "said": 'of "x" & <y>, ü'}
+    with exported_file.written_for_check(artifact) as (path, opened):
+        before = detect_batch(opened, images)
+        program = program_in(path)
+        exported_file.certify(path, certificate)
+    assert program_in(out) == program
+    after = detect_batch(detkit.load(out, ["torch"]), images)
+    assert sum(len(found.scores) for found in before) > 10
+    for found, expected in zip(after, before, strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert metadata_of_export(out)["certificate"] == certificate
+    names = {out.name, f"{out.name}.certificate.json"} | ({"model.bin"} if format_name == "openvino" else set())
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+def program_in(path: Path) -> object:
+    """What a runtime reads of a file, without metadata."""
+    if path.suffix == ".onnx":
+        return onnx.load(path).graph.SerializeToString(deterministic=True)
+    if path.suffix == ".xml":
+        tree = ET.parse(path)
+        return [ET.tostring(tree.find(part)) for part in ("layers", "edges")], path.with_suffix(".bin").read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if "/extra/" not in name}
 
 
 def test_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +129,7 @@ def test_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda handle: done.append(f"sync {Path(place.format(handle)).resolve().name}"))
     move = Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, to: (done.append(f"move {self.name}"), move(self, to))[1])
-    settle(tmp_path / "new" / "m.xml", tmp_path / "m.xml")
+    move_into_place(tmp_path / "new" / "m.xml", tmp_path / "m.xml")
     folder = f"sync {tmp_path.name}"
     assert sorted(done[:2]) == ["sync m.bin", "sync m.xml"]
     assert done[2:] == ["move m.bin", folder, "move m.xml", folder]

@@ -18,12 +18,12 @@ import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, DataError, ExportError, RecipeError, StorageError
 from detkit.export.exported_file import sha256_of
-from detkit.export.formats.artifact import Artifact, Form, make_artifact
+from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
 from detkit.export.formats.writers import write_onnx, write_openvino
-from detkit.export.int8.layers_to_blame import culprits, spelt
+from detkit.export.int8.layers_to_blame import layers_to_blame, worst_layers
 from detkit.export.int8.quantize import quantize
 from detkit.export.options import Options
-from detkit.export.reduced_precision import Change
+from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import prepare
 from detkit.export.verify.check_images import images_for, of_images
 from detkit.inference.device import instruction_set
@@ -31,7 +31,7 @@ from detkit.inference.exported_detector import metadata_of_export
 from detkit.inference.runtimes.signature import Signature
 from detkit.types import GroundTruth
 from tests.export import tiny
-from tests.export.proving import exported, noise_in, options, proven
+from tests.export.proving import checked, exported, noise_in, options
 
 
 @pytest.fixture(scope="module")
@@ -86,28 +86,30 @@ def test_layer_that_was_changed_is_named(tmp_path: Path, plain_file: Path, data:
     with pytest.raises(
         ExportError, match=r"model\.onnx: its AP 0\.\d+ differs by \d+\.\d+ points from 0\.\d+"
     ) as error:
-        proven(prepare(options(plain_file, out), [("data.root", str(data))]), Change(noise_in(spoilt)))
+        checked(prepare(options(plain_file, out), [("data.root", str(data))]), GraphChange(noise_in(spoilt)))
     assert f"more than tolerance=0.1; the layers that differ most are {spoilt} (" in str(error.value)
     assert str(error.value).count("%") == 1  # no other layer is blamed
     noted = metadata_of_export(out)["certificate"]
-    remedy = "The file is there, and its certificate says so; allow_difference=true takes it as it is"
+    remedy = "The file is there, and its certificate says so; allow_difference=true accepts it"
     assert noted["passed"] is False and f"{out}: {noted['failed']}. {remedy}" == str(error.value)
     assert noted["ap"]["export"]["AP"] < noted["ap"]["torch"]["AP"] - 0.01
     taken = prepare(options(plain_file, out, allow_difference=True, limit=2), [("data.root", str(data))])
-    change = Change(noise_in(spoilt))
-    assert not proven(taken, change).passed
+    change = GraphChange(noise_in(spoilt))
+    assert not checked(taken, change).passed
     assert metadata_of_export(out)["certificate"]["images"] == 2
     assert change.after is not None
     images = torch.rand(2, 3, *tiny.IMAGE_HW)
-    int8 = quantize(change.after, [images.numpy()])
-    said = culprits(taken.reference, taken.form, int8, change.after, images)  # of int8, beside the graph before it
+    int8 = quantize(change.after, [images.numpy()], lambda _: True).model
+    said = layers_to_blame(
+        taken.reference, taken.spec, int8, change.after, images
+    )  # of int8, beside the graph before it
     assert re.fullmatch(r"the layers that differ most are (\S+ \(\d[\d.]* %\)|, )+", said)
     assert "backbone.layers." in said
 
 
 def test_no_layer_is_blamed_for_rounding() -> None:
-    assert spelt([("a", 1e-6)]) == "no layer differs on its own: it is the arithmetic between them, or the runtime"
-    assert spelt([("a", 0.5), ("b", 0.02), ("c", 1e-6)]) == "the layers that differ most are a (50 %), b (2 %)"
+    assert worst_layers([("a", 1e-6)]) == "no layer differs on its own; the arithmetic between them or the runtime does"
+    assert worst_layers([("a", 0.5), ("b", 0.02), ("c", 1e-6)]) == "the layers that differ most are a (50 %), b (2 %)"
 
 
 def test_without_data_it_looks_at_drawings(tmp_path: Path, plain_file: Path) -> None:
@@ -137,12 +139,14 @@ def test_int8_is_held_against_float32(tmp_path: Path, plain_file: Path, data: Pa
 
 
 def test_int8_needs_images(tmp_path: Path, plain_file: Path) -> None:
-    with pytest.raises(ExportError, match=r"int8 needs training images .*the data of the recipe \(nowhere\) is not"):
+    with pytest.raises(
+        ExportError, match=r"int8 needs training images .*the data of the recipe \(nowhere\) does not exist"
+    ):
         exported(plain_file, tmp_path / "m.onnx", None, precision="int8")
 
 
 @pytest.mark.parametrize(
-    ("pairs", "split", "error", "said"),
+    ("data_overrides", "split", "error", "said"),
     [
         ([("data.root", "/missing_data")], "val", DataError, "/missing_data"),
         ([("data.rooot", "/missing_data")], "val", RecipeError, "no argument 'rooot'; did you mean 'root'"),
@@ -151,11 +155,11 @@ def test_int8_needs_images(tmp_path: Path, plain_file: Path) -> None:
     ],
 )
 def test_data_that_is_not_there_is_named(
-    tmp_path: Path, plain_file: Path, pairs: list[Any], split: Any, error: type[Exception], said: str
+    tmp_path: Path, plain_file: Path, data_overrides: list[Any], split: Any, error: type[Exception], said: str
 ) -> None:
     """Who asks for data is never given drawings instead."""
-    export = prepare(options(plain_file, tmp_path / "m.pt2", format="torch_export", split=split), pairs)
-    with pytest.raises(error, match=said), images_for(export.product.stored, export.options, pairs):
+    export = prepare(options(plain_file, tmp_path / "m.pt2", format="torch_export", split=split), data_overrides)
+    with pytest.raises(error, match=said), images_for(export.exported_file.stored, export.options, data_overrides):
         pass
 
 
@@ -181,7 +185,7 @@ def test_setting_that_the_decoder_has_not(rtdetr_file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image_hw", "said"),
-    [((64, 100), r"multiples of 8, .*got \[64, 100\], near it is \[64, 96\]"), ((0, 64), r"got \[0, 64\]")],
+    [((64, 100), r"multiples of 8, .*got \[64, 100\], the nearest size is \[64, 96\]"), ((0, 64), r"got \[0, 64\]")],
 )
 def test_size_fits_the_stride(tmp_path: Path, plain_file: Path, image_hw: tuple[int, int], said: str) -> None:
     with pytest.raises(RecipeError, match=f"image_hw must be {said}" if "multiples" in said else said):
@@ -196,7 +200,7 @@ def test_export_of_an_export(onnx_file: Path) -> None:
 def test_what_torch_formats_cannot(plain_file: Path, tmp_path: Path) -> None:
     for more, said in (
         ({"format": "torch_export", "outputs": "detections"}, "outputs=detections with format=torch_export"),
-        ({"format": "torchscript", "dynamic": "size"}, "dynamic=size with format=torchscript: a trace holds the sizes"),
+        ({"format": "torchscript", "dynamic": "size"}, "dynamic=size with format=torchscript: a trace holds"),
     ):
         with pytest.raises(ExportError, match=said):
             exported(plain_file, tmp_path / "m", None, **more)
@@ -232,15 +236,15 @@ class Deciding(WithoutOperator):
 def test_operator_that_onnx_lacks(plain_file: Path) -> None:
     reference = detkit.load(plain_file, ["tests"])
     reference.detector.head = WithoutOperator(reference.detector.head)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ExportError, match=r"no operator for prims.bessel_j0.default, which head calls: write"):
-        make_artifact(reference.detector, reference.decode, Form(image_hw=tiny.IMAGE_HW))
+    with pytest.raises(ExportError, match=r"no operator for prims.bessel_j0.default, which head calls: replace"):
+        make_artifact(reference.detector, reference.decode, ExportSpec(image_hw=tiny.IMAGE_HW))
 
 
 def test_decision_in_python(plain_file: Path) -> None:
     reference = detkit.load(plain_file, ["tests"])
     reference.detector.head = Deciding(reference.detector.head)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ExportError, match=r"torch\.export cannot capture Detector: .*test_run\.py.*torch\.where"):
-        make_artifact(reference.detector, reference.decode, Form(image_hw=tiny.IMAGE_HW))
+        make_artifact(reference.detector, reference.decode, ExportSpec(image_hw=tiny.IMAGE_HW))
 
 
 def odd_graph() -> onnx.ModelProto:
@@ -255,7 +259,7 @@ def test_runtime_that_cannot_run_it(plain_file: Path, tmp_path: Path) -> None:
     """A graph that ONNX Runtime refuses; nothing is left behind."""
     export = prepare(options(plain_file, tmp_path / "m.onnx"))
     signature = Signature("decoded", ("boxes", "scores"), False, "batch", tiny.IMAGE_HW, 8, "distances")
-    trial = export.product.on_trial(Artifact("onnx", signature, odd_graph()))
+    trial = export.exported_file.written_for_check(Artifact("onnx", signature, odd_graph()))
     with pytest.raises(ExportError, match=r"onnxruntime 1\.\S+ cannot run the export: .*NoSuchOperator"), trial:
         pass
     assert list(tmp_path.iterdir()) == []
@@ -263,7 +267,7 @@ def test_runtime_that_cannot_run_it(plain_file: Path, tmp_path: Path) -> None:
 
 def test_operator_that_openvino_lacks(tmp_path: Path) -> None:
     level = logging.getLogger().level
-    with pytest.raises(ExportError, match=r"OpenVINO cannot convert the graph: .*NoSuchOperator.*; format=onnx keeps"):
+    with pytest.raises(ExportError, match=r"OpenVINO cannot convert the graph: .*NoSuchOperator.*; format=onnx"):
         write_openvino(tmp_path / "m.xml", odd_graph(), {})
     assert list(tmp_path.iterdir()) == []
     assert logging.getLogger().level == level  # which the converter sets
@@ -321,4 +325,4 @@ def test_place_of_the_export(tmp_path: Path, plain_file: Path) -> None:
         (Options(str(other), out=tmp_path / "there"), "there/cats.onnx"),
         (Options(str(other), out=tmp_path / "there.onnx"), "there.onnx"),
     ):
-        assert prepare(given._replace(trusted="tests")).product.out == tmp_path / expected
+        assert prepare(given._replace(trusted="tests")).exported_file.out == tmp_path / expected

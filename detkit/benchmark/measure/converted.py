@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from detkit import __version__
-from detkit.export.formats.artifact import Artifact, Form, make_artifact
+from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
 from detkit.inference import load, read_stored
 from detkit.inference.runtimes.forms import Format
 
@@ -54,7 +54,7 @@ def _graph(checkpoint: Path, image_hw: tuple[int, int], trusted: Sequence[str]) 
     """One for both formats."""
     predictor = load(checkpoint, trusted)
     return make_artifact(
-        predictor.detector, predictor.decode, Form("onnx", "decoded", dynamic="batch", image_hw=image_hw)
+        predictor.detector, predictor.decode, ExportSpec("onnx", "decoded", dynamic="batch", image_hw=image_hw)
     )
 
 

@@ -1,29 +1,30 @@
-"""A detector in the form of its format, held in memory until it is written."""
+"""From a detector to the program of an export format, in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import onnx
 import torch
 from torch import nn
 
-from detkit.export.converter_logs import quiet
+from detkit.export.converter_logs import silenced
 from detkit.export.formats.capture import capture
 from detkit.export.formats.folding import folded
-from detkit.export.formats.graph import ExportGraph, refuse
+from detkit.export.formats.graph import Decode, ExportGraph, SuppressingDecode, require_supported
 from detkit.export.formats.onnx_graph import to_onnx
 from detkit.export.formats.suppression import DENSE_NAMES, with_suppression
-from detkit.export.formats.writers import WRITERS, Metadata
+from detkit.export.formats.writers import WRITERS, Metadata, Program
 from detkit.inference.runtimes.forms import Dynamic, Format, Outputs
 from detkit.inference.runtimes.signature import Signature
-from detkit.types import BoxCoding
+from detkit.ops.strides import largest_stride_of
+from detkit.types import YOLOPredictions
 
 ONNX_BASED: tuple[Format, ...] = ("onnx", "openvino")
 
 
-class Form(NamedTuple):
-    """How a detector is exported; what the words mean says ``Signature``."""
+class ExportSpec(NamedTuple):
+    """Format, outputs and inputs of an export; ``Signature`` explains the values."""
 
     format: Format = "onnx"
     outputs: Outputs = "decoded"
@@ -33,56 +34,57 @@ class Form(NamedTuple):
 
 
 class Artifact(NamedTuple):
-    """What is written, and what goes in and comes out of it."""
+    """A program of an export format with its inputs and outputs."""
 
     format: Format
     signature: Signature
-    content: Any  # an ONNX graph, a captured or a traced program
+    program: Program
 
     def write(self, path: Path, metadata: Metadata) -> None:
-        """Write it with its signature and this metadata.
+        """Write the program with its signature and this metadata.
 
         Raises:
-            StorageError: if it cannot be written; what was there stays.
+            StorageError: if the file cannot be written; an existing file stays unchanged.
         """
-        WRITERS[self.format](path, self.content, {**metadata, "signature": self.signature._asdict()})
+        WRITERS[self.format](path, self.program, {**metadata, "signature": self.signature._asdict()})
 
 
 def make_artifact(
     detector: nn.Module,
-    decode: Any,
-    form: Form,
+    decode: Decode,
+    spec: ExportSpec,
     change: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
 ) -> Artifact:
-    """Fold the detector, capture it and convert it.
+    """Fold, capture and convert a detector.
 
     Args:
-        detector: on the CPU; it stays as it is.
-        decode: its decoder, with the thresholds that the program is to have.
-        form: of the program.
-        change: made to an ONNX graph before suppression is added to it, e.g. to fewer bits.
+        detector: on the CPU; it is not changed.
+        decode: its decoder, with the thresholds that the program is to use.
+        spec: of the export.
+        change: applied to an ONNX graph before suppression is added, e.g. a reduction of precision.
 
     Raises:
-        ExportError: if the detector cannot be exported, or not in this form.
+        ExportError: if the detector cannot be exported in this form.
     """
-    stride: int = getattr(detector, "largest_stride", 1)
-    graph = ExportGraph(folded(detector), decode, form.outputs, form.takes_uint8)
-    example = graph.example(form.image_hw, form.dynamic)
+    stride = largest_stride_of(detector)
+    graph = ExportGraph(folded(detector), decode, spec.outputs, spec.takes_uint8)
+    example = graph.example(spec.image_hw, spec.dynamic)
     with torch.no_grad():
-        predictions = graph.detector(torch.zeros(1, 3, *form.image_hw))
+        predictions = graph.detector(torch.zeros(1, 3, *spec.image_hw))
         names = tuple(graph.named(example))
-    needs_suppression = form.outputs == "detections" and "labels" not in names
-    refuse(form.format, form.dynamic, needs_suppression=needs_suppression)
-    content: Any = capture(graph, form.image_hw, form.dynamic, stride)
-    if form.format in ONNX_BASED:
-        content = to_onnx(content, DENSE_NAMES if needs_suppression else names)
-        content = change(content) if change else content
+    needs_suppression = spec.outputs == "detections" and "labels" not in names
+    require_supported(spec.format, spec.dynamic, needs_suppression=needs_suppression)
+    program: Program = capture(graph, spec.image_hw, spec.dynamic, stride)
+    if spec.format in ONNX_BASED:
+        program = to_onnx(program, DENSE_NAMES if needs_suppression else names)
+        program = change(program) if change else program
         if needs_suppression:
-            content = with_suppression(content, decode.score_threshold, decode.iou_threshold, decode.max_detections)
-            names = tuple(output.name for output in content.graph.output)
-    elif form.format == "torchscript":
-        with quiet():  # that sizes become constants is what dynamic=batch says
-            content = torch.jit.trace(graph, (example,))
-    coding: BoxCoding = getattr(predictions, "box_coding", "distances")
-    signature = Signature(form.outputs, names, form.takes_uint8, form.dynamic, form.image_hw, stride, coding)
-    return Artifact(form.format, signature, content)
+            assert isinstance(decode, SuppressingDecode), "checked by ExportGraph"
+            program = with_suppression(program, decode.score_threshold, decode.iou_threshold, decode.max_detections)
+            names = tuple(output.name for output in program.graph.output)
+    elif spec.format == "torchscript":
+        with silenced():  # tracing warns that sizes become constants, which dynamic=batch states
+            program = torch.jit.trace(graph, (example,))
+    coding = predictions.box_coding if isinstance(predictions, YOLOPredictions) else "distances"
+    signature = Signature(spec.outputs, names, spec.takes_uint8, spec.dynamic, spec.image_hw, stride, coding)
+    return Artifact(spec.format, signature, program)

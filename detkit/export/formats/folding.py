@@ -1,4 +1,4 @@
-"""Norms and rep blocks folded into the convolutions before them: the same numbers from fewer layers."""
+"""Folding of batch norms and rep blocks into convolutions: fewer layers that compute the same."""
 
 import copy
 from collections.abc import Iterator
@@ -13,28 +13,28 @@ from detkit.layers import rep
 
 
 def folded(detector: nn.Module) -> nn.Module:
-    """A copy of a detector in evaluation mode whose rep blocks are single convolutions."""
+    """A copy in evaluation mode, with each rep block replaced by one convolution."""
     detector = copy.deepcopy(detector).eval()
     rep.fold(detector)
     return detector
 
 
 def fold_norms(model: nn.Module, program: ExportedProgram) -> None:
-    """Fold every batch norm that follows one convolution and nothing else follows it, in place.
+    """Fold every batch norm whose input is a convolution that nothing else reads, in place.
 
     Args:
         model: in evaluation mode.
-        program: captured of it; which layer follows which is read from there, whoever wrote the model.
+        program: captured from the model; it shows which layer reads which.
     """
-    for conv_path, norm_path in list(_pairs(program)):
+    for conv_path, norm_path in list(_foldable(program)):
         conv, norm = model.get_submodule(conv_path), model.get_submodule(norm_path)
         if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
             model.set_submodule(conv_path, fuse_conv_bn_eval(conv, norm))
             model.set_submodule(norm_path, nn.Identity())
 
 
-def _pairs(program: ExportedProgram) -> Iterator[tuple[str, str]]:
-    """Paths of convolutions and of the norms that alone read what they give; neither is called twice."""
+def _foldable(program: ExportedProgram) -> Iterator[tuple[str, str]]:
+    """Paths of each convolution and of the batch norm that alone reads its output; both are called once."""
     for node in program.graph.nodes:
         if node.target != torch.ops.aten.batch_norm.default:
             continue
@@ -45,11 +45,11 @@ def _pairs(program: ExportedProgram) -> Iterator[tuple[str, str]]:
 
 
 def _is_called_once(layer: Node) -> bool:
-    """Whether nothing else reads its weights and statistics."""
-    return all(len(given.users) == 1 for given in layer.args[1:] if isinstance(given, Node))
+    """Whether no other node reads its weights and statistics."""
+    return all(len(source.users) == 1 for source in layer.args[1:] if isinstance(source, Node))
 
 
 def module_path(node: Node) -> str:
-    """The module that a node of a captured program comes from, as ``get_submodule`` knows it; "" for the whole."""
+    """The path, for ``get_submodule``, of the module that a node of a captured program comes from; "" for the root."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0] if stack else ""

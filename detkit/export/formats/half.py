@@ -1,4 +1,4 @@
-"""Half-precision floats in an ONNX graph."""
+"""Conversion of an ONNX graph to float16."""
 
 import numpy as np
 import onnx
@@ -9,26 +9,26 @@ from detkit.export.formats.onnx_layers import Layers, with_names
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
-# Their type is written down in them, or the standard has no float16 of them; they may give it to others as always.
+# Operators that state a type themselves, or that ONNX does not define for float16.
 STAY_FLOAT = {"Cast", "Constant", "ConstantOfShape", "EyeLike", "NonMaxSuppression", "Range"}
-HALF_INPUTS = {"Resize": 1}  # the first so many may be float16, the scales after them not
+HALF_INPUTS = {"Resize": 1}  # number of leading inputs that may be float16; the scales of Resize may not
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in float16: half the file.
+    """Convert weights and arithmetic to float16, which halves the file.
 
-    Inputs and outputs keep their types, and all that comes after the last layers stays float32: a box at 640 pixels
-    in float16 is off by up to a quarter of a pixel. Runtimes that have no float16 arithmetic, such as most on CPUs,
-    compute in float32 and are no faster.
-
-    Weights beyond the range of float16 become its largest value.
+    Inputs and outputs keep their types. The arithmetic after the last layers stays float32, because float16 rounds
+    box coordinates near 640 pixels by up to a quarter of a pixel. Runtimes without float16 arithmetic, such as most
+    on CPUs, compute in float32 and are not faster. Weights beyond the range of float16 become its largest value.
 
     Raises:
-        ExportError: if a node holds a graph of its own.
+        ExportError: if a node contains a subgraph.
     """
     nested = sorted({node.op_type for node in model.graph.node if any(a.HasField("g") for a in node.attribute)})
     if nested:
-        raise ExportError(f"float16 needs a graph without branches and loops; it has {', '.join(nested)}. Export fp32")
+        raise ExportError(
+            f"float16 needs a graph without branches and loops; this one has {', '.join(nested)}; use precision=fp32"
+        )
     converter = _Converter(with_names(model))
     for node in converter.read:
         converter.add(node)
@@ -36,7 +36,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Converter:
-    """Nodes in their order, each with its inputs in the precision that it computes in."""
+    """Converts nodes in order, and adds casts where the precision changes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -52,7 +52,7 @@ class _Converter:
         self._made: set[str] = set()
 
     def add(self, node: onnx.NodeProto) -> None:
-        """The node as it will be, after the conversions of its inputs."""
+        """Append the node, after casts of its inputs."""
         halved = node.name not in self._in_float and node.op_type not in STAY_FLOAT
         number = HALF_INPUTS.get(node.op_type, len(node.input)) if halved else 0
         for place, name in enumerate(node.input):
@@ -68,7 +68,7 @@ class _Converter:
                 self._precision[name] = HALF
 
     def finish(self) -> onnx.ModelProto:
-        """The graph of the nodes that were added."""
+        """The graph of the appended nodes."""
         graph = self.model.graph
         del graph.node[:], graph.value_info[:]
         graph.node.extend(self._written)
@@ -79,7 +79,7 @@ class _Converter:
         return self.model
 
     def _as(self, name: str, wanted: int) -> str:
-        """The name of a value in the precision that is wanted, if it is a float at all."""
+        """The name of a value in the wanted precision; values that are not floats keep their name."""
         if self._precision.get(name) not in (FLOAT, HALF) or self._precision[name] == wanted:
             return name
         new = f"{name}/{'float16' if wanted == HALF else 'float32'}"

@@ -1,4 +1,4 @@
-"""A captured program as an ONNX graph, by torch's own exporter."""
+"""From a captured program to an ONNX graph, with torch's exporter."""
 
 import re
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ import torch
 from torch.export import ExportedProgram
 
 from detkit.errors import ExportError
-from detkit.export.converter_logs import quiet
+from detkit.export.converter_logs import silenced
 from detkit.export.formats.folding import module_path
 
-OPSET = 20  # the first with GridSample as DETR-type detectors need it in all runtimes
+OPSET = 20  # the first whose GridSample serves DETR-type detectors in all runtimes
 
 
 def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.ModelProto:
-    """The graph with its weights.
+    """The ONNX graph with its weights.
 
     Args:
         program: with one input.
-        output_names: in the order of the program's.
+        output_names: in the order of the program's outputs.
 
     Raises:
-        ExportError: if ONNX has no operator for one of the program's, with the modules that it stands in.
+        ExportError: if ONNX lacks an operator of the program; the error names the modules that call it.
     """
     try:
-        with quiet(), torch.no_grad():
-            made = torch.onnx.export(
+        with silenced(), torch.no_grad():
+            converted = torch.onnx.export(
                 program,
                 dynamo=True,
                 verbose=False,
@@ -36,26 +36,23 @@ def to_onnx(program: ExportedProgram, output_names: Sequence[str]) -> onnx.Model
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(_reason(program, error)) from error
-    if made is None:
-        raise ExportError("torch.onnx gave no graph")
-    return made.model_proto
+    assert converted, "torch.onnx.export gives a program if dynamo=True"
+    return converted.model_proto
 
 
 def _reason(program: ExportedProgram, error: BaseException) -> str:
-    """Which operator cannot be converted, and where it stands."""
-    said = "\n".join(map(str, _causes(error)))
-    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)', overload='(\w+)'\)", said)
+    """Which operator cannot be converted, and which modules call it."""
+    message = "\n".join(map(str, _causes(error)))
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)', overload='(\w+)'\)", message)
     if not found:
-        return f"the ONNX exporter of torch fails: {said.strip().splitlines()[0]}"
+        return f"the ONNX exporter of torch fails: {message.strip().splitlines()[0]}"
     name = f"{found[1]}.{found[2]}"
-    word = re.split(r"\W+", found[1])[
-        -1
-    ]  # what the exporter took apart keeps its word: special_bessel_j0 has bessel_j0
+    word = re.split(r"\W+", found[1])[-1]  # a decomposed operator: special_bessel_j0 contains bessel_j0
     nodes = [node for node in program.graph.nodes if node.op == "call_function" and word in str(node.target)]
     places = {module_path(node).removeprefix("detector.") for node in nodes}
     where = f", which {', '.join(sorted(places)[:5])} calls" if places else ""
     return (
-        f"ONNX has no operator for {name}{where}: write it there with other operations, or use format=torch_export, "
+        f"ONNX has no operator for {name}{where}: replace it there by other operations, or use format=torch_export, "
         "which keeps every operator of torch"
     )
 

@@ -1,17 +1,17 @@
-"""Non-maximum suppression at the end of an ONNX graph: boxes and scores of all places to the final detections."""
+"""Non-maximum suppression for the end of an ONNX graph."""
 
 import onnx
 from onnx import compose, parser
 
 DENSE_NAMES = ("all_boxes", "all_scores")
 OPSET_TEXT = "<ir_version: {ir}, opset_import: ['' : {opset}]>"
-# B images, A places, C classes, S that survived in the whole batch, K detections of an image.
+# B images, A places, C classes, S detections left in the whole batch, K = {most} detections of an image.
 TAIL = """
 suppression (float[B,A,4] all_boxes, float[B,A,C] all_scores)
     => (float[B,{most},4] boxes, float[B,{most}] scores, int64[B,{most}] labels, int64[B] counts)
 <int64[1] most = {{{most}}}, float[1] iou = {{{iou}}}, float[1] lowest = {{{lowest}}}, int64[3] swap = {{0, 2, 1}},
  int64[1] first = {{0}}, int64[1] second = {{1}}, int64[1] third = {{2}}, int64[2] padding = {{{most}, 3}},
- float none = {{-1}}, int64 zero = {{0}}, int64 one = {{1}}, int64[1] all = {{-1}}>
+ float none = {{-1}}, int64 zero = {{0}}, int64 one = {{1}}, int64[1] three = {{3}}>
 {{
     by_class = Transpose <perm = [0, 2, 1]> (all_scores)
     survivors = NonMaxSuppression (all_boxes, by_class, most, iou, lowest)
@@ -43,18 +43,18 @@ suppression (float[B,A,4] all_boxes, float[B,A,C] all_scores)
     as_numbers = Cast <to = 7> (is_found)
     counts = ReduceSum <keepdims = 0> (as_numbers, second)
 }}
-""".replace("int64[1] all = {{-1}}", "int64[1] three = {{3}}")
+"""
 
 
 def with_suppression(
     dense: onnx.ModelProto, score_threshold: float, iou_threshold: float, max_detections: int
 ) -> onnx.ModelProto:
-    """A graph whose outputs are those of ``outputs="detections"``.
+    """Append suppression to a graph, so that its outputs are those of ``outputs="detections"``.
 
     Args:
         dense: with the outputs ``DENSE_NAMES``: boxes (B, A, 4) and scores (B, A, C).
-        score_threshold: only higher scores are kept.
-        iou_threshold: of the suppression, within a class.
+        score_threshold: detections must score higher.
+        iou_threshold: detections of one class that overlap more are suppressed.
         max_detections: K.
     """
     [opset] = [entry.version for entry in dense.opset_import if not entry.domain]

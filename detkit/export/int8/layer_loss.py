@@ -1,4 +1,4 @@
-"""What each layer of a quantized graph loses on its own."""
+"""The error that quantization causes in each layer of a graph."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,7 @@ import onnxruntime
 from detkit.export.formats.onnx_layers import Layers, with_names
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
-PREFIX = "int8/"  # of the names in the graph that is quantized
+PREFIX = "int8/"  # of names that come from the quantized graph
 
 
 def rank_layers(
@@ -19,17 +19,16 @@ def rank_layers(
 ) -> list[tuple[str, float]]:
     """Relative error of each quantized layer, worst first.
 
-    Each node gets the float graph's activations, so that it answers for its own rounding and not for what
-    came to it. The error of a layer is that of its nodes: the root of the sum of their squared errors over the sum of
-    squares of the float output.
+    Each quantized node receives the activations of the float graph, so rounding in earlier layers does not count. The
+    squared error of a layer is the sum over its nodes of: squared error of the output over squared float output.
 
     Args:
-        float_model: that was quantized.
-        int8_model: as ``quantize`` made it of that.
+        float_model: the graph before quantization.
+        int8_model: the quantized graph.
         batches: for the input of both.
 
     Returns:
-        (name of the layer, error); no layer that is float in both.
+        (layer name, error) of the layers that are quantized.
     """
     float_model = with_names(float_model)
     probe = _Probe(float_model, int8_model)
@@ -54,15 +53,15 @@ def _ratio(error: float, signal: float) -> float:
 
 
 class _Probe:
-    """The float graph, and beside each node its quantized copy, fed with the float activations."""
+    """The float graph with a copy of each quantized node that reads the float activations."""
 
     def __init__(self, float_model: onnx.ModelProto, int8_model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(float_model)
-        self.compared: dict[str, tuple[str, str]] = {}  # node to the names of its error and of its signal
-        self.sums: dict[str, None] = {}  # outputs of the graph
+        self.compared: dict[str, tuple[str, str]] = {}  # node to the outputs of its error and its signal
+        self.sums: dict[str, None] = {}  # outputs of the graph, in order
         self._floats = {output for node in float_model.graph.node for output in node.output}
-        self._floats |= {given.name for given in float_model.graph.input}
+        self._floats |= {value.name for value in float_model.graph.input}
         self._floats |= {tensor.name for tensor in float_model.graph.initializer}
         self._made_by = {output: node for node in int8_model.graph.node for output in node.output}
         self._weights = {tensor.name: tensor for tensor in int8_model.graph.initializer}
@@ -77,13 +76,13 @@ class _Probe:
                 self._compare(node)
 
     def _is_quantized(self, node: onnx.NodeProto) -> bool:
-        """Whether its weights are int8, or its output; int8 inputs alone come from others."""
+        """Whether its weights or its output are int8; int8 inputs belong to the node that makes them."""
         weights = [self._made_by[name] for name in node.input if name in self._made_by]
         from_int8 = any(made.op_type == "DequantizeLinear" and made.input[0] in self._weights for made in weights)
         return from_int8 or node.output[0] in self._rounded
 
     def _compare(self, node: onnx.NodeProto) -> None:
-        """Both ways to the output of a node, and the sums of squares of their difference and of the float one."""
+        """Add a quantized copy of a node, and outputs for the sums of squares of its error and of its float output."""
         output = node.output[0]
         if output not in self._floats:
             return
@@ -104,21 +103,25 @@ class _Probe:
             self.sums[name] = None
         self.compared[node.name] = (error, signal)
 
-    def _copy(self, node: onnx.NodeProto, given: dict[str, str] | None = None) -> str:
-        """The node with all that rounds its inputs; given: names that stand for its inputs. Its output's new name."""
-        name = f"{PREFIX}{node.output[0]}" + ("/again" if given else "")
+    def _copy(self, node: onnx.NodeProto, replaced: dict[str, str] | None = None) -> str:
+        """Add a copy of the node and of the nodes that round its inputs; ``replaced`` renames inputs.
+
+        Returns:
+            The name of the copy's output.
+        """
+        name = f"{PREFIX}{node.output[0]}" + ("/again" if replaced else "")
         if name not in self._copied:
             self._copied.add(name)
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = name
             copy.output[:] = [name, *(f"{PREFIX}{other}" for other in node.output[1:])]
-            copy.input[:] = [(given or {}).get(source) or self._source(source) for source in node.input]
+            copy.input[:] = [(replaced or {}).get(source) or self._source(source) for source in node.input]
             self.model.graph.node.append(copy)
         return name
 
     def _source(self, name: str) -> str:
-        """The input of a copy: rounded as in the quantized graph, else that of the float graph."""
+        """The input of a copy: rounded if it is rounded in the quantized graph, else from the float graph."""
         made_by = self._made_by.get(name)
         if made_by is not None and made_by.op_type in ROUNDING:
             return self._copy(made_by)

@@ -1,9 +1,9 @@
-"""The proof of an export: what it finds, beside what its detector finds, on the same images."""
+"""The certificate of an export: its detections, AP and latency beside those of its detector."""
 
 import datetime as dt
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +12,20 @@ from rich.table import Table
 from torch import Tensor
 
 from detkit import __version__
+from detkit.export.formats.writers import Metadata
 from detkit.export.options import Options, Precision
-from detkit.export.steps import Steps
-from detkit.export.verify.check_images import CheckImages, Found
+from detkit.export.steps import TimedSteps
+from detkit.export.verify.check_images import CheckImages
 from detkit.export.verify.comparison import LEAST_SCORE, Comparison, Difference
 from detkit.export.verify.latency import Latency, measure_latency
 from detkit.inference.device import instruction_set, processor_name
 from detkit.inference.predictor import Predictor
+from detkit.ops.strides import largest_stride_of
 from detkit.types import Detections, Target
 
-# A batch of another size, or images of another size, may not be grossly different; their AP is not measured. Boxes of
-# float32 differ by rounding, some 1e-6 of IoU, while half a stride of 8 pixels costs 0.01 even of a box of 800 pixels.
-# Float16 costs small objects some 0.003, int8 some 0.07; where there is ground truth, AP says what that is worth.
+# Limits for other batch and image sizes, for which no AP is measured, and for data without ground truth. Rounding in
+# float32 costs about 1e-6 of IoU, float16 about 0.003 and int8 about 0.07 for small objects. An error of half a stride
+# of 8 pixels costs 0.01 even for a box of 800 pixels.
 MOST_MEAN_SCORE = 0.05
 MOST_UNMATCHED = 0.1
 MOST_IOU_LOSS: dict[Precision, float] = {"fp32": 0.001, "fp16": 0.02, "int8": 0.2}
@@ -31,42 +33,46 @@ OTHERS = {"batch_1": "image by image", "second_size": "in images of another size
 
 
 class Certificate(NamedTuple):
-    """What was measured, as plain values."""
+    """The measurements of an export.
 
-    difference_points: (
-        float  # of AP, in hundredths; of int8 the loss; without ground truth see ``points_without_truth``
-    )
-    failure: str  # what is wrong with the file, for a message; empty: nothing
-    noted: dict[str, Any]  # all of it, for the file
+    Args:
+        difference_points: difference of both AP in hundredths, for int8 the loss; without ground truth see
+            ``points_without_truth``.
+        failure: why the file fails the check; empty if it passes.
+        noted: all measurements, for the file.
+    """
+
+    difference_points: float
+    failure: str
+    noted: Metadata
 
     @property
     def passed(self) -> bool:
-        """Whether the file is the same detector."""
+        """Whether the file gives the results of its detector."""
         return not self.failure
 
     def show(self, console: Console) -> None:
-        """Both beside each other."""
+        """Print the measurements of detector and export side by side."""
         noted, table = self.noted, Table("", "torch", "export", "", box=None, padding=(0, 3, 0, 0))
         if noted["ap"]:
             ours, theirs = noted["ap"]["torch"], noted["ap"]["export"]
-            what = "lost" if noted.get("precision") == "int8" else "apart"
-            say = f"{self.difference_points:.3f} points {what}, at most {noted['tolerance']:g}"
-            table.add_row("AP", f"{ours['AP']:.4f}", f"{theirs['AP']:.4f}", say)
+            verb = "lost" if noted.get("precision") == "int8" else "apart"
+            remark = f"{self.difference_points:.3f} points {verb}, at most {noted['tolerance']:g}"
+            table.add_row("AP", f"{ours['AP']:.4f}", f"{theirs['AP']:.4f}", remark)
             table.add_row("AP50", f"{ours['AP50']:.4f}", f"{theirs['AP50']:.4f}")
         for size, of in noted["latency"].items():
             ours, theirs = of["torch"], of["export"]
-            say = (
-                f"{ours['median_ms'] / theirs['median_ms']:.2f} times as fast; 95 of 100 within {theirs['p95_ms']:.1f}"
-            )
-            table.add_row(f"ms, batch of {size}", f"{ours['median_ms']:.1f}", f"{theirs['median_ms']:.1f}", say)
+            speedup = ours["median_ms"] / theirs["median_ms"]
+            remark = f"{speedup:.2f} times as fast; 95 of 100 within {theirs['p95_ms']:.1f}"
+            table.add_row(f"ms, batch of {size}", f"{ours['median_ms']:.1f}", f"{theirs['median_ms']:.1f}", remark)
         console.print(table)
         found = noted["detections"]
         boxes, scores = f"boxes {found['largest_box_px']:.2g} px", f"scores {found['largest_score']:.2g}"
-        what = f"{found['matched']:,} detections above {noted['least_score']:g}"
+        compared = f"{found['matched']:,} detections above {noted['least_score']:g}"
         runtimes = ", ".join(dict.fromkeys((noted["runtime"], f"torch {noted['torch']}")))
         runtimes = f"{runtimes}, {noted['threads']} thread{'s'[: noted['threads'] - 1]}"
         lines = [
-            f"{what}: largest difference of {boxes}, of {scores}; {found['unmatched']} unmatched",
+            f"{compared}: largest difference of {boxes}, of {scores}; {found['unmatched']} unmatched",
             f"checked on {noted['checked_on']}; {runtimes}; {noted['instruction_set']}",
         ]
         if not noted["ap"]:
@@ -75,57 +81,72 @@ class Certificate(NamedTuple):
         console.print("", *lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
 
 
-class Seen(NamedTuple):
-    """What one of them finds."""
-
-    found: Found  # without what is no finite number
-    targets: list[Target]
-    sample: Tensor  # (B, 3, H, W) a whole batch with as many objects as any, and at least two images
-    not_finite: int  # boxes with a side or a score that is none
-
-
-class Measured(NamedTuple):
-    """One export beside the detector."""
-
-    ap: dict[str, float] | None  # the twelve numbers; None without ground truth
-    difference: Difference
-    points: float  # that the AP are apart, in hundredths; without ground truth see ``points_without_truth``
-    lost_points: float  # the same, but 0 where the export has the better AP, as int8 may have by chance
-    not_finite: int  # of what the export finds
-
-
-class Check:
-    """A detector as it was trained, to hold its exports against.
+class CheckRun(NamedTuple):
+    """The detections of one predictor on the images of the check.
 
     Args:
-        reference: not folded, in float32, on the CPU.
-        images: to look at.
-        steps: for the bar.
+        found: detections of each image, without those that are not finite.
+        targets: ground truth of each image; empty for drawn images.
+        sample: (B, 3, H, W) in [0, 1], at least two images: the batch with the most detections.
+        not_finite: number of detections with a box side or score that is not finite.
     """
 
-    def __init__(self, reference: Predictor, images: CheckImages, steps: Steps) -> None:
+    found: list[Detections]
+    targets: list[Target]
+    sample: Tensor
+    not_finite: int
+
+
+class CheckResult(NamedTuple):
+    """The comparison of one export with the detector.
+
+    Args:
+        ap: the twelve COCO numbers of the export; None without ground truth.
+        difference: of the detections.
+        points: difference of both AP in hundredths; without ground truth see ``points_without_truth``.
+        lost_points: the same, but 0 if the export has the higher AP.
+        not_finite: number of detections of the export that are not finite.
+    """
+
+    ap: dict[str, float] | None
+    difference: Difference
+    points: float
+    lost_points: float
+    not_finite: int
+
+
+class ExportCheck:
+    """Compares exports with the detector that they were made from.
+
+    Args:
+        reference: the detector, not folded, in float32, on the CPU.
+        images: of the check.
+        steps: for the progress bar.
+    """
+
+    def __init__(self, reference: Predictor, images: CheckImages, steps: TimedSteps) -> None:
         self.reference = reference
         self.images = images
         self.steps = steps
 
     @functools.cached_property
-    def seen(self) -> Seen:
-        """What the detector finds."""
-        return self.look("torch", self.reference)
+    def reference_run(self) -> CheckRun:
+        """The detections of the detector."""
+        return self.run("torch", self.reference)
 
     @functools.cached_property
     def ap(self) -> dict[str, float] | None:
-        """The detector's numbers; None without ground truth."""
-        return self._numbers(self.seen)
+        """The COCO numbers of the detector; None without ground truth."""
+        return self._numbers(self.reference_run)
 
-    def look(self, name: str, predictor: Predictor) -> Seen:
-        """Everything that one of them finds."""
-        found: Found = []
+    def run(self, name: str, predictor: Predictor) -> CheckRun:
+        """Detect in all images."""
+        found: list[Detections] = []
         targets: list[Target] = []
-        samples: list[tuple[tuple[bool, int, int], Tensor]] = []  # the best so far, and how good it is
+        samples: list[tuple[tuple[bool, int, int], Tensor]] = []  # at most one: the best batch so far and its rank
         with self.steps.step(f"check, {name}", self.images.num_batches) as done:
             for images, of_images in self.images.batches():
-                found += detect(predictor, images)
+                found += detect_batch(predictor, images)
                 targets += of_images
                 objects = sum(int((of.scores >= LEAST_SCORE).sum()) for of in found[-len(images) :])
                 samples.append(((objects > 0, len(images), objects), images))
@@ -134,40 +155,43 @@ class Check:
         finite = [_finite(of) for of in found]
         not_finite = sum(len(of.scores) for of in found) - sum(len(of.scores) for of in finite)
         [(_, sample)] = samples
-        return Seen(finite, targets, sample if len(sample) > 1 else torch.cat((sample, sample.flip(-1))), not_finite)
+        return CheckRun(
+            finite, targets, sample if len(sample) > 1 else torch.cat((sample, sample.flip(-1))), not_finite
+        )
 
-    def measure(self, name: str, predictor: Predictor) -> Measured:
-        """One export beside the detector."""
-        before = self.ap  # the detector's turn comes first
-        seen = self.look(name, predictor)
-        ap, difference = self._numbers(seen), compared(self.seen.found, seen.found)
+    def measure(self, name: str, predictor: Predictor) -> CheckResult:
+        """Compare one export with the detector."""
+        before = self.ap  # runs the detector first
+        run = self.run(name, predictor)
+        ap, difference = self._numbers(run), compare_detections(self.reference_run.found, run.found)
         if before is None or ap is None:
             points = points_without_truth(difference)
-            return Measured(None, difference, points, points, seen.not_finite)
+            return CheckResult(None, difference, points, points, run.not_finite)
         lost = 100 * (before["AP"] - ap["AP"])
-        return Measured(ap, difference, abs(lost), max(0.0, lost), seen.not_finite)
+        return CheckResult(ap, difference, abs(lost), max(0.0, lost), run.not_finite)
 
-    def _numbers(self, seen: Seen) -> dict[str, float] | None:
-        numbers = self.images.measure(seen.found, seen.targets) if self.images.measure else None
-        return numbers if numbers and numbers["AP"] >= 0 else None  # -1: nothing in these images is annotated
+    def _numbers(self, run: CheckRun) -> dict[str, float] | None:
+        numbers = self.images.measure(run.found, run.targets) if self.images.measure else None
+        return numbers if numbers and numbers["AP"] >= 0 else None  # AP is -1 if no image is annotated
 
-    def certify(self, exported: Predictor, options: Options, about: Mapping[str, Any]) -> Certificate:
-        """Measure everything.
+    def certify(self, exported: Predictor, options: Options, about: Mapping[str, object]) -> Certificate:
+        """Measure detections, AP, other batch and image sizes, and latency.
 
         Args:
             exported: the written file, in its own runtime.
             options: of the export.
-            about: more that is noted.
+            about: further entries of the certificate.
         """
         measured = self.measure("export", exported)
         points = measured.lost_points if options.precision == "int8" else measured.points
-        images = self.seen.sample
-        alone = [detect(exported, image)[0] for image in images.split(1)]
-        others = {"batch_1": compared(detect(exported, images), alone)}
+        images = self.reference_run.sample
+        alone = [detect_batch(exported, image)[0] for image in images.split(1)]
+        others = {"batch_1": compare_detections(detect_batch(exported, images), alone)}
         if options.dynamic == "size":
             others["second_size"] = self._of_other_size(exported)
         failure = self._failure(measured, points, options)
-        failure = failure or next(filter(None, (_unlike(name, others[name], options.precision) for name in others)), "")
+        failures = (_gross_difference(name, others[name], options.precision) for name in others)
+        failure = failure or next(filter(None, failures), "")
         with self.steps.step("latency"):
             sides = {"torch": self.reference, "export": exported}
             sizes = (1, len(images))
@@ -177,7 +201,7 @@ class Check:
             "difference_points": points,
             "tolerance": options.ap_tolerance,
             "checked_on": self.images.name,
-            "images": len(self.seen.found),
+            "images": len(self.reference_run.found),
             "split_fingerprint": self.images.fingerprint,
             "ap": measured.ap and {"torch": self.ap, "export": measured.ap},
             "least_score": LEAST_SCORE,
@@ -197,35 +221,37 @@ class Check:
         }
         return Certificate(points, failure, noted)
 
-    def _failure(self, measured: Measured, points: float, options: Options) -> str:
+    def _failure(self, measured: CheckResult, points: float, options: Options) -> str:
         difference, differs = measured.difference, f"differs by {points:.2f} points from"
         if measured.not_finite:
-            return f"{measured.not_finite:,} of the boxes or scores that it finds are no finite numbers"
+            return f"{measured.not_finite:,} of its boxes or scores are not finite"
         if not difference.matched:
-            return f"it and its detector find nothing alike in {self.images.name}; data.root=FOLDER names other images"
+            return (
+                f"it shares no detection with its detector in {self.images.name}; data.root=FOLDER names other images"
+            )
         if points > options.ap_tolerance:
-            by_detections = f"what it finds {differs} its detector"
+            by_detections = f"its output {differs} its detector"
             by_ap = measured.ap and self.ap and f"its AP {measured.ap['AP']:.4f} {differs} {self.ap['AP']:.4f}"
             return f"{by_ap or by_detections}, more than tolerance={options.ap_tolerance:g}"
-        return "" if measured.ap else _boxes_elsewhere(difference, options.precision)
+        return "" if measured.ap else _box_difference(difference, options.precision)
 
     def _of_other_size(self, exported: Predictor) -> Difference:
-        stride: int = exported.detector.largest_stride  # pyright: ignore[reportAssignmentType]
+        stride = largest_stride_of(exported.detector)
         height, width = self.reference.image_hw
         size_hw = (height + stride, width + 2 * stride)
-        images = F.interpolate(self.seen.sample, size_hw, mode="bilinear", align_corners=False)
-        images = (images * 255).round() / 255  # whole grey levels, for files that take bytes
-        return compared(detect(self.reference, images), detect(exported, images))
+        images = F.interpolate(self.reference_run.sample, size_hw, mode="bilinear", align_corners=False)
+        images = (images * 255).round() / 255  # grey levels that uint8 can hold
+        return compare_detections(detect_batch(self.reference, images), detect_batch(exported, images))
 
 
-def detect(predictor: Predictor, images: Tensor) -> Found:
-    """What is found in (B, 3, H, W) images in [0, 1]."""
+def detect_batch(predictor: Predictor, images: Tensor) -> list[Detections]:
+    """Detections of each of the (B, 3, H, W) images in [0, 1], in pixels of the network input."""
     with torch.inference_mode():
         return predictor.decode(predictor.detector(images))
 
 
-def compared(ours: Found, theirs: Found) -> Difference:
-    """The same images, seen by both; what is no finite number is not there."""
+def compare_detections(ours: list[Detections], theirs: list[Detections]) -> Difference:
+    """The differences of two predictors on the same images; detections that are not finite are left out."""
     comparison = Comparison()
     for of_ours, of_theirs in zip(ours, theirs, strict=True):
         comparison.add(_finite(of_ours), _finite(of_theirs))
@@ -233,7 +259,7 @@ def compared(ours: Found, theirs: Found) -> Difference:
 
 
 def points_without_truth(difference: Difference) -> float:
-    """In hundredths: the mean difference of scores, or the share of detections without a partner if that is more."""
+    """Hundredths of the mean difference of scores, or of the share of unmatched detections if that is larger."""
     return 100 * max(difference.mean_score, difference.unmatched_share)
 
 
@@ -242,20 +268,20 @@ def _finite(found: Detections) -> Detections:
     return Detections(*(values[kept] for values in found))
 
 
-def _unlike(name: str, difference: Difference, precision: Precision) -> str:
-    """What is grossly different, for a message; empty: nothing."""
-    said = _boxes_elsewhere(difference, precision)
+def _gross_difference(name: str, difference: Difference, precision: Precision) -> str:
+    """Which difference is beyond its limit, as text for a message; empty if none is."""
+    fault = _box_difference(difference, precision)
     if difference.mean_score > MOST_MEAN_SCORE:
-        said = f"its scores are other ones, {difference.mean_score:.2g} apart in the mean"
+        fault = f"its scores differ by {difference.mean_score:.2g} on average"
     if difference.unmatched_share > MOST_UNMATCHED:
-        of = difference.matched + difference.unmatched
-        said = f"it finds other objects: {difference.unmatched} of {of} have no partner"
+        total = difference.matched + difference.unmatched
+        fault = f"it finds other objects: {difference.unmatched} of {total} have no partner"
     if not difference.matched:
-        said = "nothing alike is found"
-    return f"{OTHERS[name]} {said}" if said else ""
+        fault = "it shares no detection with its detector"
+    return f"{OTHERS[name]} {fault}" if fault else ""
 
 
-def _boxes_elsewhere(difference: Difference, precision: Precision) -> str:
+def _box_difference(difference: Difference, precision: Precision) -> str:
     if difference.mean_iou_loss <= MOST_IOU_LOSS[precision]:
         return ""
-    return f"its boxes are elsewhere, {difference.mean_box_px:.2g} pixels apart in the mean"
+    return f"its boxes differ by {difference.mean_box_px:.2g} pixels on average"

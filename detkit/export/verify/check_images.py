@@ -1,7 +1,6 @@
-"""The images on which an export is held against its detector."""
+"""The images on which an export is compared with its detector."""
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,76 +20,83 @@ from detkit.inference.stored_detector import StoredDetector
 from detkit.types import Detections, GroundTruth, Target
 
 NUM_GENERATED = 16
-Pairs = Sequence[tuple[str, Any]]
-Found = list[Detections]
+DataOverrides = Sequence[tuple[str, Any]]  # (key, value) of a recipe's data; values are what YAML can hold
 
 
 class CheckImages(NamedTuple):
-    """Batches of images, and what they are."""
+    """Batches of images and their ground truth.
+
+    Args:
+        name: description for messages.
+        batches: iterates over (B, 3, H, W) images in [0, 1] and their targets; drawn images have none.
+        num_batches: of ``batches``.
+        fingerprint: of the data; None for drawn images.
+        measure: the twelve COCO numbers of detections; None without ground truth.
+    """
 
     name: str
-    batches: Callable[[], Iterator[tuple[Tensor, list[Target]]]]  # (B, 3, H, W) in [0, 1]; generated: no targets
+    batches: Callable[[], Iterator[tuple[Tensor, list[Target]]]]
     num_batches: int
-    fingerprint: str | None  # of the data
-    measure: Callable[[Found, list[Target]], dict[str, float]] | None  # the twelve numbers; None: no ground truth
+    fingerprint: str | None
+    measure: Callable[[list[Detections], list[Target]], dict[str, float]] | None
 
 
 @contextlib.contextmanager
-def images_for(stored: StoredDetector, options: Options, pairs: Pairs) -> Iterator[CheckImages]:
-    """The split, of the data of the recipe where that is still there, or of other data; else drawn images.
+def images_for(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> Iterator[CheckImages]:
+    """The split of the recipe's data, with overrides; drawn images if that data does not exist.
 
     Args:
-        stored: with image_hw of the export.
+        stored: with the image size of the export.
         options: of the export.
-        pairs: (key, value) of the recipe's data.
+        data_overrides: of the recipe's data.
 
     Raises:
         DataError: if the data cannot be used.
         RecipeError: if a key does not fit.
     """
-    if not has_data(stored, options, pairs):
+    if not has_data(stored, options, data_overrides):
         yield _generated(stored, options)
         return
-    with _built(stored, options, pairs, options.split) as parts:
+    with _built(stored, options, data_overrides, options.split) as parts:
         yield _of_split(stored, options, parts)
 
 
-def has_data(stored: StoredDetector, options: Options, pairs: Pairs) -> bool:
-    """Whether there is data: asked for by a key or a split, or where the recipe had it.
+def has_data(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> bool:
+    """Whether data was asked for by a key or a split, or still lies where the recipe has it.
 
-    Who asks for data that is not there, or mistypes a key, is told so when it is built.
+    Data that was asked for and does not exist, and misspelt keys, are reported when the data is built.
     """
-    if pairs or options.split != "val":
+    if data_overrides or options.split != "val":
         return True
     data = stored.recipe.get("data", {})
     if "_target_" not in data:
         return False
     named = data.get("root") or data.get(f"{options.split}_annotations")
-    return named is None or Path(named).expanduser().exists()  # None: the demo set
+    return named is None or Path(named).expanduser().exists()  # None means the demo set
 
 
-def calibration_images(stored: StoredDetector, options: Options, pairs: Pairs) -> list[np.ndarray]:
-    """(H, W, 3) uint8 RGB images at equal distances over the training split, as validation would see them.
+def calibration_images(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> list[np.ndarray]:
+    """(H, W, 3) uint8 RGB images, evenly spaced over the training split, resized as for validation.
 
     Raises:
         ExportError: if there is no data.
         DataError: if there is no training split.
     """
-    if not has_data(stored, options, pairs):
+    if not has_data(stored, options, data_overrides):
         raise ExportError(
-            "precision=int8 needs training images to learn the ranges of activations from; the data of the recipe "
-            f"({stored.recipe.get('data', {}).get('root')}) is not there: data.root=FOLDER"
+            "precision=int8 needs training images to measure the ranges of activations on; the data of the recipe "
+            f"({stored.recipe.get('data', {}).get('root')}) does not exist: give data.root=FOLDER"
         )
-    with _built(stored, options, pairs, "train") as parts:
+    with _built(stored, options, data_overrides, "train") as parts:
         dataset, number = parts.data.val_dataloader().dataset, len(parts.data.index("val"))
         rows = np.linspace(0, number - 1, min(options.calibration, number)).round().astype(int)
         return [dataset[SampleKey(0, row, stored.image_hw)][0] for row in rows.tolist()]
 
 
 def generated_images(number: int, image_hw: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) in [0, 1]: drawings of metal parts, the same ones always, without a border of one colour.
+    """(B, 3, H, W) images in [0, 1]: fixed drawings of metal parts without a border of one colour.
 
-    In such a border all places score the same, and rounding alone would decide which of them suppresses the others.
+    In such a border all places would score the same, and rounding would decide which of them suppresses the others.
     """
     rng = np.random.default_rng(0)
     drawn = [to_input(draw_scene(rng).image, image_hw, "squash")[0] for _ in range(number)]
@@ -104,12 +110,14 @@ def _generated(stored: StoredDetector, options: Options) -> CheckImages:
 
 
 @contextlib.contextmanager
-def _built(stored: StoredDetector, options: Options, pairs: Pairs, split: str) -> Iterator[recipe.Parts]:
-    """The parts of the recipe; the workers of its data end with it."""
-    given = list(pairs)
+def _built(
+    stored: StoredDetector, options: Options, data_overrides: DataOverrides, split: str
+) -> Iterator[recipe.Parts]:
+    """Build the parts of the recipe; at the end the worker processes of its data are stopped."""
+    overrides = list(data_overrides)
     if stored.recipe.get("data", {}).get("_target_") == "detkit.data.CocoDataModule":
-        given += [("data.image_hw", list(stored.image_hw)), ("data.val_batch_size", options.batch_size)]
-    parts = recipe.build(stored.plan(given, split, options.packages))
+        overrides += [("data.image_hw", list(stored.image_hw)), ("data.val_batch_size", options.batch_size)]
+    parts = recipe.build(stored.plan(overrides, split, options.packages))
     try:
         yield parts
     finally:
@@ -117,7 +125,7 @@ def _built(stored: StoredDetector, options: Options, pairs: Pairs, split: str) -
 
 
 def _of_split(stored: StoredDetector, options: Options, parts: recipe.Parts) -> CheckImages:
-    from detkit.training.evaluate import DecodeForClasses  # lightning
+    from detkit.training.evaluate import DecodeForClasses  # imports Lightning
 
     data = parts.data
     in_classes_of_data = DecodeForClasses(lambda found: found, stored.class_names, data.class_names)
@@ -132,7 +140,7 @@ def _of_split(stored: StoredDetector, options: Options, parts: recipe.Parts) -> 
             if left <= 0:
                 return
 
-    def measure(found: Found, targets: list[Target]) -> dict[str, float]:
+    def measure(found: list[Detections], targets: list[Target]) -> dict[str, float]:
         truth = of_images(data.ground_truth(), [target.image_id for target in targets])
         metric = parts.metrics(ground_truth=truth)
         metric.update(in_classes_of_data(found), targets)
@@ -146,17 +154,21 @@ def _of_split(stored: StoredDetector, options: Options, parts: recipe.Parts) -> 
 
 
 def of_images(truth: GroundTruth, image_ids: Sequence[int]) -> GroundTruth:
-    """The annotations of these images alone: the others would count as images without detections."""
+    """The annotations of these images; the other images would count as images without detections."""
     kept = np.isin(truth.image_ids, image_ids)
     boxes = kept[truth.image_rows]
-    columns = {name: getattr(truth, name)[boxes] for name in ("boxes_xywh", "areas", "crowd", "labels")}
-    rows = (np.cumsum(kept) - 1)[truth.image_rows[boxes]]
-    of_image = {"image_ids": truth.image_ids[kept], "sizes_hw": truth.sizes_hw[kept], "image_rows": rows}
-    return truth._replace(**columns, **of_image)
+    return truth._replace(
+        image_ids=truth.image_ids[kept],
+        sizes_hw=truth.sizes_hw[kept],
+        boxes_xywh=truth.boxes_xywh[boxes],
+        areas=truth.areas[boxes],
+        crowd=truth.crowd[boxes],
+        labels=truth.labels[boxes],
+        image_rows=(np.cumsum(kept) - 1)[truth.image_rows[boxes]],
+    )
 
 
 def batched(images: Sequence[np.ndarray], size: int) -> Iterator[Tensor]:
-    """(B, 3, H, W) uint8."""
-    iterator = iter(images)
-    while batch := list(itertools.islice(iterator, size)):
-        yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+    """(B, 3, H, W) uint8 batches of (H, W, 3) images."""
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(np.stack(images[start : start + size])).permute(0, 3, 1, 2)

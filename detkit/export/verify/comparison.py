@@ -1,4 +1,4 @@
-"""Detections of two runtimes, matched one to one."""
+"""Comparison of the detections of two runtimes, matched one to one."""
 
 from typing import NamedTuple
 
@@ -8,35 +8,35 @@ from torch import Tensor
 from detkit.ops.iou import pairwise_iou
 from detkit.types import Detections
 
-LEAST_SCORE = 0.05  # of detections that are compared; below it the limit on their number decides what is there
+LEAST_SCORE = 0.05  # of compared detections; below it the limit on their number decides which exist
 LEAST_IOU = 0.5
 
 
 class Difference(NamedTuple):
-    """How far two sets of detections are apart; boxes in pixels of the network input, the greatest of four sides."""
+    """How far two sets of detections are apart; a box differs by its farthest side, in pixels of the network input."""
 
     matched: int
-    unmatched: int  # of either, without a partner in the other
+    unmatched: int  # detections of either set without a partner in the other
     largest_box_px: float
     mean_box_px: float
     largest_score: float
     mean_score: float
-    mean_iou_loss: float  # of partners, 1 - IoU
+    mean_iou_loss: float  # 1 - IoU of partners
 
     @property
     def unmatched_share(self) -> float:
-        """Of all pairs and singles; 0 where there are none."""
+        """Unmatched detections over pairs and unmatched detections; 0 if there are none."""
         return self.unmatched / max(1, self.matched + self.unmatched)
 
 
 class Comparison:
-    """Gathers images.
+    """Matches the detections of each image and collects their differences.
 
-    A detection that scores ``least_score`` or more in one of the two may have any score in the other. Partners have the
-    same class; the pair with the greatest IoU, less the difference of its scores, comes first.
+    A pair is compared if at least one of its two scores is ``least_score`` or more. Partners have the same class. Pairs
+    are matched in the order of their IoU minus the difference of their scores.
 
     Args:
-        least_score: of detections that are compared.
+        least_score: of compared detections.
     """
 
     def __init__(self, least_score: float = LEAST_SCORE) -> None:
@@ -47,7 +47,7 @@ class Comparison:
         self.iou_loss: list[float] = []
 
     def add(self, ours: Detections, theirs: Detections) -> None:
-        """One image, seen by both."""
+        """Compare the detections of one image."""
         iou = _pairwise_iou(ours.boxes.double(), theirs.boxes.double())
         pairs = _pairs(iou, ours, theirs)
         matched_ours, matched_theirs = {row for row, _ in pairs}, {column for _, column in pairs}
@@ -59,7 +59,7 @@ class Comparison:
                 self.iou_loss.append(1 - float(iou[row, column]))
 
     def difference(self) -> Difference:
-        """Of all images so far."""
+        """The differences over all images so far."""
         boxes, scores, losses = (sorted(values) or [0.0] for values in (self.box_px, self.score, self.iou_loss))
         of_boxes, of_scores, of_losses = (sum(values) / len(values) for values in (boxes, scores, losses))
         return Difference(len(self.box_px), self.unmatched, boxes[-1], of_boxes, scores[-1], of_scores, of_losses)
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def _pairs(iou: Tensor, ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
-    """Rows of partners."""
+    """Rows of the partners in both sets."""
     may_pair = (iou >= LEAST_IOU) & (ours.labels[:, None] == theirs.labels)
     likeness = iou - (ours.scores.double()[:, None] - theirs.scores).abs()
     rows, columns = may_pair.nonzero(as_tuple=True)
@@ -87,6 +87,6 @@ def _pairs(iou: Tensor, ours: Detections, theirs: Detections) -> list[tuple[int,
 
 
 def _pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """As in ``ops``, and 1 for equal boxes without an area."""
+    """As ``ops.iou``, but 1 for equal boxes without area."""
     equal = (a[:, None] == b).all(-1)
     return torch.where(equal, torch.ones((), dtype=a.dtype), pairwise_iou(a, b))

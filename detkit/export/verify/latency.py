@@ -1,4 +1,4 @@
-"""How long two detectors take for the same images, in alternation, so that a busy machine is slow for both."""
+"""Latency of several detectors on the same images, measured in turns, so that other load slows all of them."""
 
 import time
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from detkit.inference.predictor import Predictor
 
-WARM_UP = 2  # rounds that do not count
+WARM_UP = 2  # rounds that are not counted
 LEAST_ROUNDS, MOST_ROUNDS, BUDGET_S = 5, 30, 6.0
 
 
 class Latency(NamedTuple):
-    """Of a batch, in milliseconds; images decoded and resized already."""
+    """Milliseconds for a batch of decoded and resized images."""
 
     network_median_ms: float
     decode_median_ms: float
-    median_ms: float  # of both together
+    median_ms: float  # of network and decoder together
     network_p95_ms: float
     decode_p95_ms: float
     p95_ms: float
@@ -28,7 +28,7 @@ class Latency(NamedTuple):
 
 
 def measure_latency(predictors: Mapping[str, Predictor], images: Tensor) -> dict[str, Latency]:
-    """The latency of each on a batch of images (B, 3, H, W) in [0, 1]."""
+    """The latency of each predictor on images (B, 3, H, W) in [0, 1]."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in predictors}
     rounds, start_s = 0, time.perf_counter()
     while rounds < LEAST_ROUNDS + WARM_UP or (
@@ -41,7 +41,7 @@ def measure_latency(predictors: Mapping[str, Predictor], images: Tensor) -> dict
 
 
 def latency_of(seconds: list[tuple[float, float]], batch_size: int) -> Latency:
-    """Of the seconds that network and decoder took, in every round."""
+    """Summarise the (network, decoder) seconds of each round."""
     network_ms, decode_ms = 1000 * np.array(seconds).T
     total_ms = network_ms + decode_ms
     medians = np.median((network_ms, decode_ms, total_ms), axis=1).tolist()
@@ -53,6 +53,6 @@ def _once(predictor: Predictor, images: Tensor) -> tuple[float, float]:
     with torch.inference_mode():
         start_s = time.perf_counter()
         predictions = predictor.detector(images)
-        seen_s = time.perf_counter()
+        network_end_s = time.perf_counter()
         predictor.decode(predictions)
-        return seen_s - start_s, time.perf_counter() - seen_s
+        return network_end_s - start_s, time.perf_counter() - network_end_s

@@ -13,6 +13,7 @@ from detkit.errors import CheckpointError
 from detkit.inference.runtimes import Program
 
 INFO = "detkit.json"  # an extra file in the archive: a dictionary of texts
+ADDED_INFO = "detkit_added.json"  # the same, for what is noted after the program was written
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -21,8 +22,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(f"/{INFO}")]
-            return json.loads(archive.read(names[0])) if names else {}
+            names = [name for name in archive.namelist() if name.endswith((f"/{INFO}", f"/{ADDED_INFO}"))]
+            return {key: text for name in names for key, text in json.loads(archive.read(name)).items()}
     except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: is no archive of torch: {first_line(error)}") from error
 

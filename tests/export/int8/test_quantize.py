@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from onnx import numpy_helper, parser
 import detkit.export.int8.quantize
 from detkit.errors import ExportError
 from detkit.export.int8.layer_loss import rank_layers
-from detkit.export.int8.quantize import QuantizedModel, Runtime, quantize, quantize_within
+from detkit.export.int8.quantize import Int8Runtime, QuantizedModel, quantize
 
 pytestmark = pytest.mark.kernels
 
@@ -58,6 +58,13 @@ def net(outlier: float = 0.0) -> onnx.ModelProto:
     model = parser.parse_model(NET)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
     return model
+
+
+def int8_of(
+    model: onnx.ModelProto, batches: Iterable[np.ndarray], runtime: Int8Runtime = "onnxruntime"
+) -> onnx.ModelProto:
+    """The first graph, in which all layers but the last are int8."""
+    return quantize(model, batches, lambda _: True, runtime).model
 
 
 def batches(number: int = 3) -> list[np.ndarray]:
@@ -130,9 +137,9 @@ def by_hand(model: onnx.ModelProto, images: np.ndarray, between: bool) -> np.nda
 
 
 @pytest.mark.parametrize(("runtime", "between"), [("openvino", False), ("onnxruntime", True)])
-def test_int8_is_the_arithmetic_by_hand(runtime: Runtime, between: bool) -> None:
+def test_int8_is_the_arithmetic_by_hand(runtime: Int8Runtime, between: bool) -> None:
     model = net()
-    int8 = quantize(model, iter(batches()), runtime=runtime)
+    int8 = int8_of(model, iter(batches()), runtime=runtime)
     [images] = batches(1)
     given, expected = RUN[runtime](int8, images), by_hand(model, images, between)
     off = np.abs(given - expected)
@@ -155,7 +162,7 @@ def test_openvino_computes_the_same() -> None:
     for name, shape in (("w1", (16, 16)), ("w2", (16, 16)), ("w3", (16, 4))):
         model.graph.initializer.append(numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name))
     images = random.random((2, 40, 16), np.float32) - np.float32(0.3)
-    int8 = quantize(model, [images], runtime="openvino")
+    int8 = int8_of(model, [images], runtime="openvino")
     given, truth, expected = run_in_openvino(int8, images), run(model, images), run(int8, images)
     lost = np.abs(expected - truth).mean()
     assert 0.001 < lost / truth.std() < 0.05
@@ -167,7 +174,7 @@ def test_openvino_computes_the_same() -> None:
     ("layer", "shape", "size"),
     [("Conv", (8, 32, 1, 1), (32, 4, 4)), ("Conv", (8, 32, 3, 3), (32, 6, 6)), ("MatMul", (32, 8), (16, 32))],
 )
-def test_largest_sums_fit(layer: str, shape: tuple[int, ...], size: tuple[int, ...], runtime: Runtime) -> None:
+def test_largest_sums_fit(layer: str, shape: tuple[int, ...], size: tuple[int, ...], runtime: Int8Runtime) -> None:
     """All activations and weights at their greatest: CPUs without VNNI add two products in 16 bits."""
     ones = (1, 1) if layer == "Conv" else ()
     signs = np.array([1, -1, 1, 1, -1, 1, -1, -1], np.float32).reshape(8, *ones)
@@ -178,7 +185,7 @@ def test_largest_sums_fit(layer: str, shape: tuple[int, ...], size: tuple[int, .
     for name, value in (("w", weights.copy()), ("last", np.eye(8, dtype=np.float32).reshape(8, 8, *ones))):
         model.graph.initializer.append(numpy_helper.from_array(value, name))
     images = np.ones((2, *size), np.float32)
-    found = RUN[runtime](quantize(model, [images], runtime=runtime), images)
+    found = RUN[runtime](int8_of(model, [images], runtime=runtime), images)
     most = weights.size / 8
     assert found.size == 256
     assert np.abs(found - most * signs).max() < most / 200  # half a step is 1/255: there are 255 from -most to most
@@ -193,7 +200,7 @@ def test_products_of_activations_stay_float() -> None:
     for name, value in (("w", np.ones((32, 8))), ("inner", np.eye(16)), ("last", np.eye(16))):
         model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
     images = np.ones((2, 16, 32), np.float32)
-    int8 = quantize(model, [images], runtime="openvino")
+    int8 = int8_of(model, [images], runtime="openvino")
     assert weights_of(int8)["inner_quantized"].dtype == np.int8
     [product] = [node for node in int8.graph.node if node.name == "product"]
     assert run_in_openvino(int8, images) == pytest.approx(8 * 32 * 32, rel=1 / 127)  # half a step on either side
@@ -203,7 +210,7 @@ def test_products_of_activations_stay_float() -> None:
 def test_float_graph_stays_as_it_is() -> None:
     model = net()
     before = model.SerializeToString(deterministic=True)
-    quantize(model, batches())
+    int8_of(model, batches())
     assert model.SerializeToString(deterministic=True) == before
 
 
@@ -216,27 +223,16 @@ def test_images_of_bytes() -> None:
     model.graph.initializer.extend(net().graph.initializer)
     model.graph.initializer.append(numpy_helper.from_array(np.array([255], np.float32), "white"))
     bytes_of = [(batch.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8) for batch in batches()]
-    int8 = quantize(model, bytes_of)
-    from_floats = quantize(net(), [(batch / np.float32(255)).transpose(0, 3, 1, 2) for batch in bytes_of])
+    int8 = int8_of(model, bytes_of)
+    from_floats = int8_of(net(), [(batch / np.float32(255)).transpose(0, 3, 1, 2) for batch in bytes_of])
     floats = (bytes_of[0] / np.float32(255)).transpose(0, 3, 1, 2)
     assert np.abs(run(int8, bytes_of[0]) - run(from_floats, floats)).max() < 1e-3
 
 
-def test_layers_that_stay_float() -> None:
-    model = net()
-    kept = quantize(model, batches(), keep_float=["second"], runtime="openvino")
-    assert weights_of(kept)["w2"].dtype == np.float32
-    assert (weights_of(kept)["w2"] == weights_of(model)["w2"]).all()
-    assert "w1" not in weights_of(kept)
-    assert error(kept, model) < error(quantize(model, batches(), runtime="openvino"), model)
-    everything = quantize(model, batches(), keep_float=["first", "second"])
-    assert error(everything, model) < 1e-6
-
-
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_worst_layer_is_found_and_left_in_float(runtime: Runtime) -> None:
+def test_worst_layer_is_found_and_left_in_float(runtime: Int8Runtime) -> None:
     model = net(outlier=300.0)
-    int8 = quantize(model, batches(), runtime=runtime)
+    int8 = int8_of(model, batches(), runtime=runtime)
     ranking = rank_layers(model, int8, batches(2))
     assert [name for name, _ in ranking] == ["second", "first"]
     assert ranking[0][1] > 0.3
@@ -248,16 +244,18 @@ def test_worst_layer_is_found_and_left_in_float(runtime: Runtime) -> None:
         measured.append(error(candidate, model))
         return measured[-1] < 0.05
 
-    found = quantize_within(model, iter(batches()), is_good_enough, runtime=runtime)
+    found = quantize(model, iter(batches()), is_good_enough, runtime=runtime)
     assert found[1:] == (("second",), True)
     assert len(measured) == 2
     assert measured[0] > 0.3
     assert measured[1] == error(found.model, model)
+    assert np.array_equal(weights_of(found.model)["w2"], weights_of(model)["w2"])
+    assert "w1" not in weights_of(found.model)
 
 
 def test_rounds_are_limited() -> None:
     seen = []
-    found = quantize_within(net(), batches(), lambda graph: bool(seen.append(graph)), max_rounds=2)
+    found = quantize(net(), batches(), lambda graph: bool(seen.append(graph)), max_rounds=2)
     assert isinstance(found, QuantizedModel)
     assert len(seen) == 2
     assert not found.good_enough
@@ -266,15 +264,16 @@ def test_rounds_are_limited() -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_ends_where_all_is_float(runtime: Runtime) -> None:
-    found = quantize_within(net(), batches(), lambda _: False, runtime=runtime, max_rounds=5)
+def test_ends_where_all_is_float(runtime: Int8Runtime) -> None:
+    found = quantize(net(), batches(), lambda _: False, runtime=runtime, max_rounds=5)
     assert sorted(found.in_float) == ["first", "second"]
+    assert error(found.model, net()) < 1e-6
 
 
 def test_each_round_gives_up_other_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A float layer may lose still: what reads it may round it."""
     monkeypatch.setattr(detkit.export.int8.quantize, "rank_layers", lambda *_: [("second", 0.2), ("first", 0.1)])
-    assert quantize_within(net(), batches(), lambda _: False, max_rounds=5).in_float == ("second", "first")
+    assert quantize(net(), batches(), lambda _: False, max_rounds=5).in_float == ("second", "first")
 
 
 def test_error_of_a_layer_is_its_own() -> None:
@@ -285,7 +284,7 @@ def test_error_of_a_layer_is_its_own() -> None:
     ruined[:, 2, 1, 1] = 300  # on a channel that is dark
     first.CopyFrom(numpy_helper.from_array(ruined, "w1"))
     dark = [batch * np.array([1, 1, 0], np.float32).reshape(1, 3, 1, 1) for batch in batches()]
-    ranking = dict(rank_layers(model, quantize(model, dark, runtime="openvino"), dark))
+    ranking = dict(rank_layers(model, int8_of(model, dark, runtime="openvino"), dark))
     assert ranking["first"] > 0.3
     assert ranking["second"] < 0.02
 
@@ -297,7 +296,7 @@ def test_says_nothing_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    quantize_within(net(), batches(), lambda _: False, max_rounds=2)
+    quantize(net(), batches(), lambda _: False, max_rounds=2)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert (root.handlers, root.filters, root.level) == (before, [], level)
@@ -315,14 +314,14 @@ def test_batches_are_not_kept() -> None:
             most = max(most, sum(reference() is not None for reference in alive))
             yield copy
 
-    quantize(net(), many())
-    assert most <= 3
+    int8_of(net(), many())
+    assert most <= 7  # four rank the layers
     assert len(alive) == 40
 
 
 def test_no_batches() -> None:
-    with pytest.raises(ExportError, match="ranges of activations from; there is not one batch"):
-        quantize(net(), [])
+    with pytest.raises(ExportError, match="ranges of activations on; there is no batch"):
+        int8_of(net(), [])
 
 
 @pytest.mark.parametrize(
@@ -340,19 +339,15 @@ def test_no_batches() -> None:
 )
 def test_wrong_batch(batch: np.ndarray, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        quantize(net(), [*batches(1), batch])
+        int8_of(net(), [*batches(1), batch])
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(
-        ValueError, match="no layer of the graph is called third; it has 3, such as first, second, last"
-    ):
-        quantize(net(), batches(), keep_float=["third"])
     with pytest.raises(ValueError, match="runtime must be one of onnxruntime, openvino; got 'tensorrt'"):
-        quantize(net(), batches(), runtime="tensorrt")  # pyright: ignore[reportArgumentType]
+        int8_of(net(), batches(), runtime="tensorrt")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="max_rounds must be at least 1; got 0"):
-        quantize_within(net(), batches(), lambda _: True, max_rounds=0)
+        quantize(net(), batches(), lambda _: True, max_rounds=0)
     model = net()
     model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [1]))
     with pytest.raises(ValueError, match="must have one input, of images; got 2: images, scale"):
-        quantize(model, batches())
+        int8_of(model, batches())

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from detkit.export.options import Options, Precision
-from detkit.export.steps import Steps
-from detkit.export.verify.certificate import Certificate, Check
-from detkit.export.verify.check_images import CheckImages, Found
+from detkit.export.steps import TimedSteps
+from detkit.export.verify.certificate import Certificate, ExportCheck
+from detkit.export.verify.check_images import CheckImages
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections
 
@@ -23,22 +23,24 @@ IMAGE_HW = (32, 32)
 class Finds(Predictor):
     """Finds the same in every image, or what ``of`` says of a batch."""
 
-    def __init__(self, of: Callable[[Tensor], Found] | Detections) -> None:
+    def __init__(self, of: Callable[[Tensor], list[Detections]] | Detections) -> None:
         decode = of if callable(of) else lambda images: [of] * len(images)
         network = nn.Identity()
         network.largest_stride = 8  # pyright: ignore[reportArgumentType]
         super().__init__(network, decode, ["cat"], IMAGE_HW, "letterbox")
 
 
-def check_of(reference: Predictor, *aps: float, images: Tensor | None = None) -> Check:
+def check_of(reference: Predictor, *aps: float, images: Tensor | None = None) -> ExportCheck:
     """The APs are made up, that of the reference first; none: there is no ground truth."""
     numbers = iter(aps)
     looked_at = torch.zeros(2, 3, *IMAGE_HW) if images is None else images
     measure = (lambda *_: {"AP": next(numbers), "AP50": 0.5}) if aps else None
-    return Check(reference, CheckImages("images", lambda: iter([(looked_at, [])]), 1, None, measure), Steps())
+    return ExportCheck(
+        reference, CheckImages("images", lambda: iter([(looked_at, [])]), 1, None, measure), TimedSteps()
+    )
 
 
-def certified(check: Check, exported: Predictor, **options: Any) -> Certificate:
+def certified(check: ExportCheck, exported: Predictor, **options: Any) -> Certificate:
     made = check.certify(exported, Options("run", **options), {})
     assert made.passed == made.noted["passed"] == (not made.failure)
     return made
@@ -71,7 +73,7 @@ def test_a_gain_is_no_loss() -> None:
 def test_what_is_not_found_is_not_the_same(ap: float) -> None:
     """In images without annotations both have AP -1, in those where neither is right AP 0."""
     made = certified(check_of(Finds(FOUND), ap, ap), Finds(NOTHING))
-    assert made.failure.startswith("it and its detector find nothing alike in images")
+    assert made.failure.startswith("it shares no detection with its detector in images")
     assert (made.noted["ap"] is None) == (ap < 0)
 
 
@@ -80,7 +82,7 @@ def test_without_annotations_detections_are_compared() -> None:
     made = certified(check_of(Finds(FOUND), -1.0, -1.0), Finds(worse))
     assert made.noted["ap"] is None
     assert made.difference_points == pytest.approx(20)
-    assert "what it finds differs by 20.00 points from its detector, more than tolerance=0.1" in made.failure
+    assert "its output differs by 20.00 points from its detector, more than tolerance=0.1" in made.failure
 
 
 @pytest.mark.parametrize(("precision", "passed"), [("fp32", False), ("fp16", False), ("int8", True)])
@@ -90,7 +92,7 @@ def test_boxes_elsewhere_are_not_the_same(precision: Precision, passed: bool) ->
     moved = large._replace(boxes=large.boxes + torch.tensor([4.0, 0.0, 4.0, 0.0]))
     made = certified(check_of(Finds(large)), Finds(moved), precision=precision)
     assert made.noted["detections"]["mean_iou_loss"] == pytest.approx(1 - 56 / 64)
-    assert made.failure == ("" if passed else "its boxes are elsewhere, 4 pixels apart in the mean")
+    assert made.failure == ("" if passed else "its boxes differ by 4 pixels on average")
     assert certified(check_of(Finds(large), 0.5, 0.5), Finds(moved)).passed  # where there is ground truth, AP decides
 
 
@@ -107,10 +109,10 @@ MORE = Detections(
 @pytest.mark.parametrize(
     ("wrong", "precision", "said"),
     [
-        (NOTHING, "fp32", "nothing alike is found"),
+        (NOTHING, "fp32", "it shares no detection with its detector"),
         (MORE, "int8", r"it finds other objects: \d of \d have no partner"),
-        (FOUND._replace(scores=torch.tensor([0.8])), "int8", r"its scores are other ones, 0\.1 apart in the mean"),
-        (MOVED, "fp32", r"its boxes are elsewhere, 0\.1 pixels apart in the mean"),
+        (FOUND._replace(scores=torch.tensor([0.8])), "int8", r"its scores differ by 0\.1 on average"),
+        (MOVED, "fp32", r"its boxes differ by 0\.1 pixels on average"),
         (MOVED, "int8", None),
     ],
 )
@@ -129,14 +131,14 @@ def test_another_size_at_which_nothing_is_found_shows_nothing() -> None:
     """Neither finds anything there."""
     silent = found_where(lambda images: images.shape[-2:] == (40, 48), NOTHING)
     made = certified(check_of(silent, 0.5, 0.5), silent, dynamic="size")
-    assert made.failure == "in images of another size nothing alike is found"
+    assert made.failure == "in images of another size it shares no detection with its detector"
 
 
 def test_a_single_image_is_shown_twice() -> None:
     """A batch that may vary is run with two images, whatever the data gives."""
     wrong_in_batches = found_where(lambda images: len(images) > 1, NOTHING)
     made = certified(check_of(Finds(FOUND), 0.5, 0.5, images=torch.zeros(1, 3, *IMAGE_HW)), wrong_in_batches)
-    assert made.failure == "image by image nothing alike is found"
+    assert made.failure == "image by image it shares no detection with its detector"
     assert set(made.noted["latency"]) == {"1", "2"}
 
 
@@ -147,7 +149,7 @@ def test_sample_is_a_batch_with_objects() -> None:
     def check(least: float) -> Tensor:
         finds = Finds(lambda images: [FOUND if image.max() > least else NOTHING for image in images])
         images = CheckImages("images", lambda: ((batch, []) for batch in batches), 3, None, None)
-        return Check(finds, images, Steps()).seen.sample
+        return ExportCheck(finds, images, TimedSteps()).reference_run.sample
 
     assert check(0.1).unique().tolist() == [0.5] and len(check(0.1)) == 2
     assert check(0.7).unique().tolist() == [pytest.approx(0.9)] and len(check(0.7)) == 2
@@ -162,7 +164,7 @@ def test_no_finite_number_is_told(number: float) -> None:
     )
     check = check_of(Finds(FOUND), 0.5, 0.5)
     made = certified(check, Finds(broken))
-    assert made.failure == "2 of the boxes or scores that it finds are no finite numbers"
+    assert made.failure == "2 of its boxes or scores are not finite"
     assert made.noted["not_finite"] == 2
-    seen = check.look("export", Finds(broken))
-    assert all(found.boxes.isfinite().all() and len(found.scores) == 1 for found in seen.found)
+    run = check.run("export", Finds(broken))
+    assert all(found.boxes.isfinite().all() and len(found.scores) == 1 for found in run.found)
