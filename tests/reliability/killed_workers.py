@@ -23,6 +23,7 @@ from tests.reliability.forked import Ended, run
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)
 MOMENTS = ("step", "validation", "save")
 WORKERS = 2
+LIMIT_S = 60  # only tells a run that hangs from one on a busy machine
 
 
 class Outcome(NamedTuple):
@@ -69,7 +70,7 @@ def broken(number: int, step: int, outcome: Outcome) -> list[str]:
     name = signal.Signals(number).name
     promises = {
         f"the code is 65; it was {outcome.ended.code}": outcome.ended.code == 65,
-        f"the run ends within 20 seconds; it took {outcome.seconds:.0f}": outcome.seconds < 20,
+        f"the run ends within {LIMIT_S} seconds; it took {outcome.seconds:.0f}": outcome.seconds < LIMIT_S,
         f"{name} and the worker are named": f" of {WORKERS} (process " in outcome.ended.said
         and f"was killed by {name} " in outcome.ended.said,
         "no traceback": "Traceback" not in outcome.ended.said,

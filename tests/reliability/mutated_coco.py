@@ -34,7 +34,7 @@ from tests.reliability import arguments
 from tests.reliability.coco_faults import mutate
 
 SIZE_WH = (64, 48)
-MAX_SECONDS = 5.0  # for one mutant
+MAX_SECONDS = 5.0  # of CPU time, for one mutant
 
 
 class Outcome(NamedTuple):
@@ -89,7 +89,7 @@ def try_mutant(folder: Path, text: bytes, rng: np.random.Generator) -> Outcome:
     """Read one mutant as a training would, and compare what it measures with pycocotools."""
     file = folder / "annotations.json"
     file.write_bytes(text)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         index = load_index(file, folder / "images")
     except DataError as error:
@@ -97,8 +97,8 @@ def try_mutant(folder: Path, text: bytes, rng: np.random.Generator) -> Outcome:
         return Outcome("refused", str(error)) if named else Outcome("file not named", str(error))
     except Exception as error:  # noqa: BLE001, this is what is looked for
         return Outcome("traceback", repr(error))
-    if time.perf_counter() - start > MAX_SECONDS:
-        return Outcome("slow", f"{time.perf_counter() - start:.1f} s")
+    if time.process_time() - start > MAX_SECONDS:
+        return Outcome("slow", f"{time.process_time() - start:.1f} s")
     metric = CocoMetric(index.ground_truth())
     document = json.loads(text.decode("utf-8-sig"))
     images = [{key: int(image[key]) for key in ("id", "width", "height")} for image in document["images"]]

@@ -181,10 +181,8 @@ def test_a_size_that_is_not_the_files(tmp_path: Path) -> None:
 )
 def test_wrong_files_are_named(tmp_path: Path, xml: str | bytes, match: str) -> None:
     write_voc(tmp_path, {"a.png": xml, "b.png": voc_xml(voc_object("cat", (1, 1, 9, 9)))})
-    start = time.monotonic()
     with pytest.raises(DataError, match=match):
         read(tmp_path)
-    assert time.monotonic() - start < 5
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
@@ -242,8 +240,8 @@ def test_many_objects_in_seconds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     corners = np.sort(rng.integers(1, 90, (20_000, 2, 2)), axis=1).reshape(-1, 4)
     write_voc(tmp_path, {"a.png": voc_xml(*(voc_object("cat", each) for each in corners.tolist()))})
-    start = time.monotonic()
+    start = time.process_time()
     index = read(tmp_path)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10  # of CPU time; it would be minutes if each object looked at all others
     expected = np.column_stack((corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1))
     assert index.ground_truth().boxes_xywh.tolist() == expected.tolist()

@@ -237,10 +237,8 @@ def test_closing_ends_the_workers_at_once(root: Path) -> None:
     batches = iter(loader)
     next(batches)
     workers = loader._workers._processes
-    begin = time.monotonic()
     loader.close()
     for worker in workers:
         worker.join(30)
     del batches
-    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
-    assert time.monotonic() - begin < 8  # torch would wait for five seconds for each
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2  # torch would let them end by themselves
