@@ -137,7 +137,13 @@ KNOWN = {  # of a step: the copies that are waited for, and by file all other wa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolo_csp_n", "rtdetr_shufflenet"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("yolox_nano", "classify_csp")),
+    ],
+)
 def test_a_run_of_each_family(name: str) -> None:
     """Transfer, forward, loss, backward, clipping, optimizer, EMA, validation and saving; and what a step waits for."""
     done = run_script(["-m", "results.gpu_waits", name])

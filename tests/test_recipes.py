@@ -17,6 +17,7 @@ from detkit.types import ImageLabel, Target
 from tests.helpers import ROOT
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+OF_FAMILIES = {"yolo_csp_n", "yolo_timm", "yolox_nano", "rtdetr_shufflenet", "rtdetrv2_r18", "classify_csp"}
 
 
 @cache
@@ -59,7 +60,9 @@ def targets_for(model: nn.Module) -> list[Target] | list[ImageLabel]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name if name in OF_FAMILIES else pytest.param(name, marks=pytest.mark.long) for name in RECIPES]
+)
 def test_learns_from_a_batch(name: str) -> None:
     """A finite loss, and a gradient for every parameter that an image with an object can reach."""
     config = plan_of(name).config

@@ -81,7 +81,7 @@ def test_backbone_runs_in_bfloat16(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in EXPORTED_OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+    "name", [name if name in EXPORTED_OFTEN else pytest.param(name, marks=pytest.mark.long) for name in BACKBONES]
 )
 def test_backbone_is_exported(name: str) -> None:
     contract.check_export(BACKBONES[name]())

@@ -26,12 +26,12 @@ from detkit.types import FeatureSpec
 from tests.helpers.layer_outputs import by_hooks
 from tests.models import contract
 
-slow = pytest.mark.slow
+long = pytest.mark.long
 TIMM = [
     "mobilenetv3_small_050",
     "vit_tiny_patch16_224",
     *(
-        pytest.param(name, marks=slow)
+        pytest.param(name, marks=long)
         for name in (
             "convnext_atto",
             "rexnet_100",
@@ -58,7 +58,7 @@ TORCHVISION = {
 }
 TORCHVISION_NAMES = [
     "mobilenet_v3_small",
-    *(pytest.param(name, marks=slow) for name in ("mobilenet_v3_large", "efficientnet_b0", "densenet121", "vgg16")),
+    *(pytest.param(name, marks=long) for name in ("mobilenet_v3_large", "efficientnet_b0", "densenet121", "vgg16")),
 ]
 
 
@@ -186,7 +186,7 @@ def test_timm_agrees_with_the_reference(shared_reference: Path, most: int | None
         assert set(info["tags"]) <= set(backbone.published.names), name
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", pytest.param("convnext_atto", marks=slow)])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", pytest.param("convnext_atto", marks=long)])
 def test_timm_levels_are_chosen_and_deeper_stages_not_built(name: str) -> None:
     contract.check_out_levels(lambda **levels: TimmBackbone(name, **levels))
     shallow, deep = TimmBackbone(name, out_levels=["P3"]), built(TimmBackbone, name)
@@ -195,7 +195,7 @@ def test_timm_levels_are_chosen_and_deeper_stages_not_built(name: str) -> None:
     contract.check_every_parameter_learns(shallow)
 
 
-@slow
+@pytest.mark.slow
 def test_what_timm_builds_in_vain_is_frozen() -> None:
     """HRNet mixes all branches at its end, also those for levels that nobody wants."""
     frozen = {n for n, p in TimmBackbone("hrnet_w18_small").named_parameters() if not p.requires_grad}
@@ -276,7 +276,7 @@ def test_timm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         TimmBackbone("resnet18")
 
 
-@slow
+@pytest.mark.slow
 def test_the_rest_works_without_timm() -> None:
     code = "import sys; sys.modules['timm'] = None; from detkit.models.backbones import *; ResNet(depth=18)"
     subprocess.run([sys.executable, "-c", code], check=True)

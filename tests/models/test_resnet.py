@@ -19,7 +19,7 @@ ODD_IMAGES = torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0)
 
 
 @pytest.mark.parametrize(
-    "depth", [18, 34, 50, pytest.param(101, marks=pytest.mark.slow), pytest.param(152, marks=pytest.mark.slow)]
+    "depth", [18, 34, 50, pytest.param(101, marks=pytest.mark.long), pytest.param(152, marks=pytest.mark.long)]
 )
 def test_equals_torchvision(depth: Any, tmp_path: Path) -> None:
     check_equals_torchvision(ResNet(depth, out_levels=EVERY), f"resnet{depth}", tmp_path)

@@ -108,7 +108,7 @@ def test_head_is_exported_for_any_number_of_images() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampling", ["bilinear", "discrete"])
+@pytest.mark.parametrize("sampling", ["bilinear", pytest.param("discrete", marks=pytest.mark.long)])
 def test_exported_for_any_number_and_size_of_images(sampling: str) -> None:
     detector = small_rtdetr(sampling=sampling).eval()
     trained_a_little(detector.head)

@@ -27,7 +27,7 @@ from tests.helpers.rtdetr_files import detector_of, image_of, port_of, shapes_of
 QUERIES = 30
 NAMES = [
     *("rtdetr_r18", "rtdetrv2_r18"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("rtdetr_r50", "rtdetrv2_r50")),
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("rtdetr_r50", "rtdetrv2_r50")),
 ]
 # Of logits, and of boxes as fractions of the image. The port in float32 is 1e-4 to 1e-3 away from itself in float64.
 TOLERANCES = {torch.float32: (1e-3, 1e-5), torch.float64: (1e-10, 1e-11)}

@@ -23,9 +23,9 @@ from tests.helpers.yolox_files import detector_of, read_record
 POINTS, STRIDES = anchor_points([(52, 52), (26, 26), (13, 13)], [8, 16, 32])
 LOSS_NAMES = {"box": "iou_x5", "obj": "obj", "cls": "cls", "l1": "l1"}
 TRAIN_CASES = [
-    pytest.param("bn_eval_l10", marks=pytest.mark.slow),
-    pytest.param("bn_eval_l11", marks=pytest.mark.slow),
-    pytest.param("bn_train_l10", marks=pytest.mark.slow),
+    pytest.param("bn_eval_l10", marks=pytest.mark.long),
+    pytest.param("bn_eval_l11", marks=pytest.mark.long),
+    pytest.param("bn_train_l10", marks=pytest.mark.long),
     "bn_train_l11",
 ]
 

@@ -108,7 +108,7 @@ def test_max_steps_resumed_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     assert_same(state_of(folder)["state_dict"], state["state_dict"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("validation_batch", range(4))
 @pytest.mark.parametrize("step", [6, 12, 18])
 def test_ctrl_c_in_every_validation_batch(

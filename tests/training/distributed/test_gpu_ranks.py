@@ -15,7 +15,7 @@ from tests.helpers.warm_scripts import run_script
 from tests.training.distributed.gpu_ranks import comparable
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU tests/test_on_gpu.py looks at the real one"),
 ]
 

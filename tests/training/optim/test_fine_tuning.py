@@ -199,7 +199,7 @@ def test_resumed_equals_whole(whole: Path, tmp_path: Path, step: int) -> None:
     assert_same(weights, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("step", range(1, 3 * STEPS))
 def test_resumed_equals_whole_at_every_step(whole: Path, tmp_path: Path, step: int) -> None:
     test_resumed_equals_whole(whole, tmp_path, step)
