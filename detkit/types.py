@@ -3,7 +3,7 @@
 Dimension letters (a suffix such as ``scores_BAC`` lists them in order):
     B images, H W pixels, C classes, L levels, A anchor points over all levels,
     N ground-truth boxes of one image (or the most of any image, where a batch is padded),
-    M ignored (crowd) boxes of one image, P positive points, S = 4 box sides, R distance bins,
+    G ground-truth boxes of all images of a batch, M crowd boxes, P positive points, S = 4 box sides, R distance bins,
     D box parameters of a point, K top-k or kept detections, Q queries.
 
 Boxes are xyxy in pixels of the network input, float32, unless a name says otherwise.
@@ -42,21 +42,66 @@ class Target(NamedTuple):
 
     boxes: Tensor  # (N, 4) xyxy
     labels: Tensor  # (N,) int64 class index in [0, C)
-    ignored_boxes: Tensor  # (M, 4) xyxy crowd regions: points in them are no negatives
+    crowd_boxes: Tensor  # (M, 4) xyxy crowd regions: points in them are no negatives
     image_id: int
     original_hw: tuple[int, int]
     scale_xy: tuple[float, float] = (1.0, 1.0)
     pad_xy: tuple[float, float] = (0.0, 0.0)
 
 
+class Targets(NamedTuple):
+    """Ground truth of a batch: the boxes of all its images, image after image, and one row per image.
+
+    Only the tensors move to a device. The arrays stay on the host, so that no number of boxes and no
+    image id is ever read back from a device. ``detkit.ops.targets`` makes it of a ``Target`` per image.
+    """
+
+    boxes: Tensor  # (G, 4) xyxy
+    labels: Tensor  # (G,) int64 class index in [0, C)
+    image_rows: Tensor  # (G,) int64 row of the batch, ascending
+    crowd_boxes: Tensor  # (M, 4) xyxy crowd regions: points in them are no negatives
+    crowd_rows: Tensor  # (M,) int64 row of the batch, ascending
+    box_counts: np.ndarray  # (B,) int64 boxes of each image
+    crowd_counts: np.ndarray  # (B,) int64 crowd boxes of each image
+    image_ids: np.ndarray  # (B,) int64
+    original_hw: np.ndarray  # (B, 2) int64
+    scale_xy: np.ndarray  # (B, 2) float64, as in ``Target``
+    pad_xy: np.ndarray  # (B, 2) float64
+
+    @property
+    def num_images(self) -> int:
+        """B. The ``len`` of a named tuple is the number of its fields."""
+        return len(self.image_ids)
+
+    def of_image(self, row: int) -> Target:
+        """The ground truth of one image of the batch; the tensors are views."""
+        box, crowd = int(self.box_counts[:row].sum()), int(self.crowd_counts[:row].sum())
+        boxes = slice(box, box + int(self.box_counts[row]))
+        height, width = self.original_hw[row].tolist()
+        (scale_x, scale_y), (pad_x, pad_y) = self.scale_xy[row].tolist(), self.pad_xy[row].tolist()
+        return Target(
+            self.boxes[boxes],
+            self.labels[boxes],
+            self.crowd_boxes[crowd : crowd + int(self.crowd_counts[row])],
+            int(self.image_ids[row]),
+            (height, width),
+            (scale_x, scale_y),
+            (pad_x, pad_y),
+        )
+
+    def unpack(self) -> list[Target]:
+        """The ground truth of each image."""
+        return [self.of_image(row) for row in range(self.num_images)]
+
+
 class Batch(NamedTuple):
-    """What a loader yields: (B, 3, H, W) RGB images and one target for each.
+    """What a loader yields: (B, 3, H, W) RGB images and their ground truth.
 
     The loader's images are uint8; after the transfer to the device they are float in [0, 1].
     """
 
     images: Tensor
-    targets: list[Target]
+    targets: Targets
 
 
 class ImageLabel(NamedTuple):
@@ -66,11 +111,31 @@ class ImageLabel(NamedTuple):
     image_id: int
 
 
+class ImageLabels(NamedTuple):
+    """The classes of a batch of images, for a classifier."""
+
+    labels: Tensor  # (B,) int64 class index in [0, C)
+    image_ids: np.ndarray  # (B,) int64; stays on the host
+
+    @property
+    def num_images(self) -> int:
+        """B. The ``len`` of a named tuple is the number of its fields."""
+        return len(self.image_ids)
+
+    def of_image(self, row: int) -> ImageLabel:
+        """The class of one image of the batch; the tensor is a view."""
+        return ImageLabel(self.labels[row], int(self.image_ids[row]))
+
+    def unpack(self) -> list[ImageLabel]:
+        """The class of each image."""
+        return [self.of_image(row) for row in range(self.num_images)]
+
+
 class ClassBatch(NamedTuple):
     """A ``Batch`` for a classifier: the same images, one label for each."""
 
     images: Tensor
-    targets: list[ImageLabel]
+    targets: ImageLabels
 
 
 class ClassTruth(NamedTuple):
@@ -111,7 +176,7 @@ class Denoising(NamedTuple):
     layers: list[QueryOutput]  # of each decoder layer, in order; their queries are the noisy ones
     image_rows: Tensor  # (P,) int64 row of the batch of each positive query
     query_rows: Tensor  # (P,) int64 its row among the noisy queries; all others are negatives or padding
-    gt_rows: Tensor  # (P,) int64 the row of its ground truth in its image
+    gt_rows: Tensor  # (P,) int64 the row of its ground truth among those of the batch
     groups: int  # copies of the ground truth, each with noise of its own
 
 

@@ -20,7 +20,6 @@ import torch
 from detkit.data import CocoDataModule, DetectionDataset, Resize, SampleKey
 from detkit.data.augment import Augmentation
 from detkit.data.loading.loader import collate
-from detkit.types import Batch
 
 ZOOMS = Augmentation(
     mosaic_probability=0,
@@ -89,10 +88,9 @@ class Measured:
     def batches(self) -> None:
         """Batches of 16 as floats."""
         for start in range(0, len(self.keys), 16):
-            packed = collate(self.dataset.__getitems__(self.keys[start : start + 16]))
-            assert isinstance(packed, tuple), "every image decodes"
-            images, targets, _ = packed
-            self.data.on_after_batch_transfer(Batch(images, targets), 0)
+            made = collate(self.dataset.__getitems__(self.keys[start : start + 16]))
+            assert isinstance(made, tuple), "every image decodes"
+            self.data.on_after_batch_transfer(made[0], 0)
 
     def milliseconds(self, work: Callable[[], None], passes: int) -> float:
         """Least CPU time of this process, per image."""

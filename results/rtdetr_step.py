@@ -26,6 +26,7 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 def detkit_step() -> tuple[nn.Module, Step]:
     """The recipe's model and loss."""
     from detkit import recipe
+    from detkit.ops.targets import pack_targets
     from detkit.types import Target
 
     config = recipe.load(["recipe=rtdetr_r18", "data.root=unused", f"model.head.num_classes={CLASSES}"]).config
@@ -35,7 +36,8 @@ def detkit_step() -> tuple[nn.Module, Step]:
         centre, half = boxes_cxcywh_norm[..., :2] * SIDE_PX, boxes_cxcywh_norm[..., 2:] * SIDE_PX / 2
         boxes = torch.cat((centre - half, centre + half), dim=-1)
         size_hw = (SIDE_PX, SIDE_PX)
-        targets = [Target(boxes[i], labels[i], torch.zeros(0, 4), i, size_hw) for i in range(len(images))]
+        of_images = [Target(boxes[i], labels[i], torch.zeros(0, 4), i, size_hw) for i in range(len(images))]
+        targets = pack_targets(of_images)
         return torch.stack(list(loss(model(images, targets), targets).values())).sum()
 
     return model, step

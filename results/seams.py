@@ -24,6 +24,7 @@ from detkit.inference.tiling.slicing import detect_slices
 from detkit.inference.tiling.windows import grid
 from detkit.metrics import CocoMetric
 from detkit.ops.nms import batched_nms
+from detkit.ops.targets import pack_targets
 from detkit.recipe.options import Between, read_options
 from detkit.types import Detections, Target
 
@@ -120,7 +121,7 @@ def main(argv: list[str]) -> None:
     for name, (way, look) in ways.items():
         metric = CocoMetric(index.ground_truth())
         for images in tiled(index, options.tiles):
-            metric.update(way(look, images), images.targets)
+            metric.update(way(look, images), pack_targets(images.targets))
         numbers = metric.compute()
         table.add_row(name, *(f"{numbers[number]:.4f}" for number in NUMBERS))
         print(f"{name}: AP {numbers['AP']:.4f}", file=sys.stderr, flush=True)

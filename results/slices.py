@@ -22,6 +22,7 @@ from detkit.data.checking.splits_of_run import find_splits, load_indices
 from detkit.errors import DataError, run_script
 from detkit.inference import ImageDetections, Predictor
 from detkit.metrics import CocoMetric
+from detkit.ops.targets import pack_targets
 from detkit.recipe.options import Between, read_options
 from detkit.types import Detections, GroundTruth, Target
 
@@ -56,7 +57,7 @@ def measure(
         start = time.perf_counter()
         found = predictor.predict(file, score_threshold=predictor.decode.score_threshold, **arguments)  # type: ignore[attr-defined]
         times.append(time.perf_counter() - start)
-        metric.update([_in_order_of(truth.class_names, found)], [_target(image_id, found.image_hw)])
+        metric.update([_in_order_of(truth.class_names, found)], pack_targets([_target(image_id, found.image_hw)]))
     return {name: float(value) for name, value in metric.compute().items()}, statistics.median(times)
 
 

@@ -79,7 +79,7 @@ def images_per_s(step: object, batches: Iterable[Batch]) -> float:
         if number >= WARM_UP + STEPS:
             break
         step(batch)  # type: ignore[operator]
-        images += len(batch.targets) if number >= WARM_UP else 0
+        images += len(batch.images) if number >= WARM_UP else 0
     return images / (time.perf_counter() - start)
 
 

@@ -8,6 +8,7 @@ autocast as in float32 outside; with the autocast of the CPU, and that of CUDA, 
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from detkit.ops.box_coding import decode_boxes, encode_offsets
 from detkit.ops.distances import boxes_to_distances
 from detkit.ops.iou import IouKind, aligned_iou, pairwise_iou
 from detkit.ops.points import anchor_points
-from detkit.types import BoxCoding, ImageLabel, Target, YOLOPredictions
+from detkit.ops.targets import pack_targets
+from detkit.types import BoxCoding, ImageLabels, Targets, YOLOPredictions
 from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_predictions, random_targets
 
 COUNTS = (3, 0, 5)  # objects of each image
@@ -32,7 +34,7 @@ class Case(NamedTuple):
     """Predictions, what they are of, and what is computed of both: in training, with gradients, and in evaluation."""
 
     predictions: Any
-    targets: list[Any]
+    targets: Any
     loss: Callable[[Any, Any], dict[str, Tensor]]
     others: Callable[[Any, Any], dict[str, Any]]
 
@@ -41,10 +43,10 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def targets_with_crowds() -> list[Target]:
+def targets_with_crowds() -> Targets:
     found = random_targets(COUNTS, seeded(1))
-    found[2] = found[2]._replace(ignored_boxes=torch.tensor([[10.0, 20.0, 90.0, 70.0]]))
-    return found
+    found[2] = found[2]._replace(crowd_boxes=torch.tensor([[10.0, 20.0, 90.0, 70.0]]))
+    return pack_targets(found)
 
 
 def yolo_predictions(parameters: int, box_coding: BoxCoding, *, objectness: bool = False) -> YOLOPredictions:
@@ -56,9 +58,9 @@ def yolo_predictions(parameters: int, box_coding: BoxCoding, *, objectness: bool
 
 
 def yolo(predictions: YOLOPredictions, loss: YOLOLoss | YOLOXLoss) -> Case:
-    def others(given: YOLOPredictions, targets: list[Target]) -> dict[str, Any]:
+    def others(given: YOLOPredictions, targets: Targets) -> dict[str, Any]:
         boxes = decode_boxes(given.boxes, given.points, given.strides, given.box_coding)
-        of_image, truth = boxes[2], targets[2].boxes
+        of_image, truth = boxes[2], targets.of_image(2).boxes
         decode = YOLODecode(score_threshold=0.3)
         return {
             "boxes": boxes,
@@ -76,12 +78,10 @@ def yolo(predictions: YOLOPredictions, loss: YOLOLoss | YOLOXLoss) -> Case:
 def detr(loss: DETRLoss, assigner: HungarianAssigner) -> Case:
     predictions = random_predictions(COUNTS, seeded(3), layers=2, groups=2)
 
-    def others(given: Any, targets: list[Target]) -> dict[str, Any]:
+    def others(given: Any, targets: Targets) -> dict[str, Any]:
         outputs = [*given.layers, given.encoder]
-        image_G = torch.cat([torch.full_like(target.labels, row) for row, target in enumerate(targets)])
-        labels_G, boxes_G4 = (torch.cat(values) for values in zip(*[(t.labels, t.boxes) for t in targets], strict=True))
         return {
-            "costs": [assigner._costs(output, image_G, labels_G, boxes_G4, given.image_hw) for output in outputs],
+            "costs": [assigner._costs(output, targets, given.image_hw) for output in outputs],
             "pairs": assigner(outputs, targets, given.image_hw),
             "dense": DETRDecode().dense(given),
             "detections": DETRDecode()(given),
@@ -102,7 +102,7 @@ def overlaps() -> Case:
 
 def classifier() -> Case:
     logits = torch.randn(6, 5, generator=seeded(4)) * 4
-    targets = [ImageLabel(torch.tensor(label), label) for label in (0, 1, 2, 3, 4, 4)]
+    targets = ImageLabels(torch.tensor([0, 1, 2, 3, 4, 4]), np.arange(6))
     loss = ClassificationLoss(label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5, 3.0, 1.0])
     return Case(logits, targets, loss, lambda given, _: {"ranked": ClassDecode()(given)})
 

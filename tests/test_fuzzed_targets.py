@@ -9,6 +9,7 @@ from torch import Tensor
 from detkit.assign import HungarianAssigner
 from detkit.decode import DETRDecode
 from detkit.losses import DETRLoss
+from detkit.ops.targets import pack_targets
 from detkit.types import Target
 from tests.helpers.small_rtdetr import small_rtdetr
 
@@ -58,7 +59,7 @@ def test_rtdetr_trains_on_anything() -> None:
     for step in range(120):
         size_hw = SIZES_HW[step % 3]
         images = torch.rand(2, 3, *size_hw, generator=rng)
-        targets = [random_target(size_hw, rng) for _ in range(2)]
+        targets = pack_targets([random_target(size_hw, rng) for _ in range(2)])
         terms = loss(model(images, targets), targets)
         assert all(value.isfinite() for value in terms.values()), (step, terms)
         optimizer.zero_grad()

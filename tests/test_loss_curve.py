@@ -13,13 +13,15 @@ import os
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from detkit import recipe
 from detkit.models import Classifier
-from detkit.types import ImageLabel, Target
+from detkit.ops.targets import pack_targets
+from detkit.types import ImageLabels, Target, Targets
 
 pytestmark = pytest.mark.kernels
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,7 +44,7 @@ def fill(model: nn.Module) -> None:
                 parameter.copy_(noise * math.sqrt(24 / max(2, parameter[0].numel())))
 
 
-def batch(step: int) -> tuple[Tensor, list[Target]]:
+def batch(step: int) -> tuple[Tensor, Targets]:
     """Two images of bright boxes on a striped ground; the second has no object in every third step."""
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     stripes = torch.stack([7 * x + 16 * step, 5 * y, 3 * (x + y)]) % 64
@@ -57,7 +59,7 @@ def batch(step: int) -> tuple[Tensor, list[Target]]:
         for (x1, y1, x2, y2), label in zip(boxes.int().tolist(), labels.tolist(), strict=True):
             images[index, label, y1:y2, x1:x2] = 0.95
         targets.append(Target(boxes, labels, boxes.new_zeros(0, 4), index, (64, 64)))
-    return images, targets
+    return images, pack_targets(targets)
 
 
 def train_ten_steps(name: str) -> list[str]:
@@ -71,7 +73,7 @@ def train_ten_steps(name: str) -> list[str]:
     for step in range(10):
         images, targets = batch(step)
         if isinstance(model, Classifier):
-            targets = [ImageLabel(torch.tensor((step + index) % 3), index) for index in range(2)]
+            targets = ImageLabels(torch.tensor([step % 3, (step + 1) % 3]), np.arange(2))
         terms = loss(model(images, targets) if model.takes_targets else model(images), targets)
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from detkit import recipe
 from detkit.inference import Predictor
+from detkit.ops.targets import pack_targets
 from detkit.training import train
-from detkit.types import ImageLabel, Target
+from detkit.types import ImageLabels, Target, Targets
 from results.gpu_waits import OF_RECIPE, SMALL
 from tests.helpers import ROOT
 from tests.helpers.exact_runs import exact_parts, press
@@ -64,15 +65,15 @@ def assert_equal(found: Any, expected: Any, rtol: float = 1e-8, atol: float = 1e
             assert one == other
 
 
-def targets(name: str) -> list[Any]:
+def targets(name: str) -> Targets | ImageLabels:
     """The first image has three equal boxes, two of them of one class; the second has none."""
     if name.startswith("classify"):
-        return [ImageLabel(torch.tensor(label), label) for label in (0, 2)]
+        return ImageLabels(torch.tensor([0, 2]), np.arange(2))
     boxes = torch.tensor([[8.0, 4, 40, 36], [8, 4, 40, 36], [8, 4, 40, 36], [20, 20, 60, 50]], dtype=torch.float64)
     nothing, no_labels = torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
     crowd = torch.tensor([[0.0, 40, 20, 64]], dtype=torch.float64)
     first = Target(boxes, torch.tensor([1, 0, 1, 2]), crowd, 0, (64, 64))
-    return [first, Target(nothing, no_labels, nothing, 1, (64, 64))]
+    return pack_targets([first, Target(nothing, no_labels, nothing, 1, (64, 64))])
 
 
 @gpu

@@ -13,6 +13,7 @@ from detkit.assign import HungarianAssigner
 from detkit.decode import DETRDecode
 from detkit.losses import DETRLoss
 from detkit.metrics import CocoMetric
+from detkit.ops.targets import pack_targets
 from detkit.training import Muon, parameter_groups
 from detkit.types import GroundTruth, Target
 from tests.helpers.small_rtdetr import small_rtdetr
@@ -58,7 +59,8 @@ def learn_by_heart(
     steps: int,
 ) -> tuple[float, float, dict[str, Tensor]]:
     """Loss of the first and of the last step, and what the metric says after them."""
-    images, targets = four_images()
+    images, of_images = four_images()
+    targets = pack_targets(of_images)
     takes_targets = getattr(model, "takes_targets", False)
     lr = optimizer.param_groups[0]["lr"]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=False)
@@ -71,7 +73,7 @@ def learn_by_heart(
         optimizer.step()
         schedule.step()
         first, last = (total.item(), last) if step == 0 else (first, total.item())
-    metric = CocoMetric(ground_truth(targets))
+    metric = CocoMetric(ground_truth(of_images))
     with torch.no_grad():
         for _ in range(100):  # so few steps are too few for the running statistics of batch norm
             model(images)

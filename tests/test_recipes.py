@@ -5,6 +5,7 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,8 +14,9 @@ from detkit import recipe
 from detkit.commands.evaluate import main as evaluate
 from detkit.models import Classifier
 from detkit.training import train
-from detkit.types import ImageLabel, Target
+from detkit.types import ImageLabels, Targets
 from tests.helpers import ROOT
+from tests.helpers.targets import packed
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 OF_FAMILIES = {"yolo_csp_n", "yolo_timm", "yolox_nano", "rtdetr_shufflenet", "rtdetrv2_r18", "classify_csp"}
@@ -48,15 +50,11 @@ def test_is_as_large_as_its_head_says(name: str) -> None:
     assert millions == pytest.approx(float(stated[1]), rel=0.03)
 
 
-def targets_for(model: nn.Module) -> list[Target] | list[ImageLabel]:
+def targets_for(model: nn.Module) -> Targets | ImageLabels:
     """Of two images: for a detector the second has no object."""
     if isinstance(model, Classifier):
-        return [ImageLabel(torch.tensor(7), 1), ImageLabel(torch.tensor(0), 2)]
-    none = torch.zeros(0, 4)
-    return [
-        Target(torch.tensor([[8.0, 8.0, 40.0, 50.0]]), torch.tensor([7]), none, 1, (64, 64)),
-        Target(none, torch.zeros(0, dtype=torch.int64), none, 2, (64, 64)),
-    ]
+        return ImageLabels(torch.tensor([7, 0]), np.array([1, 2]))
+    return packed([[7], []], [[[8.0, 8.0, 40.0, 50.0]], []])
 
 
 @pytest.mark.slow

@@ -13,5 +13,5 @@ class Assignment(NamedTuple):
     """
 
     positive_BA: Tensor  # (B, A) bool
-    gt_index_BA: Tensor  # (B, A) int64 row of the padded ground truth
+    gt_index_BA: Tensor  # (B, A) int64 row among the ground truths of the batch
     quality_BA: Tensor  # (B, A) float32, or float64 where the predictions are

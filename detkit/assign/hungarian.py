@@ -13,9 +13,9 @@ from torch import Tensor
 from detkit.ops.boxes import cxcywh_norm_to_xyxy, xyxy_to_cxcywh_norm
 from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
-from detkit.types import QueryOutput, Target
+from detkit.types import QueryOutput, Targets
 
-# Beside the letters of types.py: O outputs (decoder layers and encoder), G ground-truth boxes of the whole batch.
+# Beside the letters of types.py: O outputs (decoder layers and encoder).
 
 LOG = logging.getLogger(__name__)
 LOG_EPSILON = 1e-8  # keeps the logarithm of a saturated score finite
@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
 
     image_rows: Tensor  # (P,) int64 row of the batch
     query_rows: Tensor  # (P,) int64
-    gt_rows: Tensor  # (P,) int64 the row of the ground truth in its image
+    gt_rows: Tensor  # (P,) int64 the row of the ground truth among those of the batch
 
 
 class HungarianAssigner:
@@ -82,61 +82,54 @@ class HungarianAssigner:
         self.replaced_costs = 0
 
     @torch.no_grad()
-    def __call__(
-        self, outputs: Sequence[QueryOutput], targets: Sequence[Target], image_hw: tuple[int, int]
-    ) -> list[Pairs]:
+    def __call__(self, outputs: Sequence[QueryOutput], targets: Targets, image_hw: tuple[int, int]) -> list[Pairs]:
         """Pair the queries of every output with the ground truth, each output for itself.
 
         Args:
             outputs: of one batch, with the same number of queries.
-            targets: of its images; crowd regions are left out.
+            targets: ground truth of the batch; crowd regions are left out.
             image_hw: pixels of the network input.
 
         Returns:
             The pairs of each output; an image has as many as objects, or as queries where these are fewer.
 
         Raises:
-            ValueError: if there is not one target for each image.
+            ValueError: if the targets are not those of so many images.
         """
         images = len(outputs[0].logits)
-        if len(targets) != images:
-            raise ValueError(f"each image needs one target; got {images} images and {len(targets)} targets")
-        counts = [len(target.labels) for target in targets]
-        if not any(counts):
+        if targets.num_images != images:
+            raise ValueError(f"each image needs a target; got {images} images and {targets.num_images} targets")
+        if len(targets.labels) == 0:
             nothing = torch.zeros(0, dtype=torch.int64, device=outputs[0].logits.device)
             return [Pairs(nothing, nothing, nothing)] * len(outputs)
-        labels_G = torch.cat([target.labels for target in targets])
-        boxes_G4 = torch.cat([target.boxes for target in targets])
-        image_G = torch.cat([torch.full_like(target.labels, row) for row, target in enumerate(targets)])
         # one output at a time: all at once would take as many times the memory, most where images are crowded
-        costs = [self._costs(output, image_G, labels_G, boxes_G4, image_hw) for output in outputs]
-        pairs_O3P = self._solve(_to_host(torch.stack(costs)), counts)
-        return [Pairs(*pairs_3P) for pairs_3P in _to_device(pairs_O3P, labels_G.device)]
+        costs = [self._costs(output, targets, image_hw) for output in outputs]
+        pairs_O3P = self._solve(_to_host(torch.stack(costs)), targets.box_counts)
+        return [Pairs(*pairs_3P) for pairs_3P in _to_device(pairs_O3P, targets.labels.device)]
 
-    def _costs(
-        self, output: QueryOutput, image_G: Tensor, labels_G: Tensor, boxes_G4: Tensor, image_hw: tuple[int, int]
-    ) -> Tensor:
+    def _costs(self, output: QueryOutput, targets: Targets, image_hw: tuple[int, int]) -> Tensor:
         """(G, Q) cost of each object with each query of its image."""
-        scores_GQ = at_least_float32(output.logits[image_G, :, labels_G]).sigmoid()
+        image_G = targets.image_rows
+        scores_GQ = at_least_float32(output.logits[image_G, :, targets.labels]).sigmoid()
         present_GQ = -self.alpha * (1 - scores_GQ) ** self.gamma * (scores_GQ + LOG_EPSILON).log()
         absent_GQ = -(1 - self.alpha) * scores_GQ**self.gamma * (1 - scores_GQ + LOG_EPSILON).log()
         queries_GQ4 = at_least_float32(output.boxes_cxcywh_norm[image_G])
-        boxes_G14 = boxes_G4.to(queries_GQ4.dtype)[:, None]
+        boxes_G14 = targets.boxes.to(queries_GQ4.dtype)[:, None]
         l1_GQ = (queries_GQ4 - xyxy_to_cxcywh_norm(boxes_G14, image_hw)).abs().sum(-1)
         giou_GQ = aligned_iou(cxcywh_norm_to_xyxy(queries_GQ4, image_hw), boxes_G14, "giou")
         return self.cls_weight * (present_GQ - absent_GQ) + self.l1_weight * l1_GQ - self.giou_weight * giou_GQ
 
-    def _solve(self, costs_OGQ: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    def _solve(self, costs_OGQ: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
         """(O, 3, P) image, query and object of each pair."""
         usable_OGQ = np.abs(costs_OGQ) < LARGEST
         self._tell_of(int((~usable_OGQ).sum()), costs_OGQ.size)
-        ends = np.cumsum(counts)
+        ends_B = np.cumsum(counts_B)
         pairs = []
         for costs_GQ, usable_GQ in zip(costs_OGQ, usable_OGQ, strict=True):
-            for image, (end, count) in enumerate(zip(ends, counts, strict=True)):
-                rows = slice(end - count, end)
-                gt_P, query_P = linear_sum_assignment(_without_unusable(costs_GQ[rows], usable_GQ[rows]))
-                pairs.append(np.stack((np.full_like(gt_P, image), query_P, gt_P)))
+            for image, (start, end) in enumerate(zip(ends_B - counts_B, ends_B, strict=True)):
+                costs_NQ, usable_NQ = costs_GQ[start:end], usable_GQ[start:end]
+                gt_P, query_P = linear_sum_assignment(_without_unusable(costs_NQ, usable_NQ))
+                pairs.append(np.stack((np.full_like(gt_P, image), query_P, start + gt_P)))
         return np.stack(np.split(np.concatenate(pairs, axis=1), len(costs_OGQ), axis=1))
 
     def _tell_of(self, replaced: int, total: int) -> None:

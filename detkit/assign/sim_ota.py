@@ -7,6 +7,7 @@ from detkit.assign.assignment import Assignment
 from detkit.ops.boxes import xyxy_to_cxcywh
 from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
+from detkit.types import Targets
 
 FAR = 1e6  # cost of a point outside of the object's centre square: taken only when those inside run out
 LOWEST_LOG = -100.0  # keeps the cross-entropy of a saturated score finite, as torch's own does
@@ -51,9 +52,7 @@ class SimOTAAssigner:
         boxes_BA4: Tensor,
         points_A2: Tensor,
         strides_A: Tensor,
-        gt_labels_BN: Tensor,
-        gt_boxes_BN4: Tensor,
-        gt_mask_BN: Tensor,
+        targets: Targets,
     ) -> Assignment:
         """Pair points with ground truth.
 
@@ -62,9 +61,7 @@ class SimOTAAssigner:
             boxes_BA4: predicted boxes, pixels.
             points_A2: centres of the cells, pixels.
             strides_A: pixels per cell.
-            gt_labels_BN: class indices, padded.
-            gt_boxes_BN4: boxes, pixels, padded.
-            gt_mask_BN: True where there is a ground truth and no padding.
+            targets: ground truth of the batch; crowd boxes are not looked at.
 
         Returns:
             The assignment; ``quality_BA`` is the IoU with the matched ground truth.
@@ -72,18 +69,17 @@ class SimOTAAssigner:
         scores_BAC, boxes_BA4 = at_least_float32(scores_BAC), at_least_float32(boxes_BA4)
         quality_BA = boxes_BA4.new_zeros(boxes_BA4.shape[:2])
         positive_BA, gt_index_BA = quality_BA.bool(), quality_BA.long()
-        image_G, row_G = gt_mask_BN.nonzero(as_tuple=True)  # G = all ground truths of the batch
+        image_G, labels_G, gt_boxes_G4 = targets.image_rows, targets.labels, targets.boxes.to(boxes_BA4.dtype)
         if len(image_G) == 0:
             return Assignment(positive_BA, gt_index_BA, quality_BA)
-        gt_boxes_G4 = gt_boxes_BN4[image_G, row_G].to(boxes_BA4.dtype)
         near_GA = self._near_centre(gt_boxes_G4, points_A2, strides_A)
-        point_BK, valid_BK = _candidates(near_GA, image_G, len(gt_mask_BN))  # K = most candidates of any image
+        point_BK, valid_BK = _candidates(near_GA, image_G, len(boxes_BA4))  # K = most candidates of any image
 
-        image_B1 = torch.arange(len(gt_mask_BN), device=image_G.device)[:, None]
+        image_B1 = torch.arange(len(boxes_BA4), device=image_G.device)[:, None]
         boxes_BK4 = boxes_BA4[image_B1, point_BK]
         valid_GK = valid_BK[image_G]
         iou_GK = aligned_iou(boxes_BK4[image_G], gt_boxes_G4[:, None]).masked_fill(~valid_GK, 0.0)
-        class_cost_GK = _class_cost(scores_BAC[image_B1, point_BK], image_G, gt_labels_BN[image_G, row_G])
+        class_cost_GK = _class_cost(scores_BAC[image_B1, point_BK], image_G, labels_G)
         cost_GK = class_cost_GK - self.iou_weight * (iou_GK + 1e-8).log()
         cost_GK = cost_GK + FAR * ~near_GA.gather(1, point_BK[image_G])
         cost_GK = cost_GK.masked_fill(~valid_GK, torch.inf)
@@ -92,7 +88,7 @@ class SimOTAAssigner:
         image_P = image_G[gt_P]
         point_P = point_BK[image_P, column_P]
         positive_BA[image_P, point_P] = True
-        gt_index_BA[image_P, point_P] = row_G[gt_P]
+        gt_index_BA[image_P, point_P] = gt_P
         quality_BA[image_P, point_P] = iou_GK[gt_P, column_P]
         return Assignment(positive_BA, gt_index_BA, quality_BA)
 

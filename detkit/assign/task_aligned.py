@@ -7,6 +7,7 @@ from torch import Tensor
 from detkit.assign.assignment import Assignment
 from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
+from detkit.types import Targets
 
 
 class TaskAlignedAssigner:
@@ -45,9 +46,7 @@ class TaskAlignedAssigner:
         boxes_BA4: Tensor,
         points_A2: Tensor,
         strides_A: Tensor,
-        gt_labels_BN: Tensor,
-        gt_boxes_BN4: Tensor,
-        gt_mask_BN: Tensor,
+        targets: Targets,
     ) -> Assignment:
         """Pair points with ground truth.
 
@@ -56,24 +55,21 @@ class TaskAlignedAssigner:
             boxes_BA4: predicted boxes, pixels.
             points_A2: centres of the cells, pixels.
             strides_A: pixels per cell.
-            gt_labels_BN: class indices, padded.
-            gt_boxes_BN4: boxes, pixels, padded.
-            gt_mask_BN: True where there is a ground truth and no padding.
+            targets: ground truth of the batch; crowd boxes are not looked at.
 
         Returns:
             The assignment; ``quality_BA`` is the alignment, scaled for each ground truth so that its
             best point gets its best IoU.
         """
         num_points = points_A2.shape[0]
-        image_G, row_G = gt_mask_BN.nonzero(as_tuple=True)  # G = all ground truths of the batch
         scores_BAC, boxes_BA4 = at_least_float32(scores_BAC), at_least_float32(boxes_BA4)
         empty = scores_BAC.new_zeros(scores_BAC.shape[:2])
+        image_G, gt_boxes_G4 = targets.image_rows, targets.boxes.to(boxes_BA4.dtype)
         if len(image_G) == 0:
             return Assignment(empty.bool(), empty.long(), empty)
-        gt_boxes_G4 = gt_boxes_BN4[image_G, row_G].to(boxes_BA4.dtype)
         pair_gt, pair_point = self._candidates(gt_boxes_G4, points_A2, strides_A)  # Q pairs
         iou_Q, alignment_Q = self._alignment(
-            scores_BAC, boxes_BA4, gt_labels_BN[image_G, row_G], gt_boxes_G4, image_G, pair_gt, pair_point
+            scores_BAC, boxes_BA4, targets.labels, gt_boxes_G4, image_G, pair_gt, pair_point
         )
         chosen = _top_k_of_each(alignment_Q, pair_gt, len(image_G), self.top_k)
         pair_gt, pair_point, iou_Q, alignment_Q = (x[chosen] for x in (pair_gt, pair_point, iou_Q, alignment_Q))
@@ -95,7 +91,7 @@ class TaskAlignedAssigner:
 
         positive, gt_index, quality = empty.bool().flatten(), empty.long().flatten(), empty.flatten().clone()
         positive[slot_Q] = True
-        gt_index[slot_Q] = row_G[pair_gt]
+        gt_index[slot_Q] = pair_gt
         quality[slot_Q] = quality_Q
         return Assignment(*(x.view_as(empty) for x in (positive, gt_index, quality)))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detkit.losses.reduction import Reduction, mean_over_ranks, or_one, reduce
 from detkit.ops.precision import at_least_float32
-from detkit.types import ImageLabel
+from detkit.types import ImageLabels
 
 
 def cross_entropy(
@@ -84,19 +84,16 @@ class ClassificationLoss:
         self.class_weights_C = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
         self.cls_weight = cls_weight
 
-    def __call__(self, logits_BC: Tensor, targets: list[ImageLabel]) -> dict[str, Tensor]:
+    def __call__(self, logits_BC: Tensor, targets: ImageLabels) -> dict[str, Tensor]:
         """The weighted term of the batch, which is what training minimises.
 
         Raises:
             ValueError: if there is not one class weight for each class.
         """
-        labels_B = logits_BC.new_zeros(len(targets), dtype=torch.int64)
-        if targets:
-            labels_B = torch.stack([target.label for target in targets])
-        weights_B = self._weights_of(labels_B, logits_BC)
+        weights_B = self._weights_of(targets.labels, logits_BC)
         cls = cross_entropy(
             logits_BC,
-            labels_B,
+            targets.labels,
             label_smoothing=self.label_smoothing,
             class_weights_C=self.class_weights_C,
             weight=self.cls_weight,

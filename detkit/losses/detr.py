@@ -1,7 +1,7 @@
 """The loss of the RT-DETR recipes: every layer's queries against the objects that are theirs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from detkit.losses.reduction import average_over_ranks, reduce
 from detkit.ops.boxes import cxcywh_norm_to_xyxy, xyxy_to_cxcywh_norm
 from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
-from detkit.ops.targets import pad_targets
-from detkit.types import DETRPredictions, QueryOutput, Target
+from detkit.types import DETRPredictions, QueryOutput, Targets
 
 NO_NEGATIVE = torch.finfo(torch.float32).tiny  # class_loss takes a target of 0 for a negative
 
@@ -22,17 +21,7 @@ NO_NEGATIVE = torch.finfo(torch.float32).tiny  # class_loss takes a target of 0 
 class PairAssigner(Protocol):
     """Pairs the queries of every output with the ground truth, as ``detkit.assign.HungarianAssigner`` does."""
 
-    def __call__(
-        self, outputs: Sequence[QueryOutput], targets: Sequence[Target], image_hw: tuple[int, int]
-    ) -> list[Pairs]: ...
-
-
-class _Truth(NamedTuple):
-    """Ground truth of a batch, padded."""
-
-    labels_BN: Tensor
-    boxes_BN4: Tensor  # pixels
-    image_hw: tuple[int, int]
+    def __call__(self, outputs: Sequence[QueryOutput], targets: Targets, image_hw: tuple[int, int]) -> list[Pairs]: ...
 
 
 class DETRLoss:
@@ -79,7 +68,7 @@ class DETRLoss:
         self.giou_weight = giou_weight
         self.cls_loss: ClassLossKind = cls_loss
 
-    def __call__(self, predictions: DETRPredictions, targets: list[Target]) -> dict[str, Tensor]:
+    def __call__(self, predictions: DETRPredictions, targets: Targets) -> dict[str, Tensor]:
         """Named, weighted terms of the batch; their sum is what training minimises.
 
         Returns:
@@ -87,16 +76,13 @@ class DETRLoss:
             ``_enc`` of the encoder, with ``_dn_i`` of layer i's denoising queries. The latter are 0 where a
             batch has none, because means over batches and ranks need the same names everywhere.
         """
-        *earlier, last = predictions.layers
+        image_hw, (*earlier, last) = predictions.image_hw, predictions.layers
         outputs = {"": last, **{f"_aux_{i}": layer for i, layer in enumerate(earlier)}, "_enc": predictions.encoder}
-        assigned = self.assigner(list(outputs.values()), targets, predictions.image_hw)
-        labels_BN, boxes_BN4, _ = pad_targets(targets)
-        truth = _Truth(labels_BN, boxes_BN4, predictions.image_hw)
-        count = sum(len(target.labels) for target in targets)
-        objects = average_over_ranks(torch.full((), float(count), device=last.logits.device))
+        assigned = self.assigner(list(outputs.values()), targets, image_hw)
+        objects = average_over_ranks(torch.full((), float(len(targets.labels)), device=last.logits.device))
         terms: dict[str, Tensor] = {}
         for (suffix, output), pairs in zip(outputs.items(), assigned, strict=True):
-            terms |= self._terms(suffix, output, pairs, truth, objects)
+            terms |= self._terms(suffix, output, pairs, targets, image_hw, objects)
         denoising = predictions.denoising
         for number in range(len(predictions.layers)):
             suffix = f"_dn_{number}"
@@ -104,24 +90,30 @@ class DETRLoss:
                 terms |= {name + suffix: torch.zeros_like(terms[name]) for name in ("cls", "l1", "giou")}
                 continue
             pairs = Pairs(denoising.image_rows, denoising.query_rows, denoising.gt_rows)
-            terms |= self._terms(suffix, denoising.layers[number], pairs, truth, objects * denoising.groups)
+            terms |= self._terms(suffix, denoising.layers[number], pairs, targets, image_hw, objects * denoising.groups)
         return terms
 
     def _terms(
-        self, suffix: str, output: QueryOutput, pairs: Pairs, truth: _Truth, normaliser: Tensor
+        self,
+        suffix: str,
+        output: QueryOutput,
+        pairs: Pairs,
+        targets: Targets,
+        image_hw: tuple[int, int],
+        normaliser: Tensor,
     ) -> dict[str, Tensor]:
         """The three terms of one output."""
-        labels_P = truth.labels_BN[pairs.image_rows, pairs.gt_rows]
+        labels_P = targets.labels[pairs.gt_rows]
         coordinates_BQ4 = at_least_float32(output.boxes_cxcywh_norm)
-        gt_boxes_P4 = truth.boxes_BN4[pairs.image_rows, pairs.gt_rows].to(coordinates_BQ4.dtype)
+        gt_boxes_P4 = targets.boxes[pairs.gt_rows].to(coordinates_BQ4.dtype)
         coordinates_P4 = coordinates_BQ4[pairs.image_rows, pairs.query_rows]
-        boxes_P4 = cxcywh_norm_to_xyxy(coordinates_P4, truth.image_hw)
+        boxes_P4 = cxcywh_norm_to_xyxy(coordinates_P4, image_hw)
 
         iou_P = aligned_iou(boxes_P4.detach(), gt_boxes_P4)
         class_targets_BQC = torch.zeros_like(output.logits, dtype=iou_P.dtype)
         class_targets_BQC[pairs.image_rows, pairs.query_rows, labels_P] = iou_P.clamp(min=NO_NEGATIVE)
         cls_BQC = class_loss(output.logits, class_targets_BQC, self.cls_loss)
-        wanted_P4 = xyxy_to_cxcywh_norm(gt_boxes_P4, truth.image_hw)
+        wanted_P4 = xyxy_to_cxcywh_norm(gt_boxes_P4, image_hw)
         l1 = l1_loss(coordinates_P4, wanted_P4, weight=self.l1_weight, normaliser=normaliser)
         giou_P = 1 - aligned_iou(boxes_P4, gt_boxes_P4, "giou")
         return {

@@ -8,8 +8,7 @@ from torch import Tensor
 from detkit.assign.assignment import Assignment
 from detkit.ops.box_coding import decode_boxes
 from detkit.ops.precision import at_least_float32
-from detkit.ops.targets import pad_targets
-from detkit.types import Target, YOLOPredictions
+from detkit.types import Targets, YOLOPredictions
 
 
 class Assigner(Protocol):
@@ -21,9 +20,7 @@ class Assigner(Protocol):
         boxes_BA4: Tensor,
         points_A2: Tensor,
         strides_A: Tensor,
-        gt_labels_BN: Tensor,
-        gt_boxes_BN4: Tensor,
-        gt_mask_BN: Tensor,
+        targets: Targets,
     ) -> Assignment: ...
 
 
@@ -39,36 +36,29 @@ class Matches(NamedTuple):
     counted_BA: Tensor  # bool; False inside crowd regions, unless positive
 
 
-def match(predictions: YOLOPredictions, targets: list[Target], assigner: Assigner) -> Matches:
+def match(predictions: YOLOPredictions, targets: Targets, assigner: Assigner) -> Matches:
     """Assign ground truth to the anchor points of a batch."""
     boxes_BA4 = decode_boxes(predictions.boxes, predictions.points, predictions.strides, predictions.box_coding)
     scores_BAC = at_least_float32(predictions.logits.detach()).sigmoid()
     if predictions.objectness is not None:
         scores_BAC = scores_BAC * at_least_float32(predictions.objectness.detach()).sigmoid()[..., None]
-    labels_BN, gt_boxes_BN4, mask_BN = pad_targets(targets)
-    gt_boxes_BN4 = gt_boxes_BN4.to(boxes_BA4.dtype)
-    assignment = assigner(
-        scores_BAC, boxes_BA4.detach(), predictions.points, predictions.strides, labels_BN, gt_boxes_BN4, mask_BN
-    )
+    assignment = assigner(scores_BAC, boxes_BA4.detach(), predictions.points, predictions.strides, targets)
     image_P, point_P = assignment.positive_BA.nonzero(as_tuple=True)
     row_P = assignment.gt_index_BA[image_P, point_P]
     return Matches(
         image_P,
         point_P,
-        labels_BN[image_P, row_P],
-        gt_boxes_BN4[image_P, row_P],
+        targets.labels[row_P],
+        targets.boxes[row_P].to(boxes_BA4.dtype),
         boxes_BA4[image_P, point_P],
         assignment.quality_BA[image_P, point_P],
         assignment.positive_BA | ~points_in_crowds(predictions.points, targets),
     )
 
 
-def points_in_crowds(points_A2: Tensor, targets: list[Target]) -> Tensor:
+def points_in_crowds(points_A2: Tensor, targets: Targets) -> Tensor:
     """(B, A) True where a point lies in a crowd region of its image: neither object nor background."""
-    inside_BA = torch.zeros(len(targets), len(points_A2), dtype=torch.bool, device=points_A2.device)
-    for image, target in enumerate(targets):
-        if len(target.ignored_boxes):
-            boxes_M14 = target.ignored_boxes[:, None]
-            above = (points_A2 >= boxes_M14[..., :2]) & (points_A2 <= boxes_M14[..., 2:])
-            inside_BA[image] = above.all(-1).any(0)
-    return inside_BA
+    boxes_M14 = targets.crowd_boxes[:, None]
+    inside_MA = ((points_A2 >= boxes_M14[..., :2]) & (points_A2 <= boxes_M14[..., 2:])).all(-1)
+    regions_BA = torch.zeros(targets.num_images, len(points_A2), dtype=torch.int32, device=points_A2.device)
+    return regions_BA.index_add_(0, targets.crowd_rows, inside_MA.int()).bool()

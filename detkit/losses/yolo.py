@@ -9,7 +9,7 @@ from detkit.losses.matching import Assigner, match
 from detkit.losses.reduction import average_over_ranks, reduce
 from detkit.ops.distances import boxes_to_distances
 from detkit.ops.iou import IouKind, aligned_iou
-from detkit.types import Target, YOLOPredictions
+from detkit.types import Targets, YOLOPredictions
 
 
 class YOLOLoss:
@@ -46,7 +46,7 @@ class YOLOLoss:
         self.cls_loss: ClassLossKind = cls_loss
         self.iou: IouKind = iou
 
-    def __call__(self, predictions: YOLOPredictions, targets: list[Target]) -> dict[str, Tensor]:
+    def __call__(self, predictions: YOLOPredictions, targets: Targets) -> dict[str, Tensor]:
         """Named, weighted terms of the batch; their sum is what training minimises."""
         matches = match(predictions, targets, self.assigner)
         normaliser = average_over_ranks(matches.quality_P.sum())

@@ -9,7 +9,7 @@ from detkit.losses.matching import Assigner, match
 from detkit.losses.reduction import average_over_ranks, reduce
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.iou import aligned_iou
-from detkit.types import Target, YOLOPredictions
+from detkit.types import Targets, YOLOPredictions
 
 
 class YOLOXLoss:
@@ -41,7 +41,7 @@ class YOLOXLoss:
         self.cls_weight = cls_weight
         self.l1_weight = l1_weight
 
-    def __call__(self, predictions: YOLOPredictions, targets: list[Target]) -> dict[str, Tensor]:
+    def __call__(self, predictions: YOLOPredictions, targets: Targets) -> dict[str, Tensor]:
         """Named, weighted terms of the batch; their sum is what training minimises.
 
         Raises:

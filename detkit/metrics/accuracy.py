@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detkit.metrics.names import distinct_names
 from detkit.ops.ranks import of_all_ranks
-from detkit.types import ClassTruth, ImageLabel, RankedClasses
+from detkit.types import ClassTruth, ImageLabels, RankedClasses
 
 SEEN, TOP1, TOP5 = 0, 1, 2  # rows of the counts
 
@@ -37,7 +37,7 @@ class Accuracy:
         self._counts = self._no_counts()
         self._last: np.ndarray | None = None
 
-    def update(self, ranked: Sequence[RankedClasses], targets: Sequence[ImageLabel]) -> None:
+    def update(self, ranked: Sequence[RankedClasses], targets: ImageLabels) -> None:
         """Count the images of a batch.
 
         Args:
@@ -47,15 +47,14 @@ class Accuracy:
         Raises:
             ValueError: if there is not one ranking for each target, or a label is no class index.
         """
-        if len(ranked) != len(targets):
-            raise ValueError(f"one ranking for each image; got {len(ranked)} for {len(targets)} images")
-        if not targets:
-            return
+        if len(ranked) != targets.num_images:
+            raise ValueError(f"one ranking for each image; got {len(ranked)} for {targets.num_images} images")
         firsts = [image.labels[:5] for image in ranked]
-        labels = torch.cat([torch.stack([target.label for target in targets]), *firsts]).cpu()  # one transfer
-        true_labels, *best = labels.split([len(targets), *map(len, firsts)])
-        for true_label, best_labels, target in zip(true_labels.tolist(), best, targets, strict=True):
-            self._check([true_label, *best_labels.tolist()], target.image_id)
+        labels = torch.cat([targets.labels, *firsts]).cpu()  # one transfer
+        true_labels, *best = labels.split([targets.num_images, *map(len, firsts)])
+        image_ids = targets.image_ids.tolist()
+        for true_label, best_labels, image_id in zip(true_labels.tolist(), best, image_ids, strict=True):
+            self._check([true_label, *best_labels.tolist()], image_id)
             hits = (best_labels == true_label).tolist()
             self._counts[:, true_label] += (1, any(hits[:1]), any(hits))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from detkit.metrics.names import distinct_names
 from detkit.ops.boxes import boxes_to_original
 from detkit.ops.ranks import of_all_ranks
-from detkit.types import Detections, GroundTruth, Target
+from detkit.types import Detections, GroundTruth, Targets
 
 AREAS = ("all", "small", "medium", "large")  # the order of both engines' area axis
 MAX_DETECTIONS = (1, 10, 100)  # the order of both engines' last axis
@@ -68,7 +68,7 @@ class CocoMetric:
         self._gathered: dict[int, np.ndarray] = {}  # image id to (K, 6): original xyxy, score, label
         self._last: _Result | None = None
 
-    def update(self, detections: Sequence[Detections], targets: Sequence[Target]) -> None:
+    def update(self, detections: Sequence[Detections], targets: Targets) -> None:
         """Gather the detections of a batch; an image that was seen before is left out.
 
         Args:
@@ -79,10 +79,13 @@ class CocoMetric:
             ValueError: if a box or a score is not finite, or a label is no class index.
         """
         rows = torch.cat([_rows(image) for image in detections]).cpu()  # one transfer for the whole batch
-        for image_rows, target in zip(rows.split([len(d.scores) for d in detections]), targets, strict=True):
-            self._check(image_rows, target.image_id)
-            boxes = boxes_to_original(image_rows[:, :4], target.original_hw, target.scale_xy, target.pad_xy)
-            self._gathered.setdefault(target.image_id, torch.cat((boxes, image_rows[:, 4:]), dim=1).numpy())
+        columns = (targets.image_ids, targets.original_hw, targets.scale_xy, targets.pad_xy)
+        of_images = zip(*(column.tolist() for column in columns), strict=True)
+        for image_rows, of_image in zip(rows.split([len(d.scores) for d in detections]), of_images, strict=True):
+            image_id, original_hw, scale_xy, pad_xy = of_image
+            self._check(image_rows, image_id)
+            boxes = boxes_to_original(image_rows[:, :4], original_hw, scale_xy, pad_xy)
+            self._gathered.setdefault(image_id, torch.cat((boxes, image_rows[:, 4:]), dim=1).numpy())
 
     def compute(self) -> dict[str, Tensor]:
         """The twelve numbers of all ranks' detections: float64 scalars, the same on every rank.

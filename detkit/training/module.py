@@ -13,13 +13,13 @@ from typing_extensions import override
 from detkit.training.optim.parameter_groups import parameter_groups, scale_learning_rates
 from detkit.training.optim.schedules import count_steps
 from detkit.training.run.logged_steps import is_logged
-from detkit.types import Batch, Detections, Target
+from detkit.types import Batch, Detections, Targets
 
 
 class Loss(Protocol):
     """Named scalars, already weighted: their sum is what training minimises."""
 
-    def __call__(self, predictions: Any, targets: list[Target], /) -> dict[str, Tensor]: ...
+    def __call__(self, predictions: Any, targets: Targets, /) -> dict[str, Tensor]: ...
 
 
 class Metric(Protocol):
@@ -29,7 +29,7 @@ class Metric(Protocol):
     shown: ClassVar[Mapping[str, tuple[str, ...]]]  # in the line of an epoch: heading to numbers
     meanings: ClassVar[Mapping[str, str]]  # of each number, in the order of compute
 
-    def update(self, found: Sequence[Any], targets: Sequence[Any], /) -> None: ...
+    def update(self, found: Sequence[Any], targets: Any, /) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
     def per_class(self) -> dict[str, float]: ...
     def reset(self) -> None: ...
@@ -96,7 +96,7 @@ class DetectionModule(L.LightningModule):
         self.terms = {name: value.detach() for name, value in terms.items()}
         if is_logged(self.trainer, self.trainer.global_step + 1):
             logged = {f"train/{name}": value for name, value in self.terms.items()}
-            self.log_dict({**logged, "train/loss": total.detach()}, batch_size=len(batch.targets))
+            self.log_dict({**logged, "train/loss": total.detach()}, batch_size=len(batch.images))
         return {"loss": total, "terms": self.terms}
 
     @override

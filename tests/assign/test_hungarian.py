@@ -9,19 +9,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torchvision.ops import box_convert, generalized_box_iou
 from transformers import RTDetrConfig
 from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
 
 from detkit.assign import HungarianAssigner, Pairs
-from detkit.types import QueryOutput, Target
-from tests.helpers.detr_batches import IMAGE_HW, as_labels, random_output, random_targets, target
+from detkit.ops.targets import pack_targets
+from detkit.types import QueryOutput, Target, Targets
+from tests.helpers.detr_batches import IMAGE_HW, as_labels, random_output, random_targets
+from tests.helpers.targets import target
 
 COUNTS = [(3, 0, 5), (1,), (0, 0), (12, 12), (20, 2), (7, 1, 0, 9)]  # of 12 queries
 
 
-def triples(pairs: Pairs) -> list[tuple[int, ...]]:
-    return sorted(zip(*(rows.tolist() for rows in pairs), strict=True))
+def triples(pairs: Pairs, targets: Targets | None = None) -> list[tuple[int, ...]]:
+    """Image, query and object; with targets the object by its place in its image."""
+    found = sorted(zip(*(rows.tolist() for rows in pairs), strict=True))
+    starts = [0, *targets.box_counts.cumsum().tolist()] if targets else [0] * (len(found) + 1)
+    return [(image, query, row - starts[image]) for image, query, row in found]
 
 
 def reference_triples(matcher: RTDetrHungarianMatcher, output: QueryOutput, targets: list[Target]) -> list[tuple]:
@@ -62,8 +68,8 @@ def test_agrees_with_transformers(arguments: dict[str, float]) -> None:
     for counts in COUNTS * 20:
         targets = random_targets(counts, rng)
         outputs = [random_output(len(counts), 12, rng) for _ in range(3)]
-        for output, pairs in zip(outputs, assigner(outputs, targets, IMAGE_HW), strict=True):
-            assert triples(pairs) == reference_triples(matcher, output, targets)
+        for output, pairs in zip(outputs, assigner(outputs, pack_targets(targets), IMAGE_HW), strict=True):
+            assert triples(pairs, pack_targets(targets)) == reference_triples(matcher, output, targets)
             assert len(pairs.gt_rows) == sum(min(count, 12) for count in counts)
             assert all(rows.dtype == torch.int64 for rows in pairs)
     assert assigner.replaced_costs == 0
@@ -73,11 +79,12 @@ def test_agrees_with_transformers(arguments: dict[str, float]) -> None:
 def test_no_other_choice_is_cheaper(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     targets, output = random_targets((3, 4), rng), random_output(2, 5, rng)
-    (pairs,) = HungarianAssigner()([output], targets, IMAGE_HW)
+    (pairs,) = HungarianAssigner()([output], pack_targets(targets), IMAGE_HW)
     for image, truth in enumerate(targets):
         costs, here = slow_costs(output, image, truth), pairs.image_rows == image
-        assert pairs.gt_rows[here].tolist() == list(range(len(truth.labels)))
-        total = costs[pairs.gt_rows[here], pairs.query_rows[here]].sum().item()
+        rows = pairs.gt_rows[here] - (0, 3)[image]
+        assert rows.tolist() == list(range(len(truth.labels)))
+        total = costs[rows, pairs.query_rows[here]].sum().item()
         assert total == pytest.approx(least(costs)[1], rel=1e-6)
 
 
@@ -91,7 +98,7 @@ def test_pairs_that_are_not_finite_come_last(seed: int) -> None:
     spoilt = torch.rand(logits.shape, generator=rng) < 0.6
     costs = slow_costs(QueryOutput(logits, boxes), 0, truth).masked_fill(spoilt[0, :, :4].T, math.nan)
     assigner = HungarianAssigner()
-    (pairs,) = assigner([QueryOutput(logits.masked_fill(spoilt, math.nan), boxes)], [truth], IMAGE_HW)
+    (pairs,) = assigner([QueryOutput(logits.masked_fill(spoilt, math.nan), boxes)], pack_targets([truth]), IMAGE_HW)
     chosen = costs[pairs.gt_rows, pairs.query_rows]
     count, total = least(costs)
     assert int(chosen.isnan().sum()) == count
@@ -107,11 +114,11 @@ def test_broken_predictions_are_counted_and_told_once(value: float, caplog: pyte
     assigner = HungarianAssigner()
     with torch.no_grad(), caplog.at_level(logging.WARNING):
         output.boxes_cxcywh_norm[0, 4] = value
-        (pairs,) = assigner([output], targets, IMAGE_HW)
+        (pairs,) = assigner([output], pack_targets(targets), IMAGE_HW)
         assert assigner.replaced_costs == 3 and len(pairs.gt_rows) == 5
         assert (0, 4) not in zip(pairs.image_rows.tolist(), pairs.query_rows.tolist(), strict=True)
         output.boxes_cxcywh_norm[:] = value
-        (pairs,) = assigner([output], targets, IMAGE_HW)
+        (pairs,) = assigner([output], pack_targets(targets), IMAGE_HW)
     assert assigner.replaced_costs == 3 + 5 * 6
     assert [image for image, _, _ in triples(pairs)] == [0, 0, 0, 1, 1]
     assert len({(image, query) for image, query, _ in triples(pairs)}) == 5
@@ -129,7 +136,7 @@ def test_degenerate_boxes_have_a_cost() -> None:
         )
         output.logits[0, 3], output.logits[0, 4] = 6e4, -6e4
     assigner = HungarianAssigner()
-    (pairs,) = assigner([output], [target(boxes, [0, 1, 2, 3, 4])], IMAGE_HW)
+    (pairs,) = assigner([output], pack_targets([target(boxes, [0, 1, 2, 3, 4])]), IMAGE_HW)
     assert assigner.replaced_costs == 0
     assert {(0, 0, 0), (0, 1, 1)} <= set(triples(pairs))  # the point and the whole image, exactly predicted
 
@@ -139,13 +146,13 @@ def test_half_precision_costs_as_its_values_do(dtype: torch.dtype) -> None:
     rng = torch.Generator().manual_seed(0)
     targets, output = random_targets((7, 3), rng), random_output(2, 12, rng, dtype)
     exact = QueryOutput(*(values.detach().double() for values in output))
-    half, double = (HungarianAssigner()([given], targets, IMAGE_HW)[0] for given in (output, exact))
+    half, double = (HungarianAssigner()([given], pack_targets(targets), IMAGE_HW)[0] for given in (output, exact))
     assert triples(half) == triples(double)
 
 
 def test_one_output_does_not_see_another() -> None:
     rng = torch.Generator().manual_seed(0)
-    targets, outputs = random_targets((4, 0, 6), rng), [random_output(3, 8, rng) for _ in range(4)]
+    targets, outputs = pack_targets(random_targets((4, 0, 6), rng)), [random_output(3, 8, rng) for _ in range(4)]
     together = HungarianAssigner()(outputs, targets, IMAGE_HW)
     alone = [HungarianAssigner()([output], targets, IMAGE_HW)[0] for output in outputs]
     assert [triples(pairs) for pairs in together] == [triples(pairs) for pairs in alone]
@@ -169,16 +176,16 @@ def test_wrong_arguments_are_named(arguments: dict[str, float], message: str) ->
 def test_each_image_needs_a_target() -> None:
     output = random_output(2, 4, torch.Generator())
     with pytest.raises(ValueError, match="got 2 images and 1 targets"):
-        HungarianAssigner()([output], [target([], [])], IMAGE_HW)
+        HungarianAssigner()([output], pack_targets([target([], [])]), IMAGE_HW)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("counts", [(3, 0, 5), (0, 0, 0)])
 def test_gpu_pairs_are_those_of_the_cpu(counts: Sequence[int]) -> None:
     rng = torch.Generator().manual_seed(0)
-    targets, outputs = random_targets(counts, rng), [random_output(3, 30, rng) for _ in range(3)]
+    targets, outputs = pack_targets(random_targets(counts, rng)), [random_output(3, 30, rng) for _ in range(3)]
     on_gpu = [QueryOutput(*(values.cuda() for values in output)) for output in outputs]
-    moved = [t._replace(boxes=t.boxes.cuda(), labels=t.labels.cuda()) for t in targets]
+    moved = tree_map(lambda leaf: leaf.cuda() if isinstance(leaf, Tensor) else leaf, targets)
     expected = HungarianAssigner()(outputs, targets, IMAGE_HW)
     found = HungarianAssigner()(on_gpu, moved, IMAGE_HW)
     assert all(rows.is_cuda for pairs in found for rows in pairs)

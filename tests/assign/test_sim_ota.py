@@ -10,6 +10,7 @@ from torch import Tensor
 from detkit.assign import Assignment, SimOTAAssigner
 from detkit.ops.boxes import cxcywh_to_xyxy
 from detkit.ops.points import anchor_points
+from tests.helpers.targets import packed
 
 POINTS, STRIDES = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32])
 
@@ -68,14 +69,7 @@ def random_image(seed: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
 def assign(
     scores_BAC: Tensor, boxes_BA4: Tensor, labels: list[list[int]], truths: list[list[list[float]]]
 ) -> Assignment:
-    most = max(len(image) for image in labels)
-    labels_BN, truths_BN4 = torch.zeros(len(labels), most, dtype=torch.int64), torch.zeros(len(labels), most, 4)
-    mask_BN = torch.zeros(len(labels), most, dtype=torch.bool)
-    for image, (image_labels, image_truths) in enumerate(zip(labels, truths, strict=True)):
-        count = len(image_labels)
-        labels_BN[image, :count], mask_BN[image, :count] = torch.tensor(image_labels, dtype=torch.int64), True
-        truths_BN4[image, :count] = torch.tensor(image_truths).reshape(count, 4)
-    return SimOTAAssigner()(scores_BAC, boxes_BA4, POINTS, STRIDES, labels_BN, truths_BN4, mask_BN)
+    return SimOTAAssigner()(scores_BAC, boxes_BA4, POINTS, STRIDES, packed(labels, truths))
 
 
 def assign_one(truths: list[list[float]], labels: list[int] | None = None) -> Assignment:
@@ -85,15 +79,15 @@ def assign_one(truths: list[list[float]], labels: list[int] | None = None) -> As
 
 @pytest.mark.parametrize("seed", range(6))
 def test_agrees_with_slow_reference_over_a_batch(seed: int) -> None:
-    """Three images with 9, 0 and 2 objects in one padded batch."""
+    """Three images with 9, 0 and 2 objects in one batch."""
     images = [random_image(seed * 10 + i, count) for i, count in enumerate((9, 0, 2))]
     scores, boxes = torch.stack([x[0] for x in images]), torch.stack([x[1] for x in images])
     result = assign(scores, boxes, [x[2].tolist() for x in images], [x[3].tolist() for x in images])
-    for i, (image_scores, image_boxes, labels, truths) in enumerate(images):
+    for i, (first, (image_scores, image_boxes, labels, truths)) in enumerate(zip((0, 9, 9), images, strict=True)):
         expected = slow_reference(image_scores, image_boxes, labels.tolist(), truths)
         assert result.positive_BA[i].nonzero().flatten().tolist() == sorted(expected)
         for point, (row, iou) in expected.items():
-            assert result.gt_index_BA[i, point] == row
+            assert result.gt_index_BA[i, point] == first + row
             assert result.quality_BA[i, point].item() == pytest.approx(iou, rel=1e-5, abs=1e-6)
         assert not result.quality_BA[i][~result.positive_BA[i]].any()
 
@@ -110,9 +104,7 @@ def test_agrees_with_reference_records(shared_reference: Path, case: int) -> Non
         cxcywh_to_xyxy(record["pred_boxes"])[None],
         points,
         strides,
-        record["gt_labels"][None],
-        cxcywh_to_xyxy(record["gt_boxes"])[None],
-        torch.ones(1, len(record["gt_labels"]), dtype=torch.bool),
+        packed([record["gt_labels"].tolist()], [cxcywh_to_xyxy(record["gt_boxes"]).tolist()]),
     )
     positive = record["fg"]
     assert torch.equal(result.positive_BA[0], positive)
@@ -149,17 +141,9 @@ def test_of_two_equal_objects_the_first_takes_the_points() -> None:
 def test_points_that_run_out_inside_are_taken_from_other_objects() -> None:
     """One coarse level: 4 points lie near the object, its predictions deserve 5."""
     points, strides = anchor_points([(3, 3)], [32])
-    truth = torch.tensor([[[8.0, 8.0, 24.0, 24.0], [40.0, 40.0, 120.0, 120.0]]])
-    boxes = truth[:, :1].expand(1, 9, 4)
-    result = SimOTAAssigner()(
-        torch.full((1, 9, 1), 0.25),
-        boxes,
-        points,
-        strides,
-        torch.zeros(1, 2, dtype=torch.int64),
-        truth,
-        torch.ones(1, 2, dtype=torch.bool),
-    )
+    truths = [[8.0, 8.0, 24.0, 24.0], [40.0, 40.0, 120.0, 120.0]]
+    boxes = torch.tensor(truths[0]).expand(1, 9, 4)
+    result = SimOTAAssigner()(torch.full((1, 9, 1), 0.25), boxes, points, strides, packed([[0, 0]], [truths]))
     near_first = ((points - 16).abs() < 48).all(1)
     assert near_first.sum() == 4
     assert result.positive_BA[0][near_first].all()

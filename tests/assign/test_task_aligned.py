@@ -7,6 +7,7 @@ from torch import Tensor
 from detkit.assign import TaskAlignedAssigner
 from detkit.assign.assignment import Assignment
 from detkit.ops.points import anchor_points
+from tests.helpers.targets import packed
 
 POINTS, STRIDES = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32])
 
@@ -61,8 +62,8 @@ def test_of_equal_ground_truths_the_first_gets_all_points(repeats: int) -> None:
     scores, boxes, labels, truths = random_image(0, 1)
 
     def assigned(gt_labels: Tensor) -> Assignment:
-        gt_boxes, mask = truths.repeat(1, len(gt_labels), 1), torch.ones(1, len(gt_labels), dtype=torch.bool)
-        return TaskAlignedAssigner()(scores[None], boxes[None], POINTS, STRIDES, gt_labels[None], gt_boxes, mask)
+        targets = packed([gt_labels.tolist()], [truths.tolist() * len(gt_labels)])
+        return TaskAlignedAssigner()(scores[None], boxes[None], POINTS, STRIDES, targets)
 
     alone, together = assigned(labels), assigned((labels + torch.arange(repeats)) % 3)
     own = alone.positive_BA
@@ -74,32 +75,26 @@ def test_of_equal_ground_truths_the_first_gets_all_points(repeats: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("top_k", [1, 10])
 def test_agrees_with_slow_reference_over_a_batch(seed: int, top_k: int) -> None:
-    """Three images with 6, 0 and 2 objects in one padded batch."""
+    """Three images with 6, 0 and 2 objects in one batch."""
     counts = (6, 0, 2)
     images = [random_image(seed * 10 + i, count) for i, count in enumerate(counts)]
-    labels, truths, mask = (
-        torch.zeros(3, 6, dtype=torch.int64),
-        torch.zeros(3, 6, 4),
-        torch.zeros(3, 6, dtype=torch.bool),
-    )
-    for i, (_, _, image_labels, image_truths) in enumerate(images):
-        labels[i, : counts[i]], truths[i, : counts[i]], mask[i, : counts[i]] = image_labels, image_truths, True
+    targets = packed([x[2].tolist() for x in images], [x[3].tolist() for x in images])
     scores, boxes = torch.stack([x[0] for x in images]), torch.stack([x[1] for x in images])
-    result = TaskAlignedAssigner(top_k)(scores, boxes, POINTS, STRIDES, labels, truths, mask)
-    for i, (image_scores, image_boxes, image_labels, image_truths) in enumerate(images):
+    result = TaskAlignedAssigner(top_k)(scores, boxes, POINTS, STRIDES, targets)
+    for i, (first, image) in enumerate(zip((0, 6, 6), images, strict=True)):
+        image_scores, image_boxes, image_labels, image_truths = image
         expected = slow_reference(image_scores, image_boxes, image_labels.tolist(), image_truths, top_k, 0.5, 6.0)
         assert result.positive_BA[i].nonzero().flatten().tolist() == sorted(expected)
         for point, (row, quality) in expected.items():
-            assert result.gt_index_BA[i, point] == row
+            assert result.gt_index_BA[i, point] == first + row
             assert result.quality_BA[i, point].item() == pytest.approx(quality, rel=1e-4, abs=1e-6)
         assert not result.quality_BA[i][~result.positive_BA[i]].any()
 
 
 def assign_one(truths: list[list[float]]) -> Tensor:
     scores, boxes, _, _ = random_image(0, 1)
-    gt_boxes = torch.tensor([truths])
-    labels, mask = torch.zeros(gt_boxes.shape[:2], dtype=torch.int64), torch.ones(gt_boxes.shape[:2], dtype=torch.bool)
-    return TaskAlignedAssigner()(scores[None], boxes[None], POINTS, STRIDES, labels, gt_boxes, mask).positive_BA[0]
+    targets = packed([[0] * len(truths)], [truths])
+    return TaskAlignedAssigner()(scores[None], boxes[None], POINTS, STRIDES, targets).positive_BA[0]
 
 
 def test_a_box_of_one_pixel_still_gets_points() -> None:

@@ -23,7 +23,7 @@ def data_of(root: Path, **settings: Any) -> CocoDataModule:
 def digest(batch: Batch) -> tuple[tuple[int, ...], str]:
     """The images of a batch by name, and a hash of all that is in it."""
     content = hashlib.sha256(batch.images.numpy().tobytes())
-    for target in batch.targets:
+    for target in batch.targets.unpack():
         content.update(b"".join(tensor.numpy().tobytes() for tensor in target[:3]))
         content.update(str(target[3:]).encode())
-    return tuple(target.image_id for target in batch.targets), content.hexdigest()
+    return tuple(batch.targets.image_ids.tolist()), content.hexdigest()

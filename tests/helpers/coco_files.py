@@ -11,7 +11,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detkit.types import Detections, GroundTruth, Target
+from detkit.ops.targets import pack_targets
+from detkit.types import Detections, GroundTruth, Targets
+from tests.helpers.targets import target
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -79,19 +81,15 @@ def ground_truth_of(dataset: dict[str, Any]) -> GroundTruth:
     )
 
 
-def targets_of(dataset: dict[str, Any], scale_xy: tuple[float, float] = (1.0, 1.0)) -> list[Target]:
-    """One target for each image; the boxes are left out, the metric does not look at them."""
-    return [
-        Target(
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            ignored_boxes=torch.zeros(0, 4),
-            image_id=image["id"],
-            original_hw=(image["height"], image["width"]),
-            scale_xy=scale_xy,
-        )
-        for image in dataset["images"]
+def targets_of(
+    dataset: dict[str, Any], scale_xy: tuple[float, float] = (1.0, 1.0), rows: slice = slice(None)
+) -> Targets:
+    """Of some images; the boxes are left out, the metric does not look at them."""
+    found = [
+        target([], [], image_id=image["id"], image_hw=(image["height"], image["width"]))._replace(scale_xy=scale_xy)
+        for image in dataset["images"][rows]
     ]
+    return pack_targets(found)
 
 
 def detections_of(found: dict[int, np.ndarray], image_ids: list[int]) -> list[Detections]:

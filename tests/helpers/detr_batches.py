@@ -7,20 +7,10 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from detkit.types import Denoising, DETRPredictions, QueryOutput, Target
+from tests.helpers.targets import target
 
 IMAGE_HW = (96, 160)  # not square, so that a mix-up of the axes shows
 NUM_CLASSES = 5
-
-
-def target(boxes: Sequence[Sequence[float]], labels: Sequence[int], dtype: torch.dtype = torch.float32) -> Target:
-    """Of boxes in pixels, without crowds."""
-    return Target(
-        torch.tensor(boxes, dtype=dtype).view(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.zeros(0, 4, dtype=dtype),
-        0,
-        IMAGE_HW,
-    )
 
 
 def random_targets(counts: Sequence[int], rng: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Target]:
@@ -31,7 +21,8 @@ def random_targets(counts: Sequence[int], rng: torch.Generator, dtype: torch.dty
         top_left = torch.rand(count, 2, generator=rng) * torch.tensor([width * 0.7, height * 0.7])
         sides = torch.rand(count, 2, generator=rng) * torch.tensor([width * 0.3, height * 0.3]) + 1
         labels = torch.randint(NUM_CLASSES, (count,), generator=rng)
-        targets.append(target(torch.cat((top_left, top_left + sides), dim=1).tolist(), labels.tolist(), dtype))
+        boxes = torch.cat((top_left, top_left + sides), dim=1).tolist()
+        targets.append(target(boxes, labels.tolist(), image_hw=IMAGE_HW, dtype=dtype))
     return targets
 
 
@@ -57,7 +48,7 @@ def random_predictions(
     denoising = None
     if groups and most:
         rows = [
-            (image, group * 2 * most + row, row)
+            (image, group * 2 * most + row, sum(counts[:image]) + row)
             for image, count in enumerate(counts)
             for group in range(groups)
             for row in range(count)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detkit.metrics import CocoMetric
+from detkit.ops.targets import pack_targets
 from detkit.recipe.plan import Plan, default_settings
 from detkit.training import EMA, CheckpointSettings, WarmupCosine
-from detkit.types import Batch, Detections, GroundTruth, Target
+from detkit.types import Batch, Detections, GroundTruth, Target, Targets
 
 SIZE, CLASSES = 32, ("red", "green", "blue")
 
@@ -36,11 +37,11 @@ class ToyDetector(nn.Module):
         return self.box(x), self.class_logits(x)
 
 
-def toy_loss(predictions: tuple[Tensor, Tensor], targets: list[Target]) -> dict[str, Tensor]:
+def toy_loss(predictions: tuple[Tensor, Tensor], targets: Targets) -> dict[str, Tensor]:
     boxes, logits = predictions
-    truth = torch.stack([target.boxes[0] for target in targets]) / SIZE
-    labels = torch.stack([target.labels[0] for target in targets])
-    return {"cls": nn.functional.cross_entropy(logits.float(), labels), "box": (boxes.float() - truth).abs().mean() * 5}
+    truth = targets.boxes / SIZE  # one of each image
+    cls = nn.functional.cross_entropy(logits.float(), targets.labels)
+    return {"cls": cls, "box": (boxes.float() - truth).abs().mean() * 5}
 
 
 def toy_decode(predictions: tuple[Tensor, Tensor]) -> list[Detections]:
@@ -136,7 +137,7 @@ class ToyData(L.LightningDataModule):
 
 
 def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
-    return Batch(torch.stack([image for image, _ in samples]), [target for _, target in samples])
+    return Batch(torch.stack([image for image, _ in samples]), pack_targets([target for _, target in samples]))
 
 
 class ToyParts(NamedTuple):

@@ -12,7 +12,7 @@ from detkit.decode import ClassDecode
 from detkit.losses import ClassificationLoss
 from detkit.metrics import Accuracy
 from detkit.training import CheckpointSettings
-from detkit.types import Batch, ClassBatch, ClassTruth, ImageLabel
+from detkit.types import Batch, ClassBatch, ClassTruth, ImageLabels
 from tests.helpers.toy import CLASSES, SIZE, ToyData, ToyParts, collate, toy_parts
 
 
@@ -63,4 +63,4 @@ def _named(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 def _collate(samples: list[tuple[Tensor, Any]]) -> ClassBatch:
     batch: Batch = collate(samples)
-    return ClassBatch(batch.images, [ImageLabel(target.labels[0], target.image_id) for target in batch.targets])
+    return ClassBatch(batch.images, ImageLabels(batch.targets.labels, batch.targets.image_ids))  # one of each image

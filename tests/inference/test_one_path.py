@@ -81,9 +81,9 @@ def validated(annotations: Path, images: Path, resize: Any) -> dict[str, Tensor]
     data.prepare()
     names = {image["id"]: image["file_name"] for image in json.loads(annotations.read_text())["images"]}
     return {
-        names[target.image_id]: image
+        names[image_id]: image
         for batch in data.val_dataloader()
-        for image, target in zip(to_unit(batch.images), batch.targets, strict=True)
+        for image, image_id in zip(to_unit(batch.images), batch.targets.image_ids.tolist(), strict=True)
     }
 
 

@@ -218,7 +218,7 @@ def test_the_same_as_in_validation(tmp_path: Path, make: Callable[[], Detector],
     with torch.no_grad():
         for batch in data.val_dataloader():
             of_batch = decode(detector(data.on_after_batch_transfer(batch, 0).images))
-            for detections, target in zip(of_batch, batch.targets, strict=True):
+            for detections, target in zip(of_batch, batch.targets.unpack(), strict=True):
                 boxes = boxes_to_original(detections.boxes, target.original_hw, target.scale_xy, target.pad_xy)
                 expected.append(detections._replace(boxes=boxes))
     predictor = Predictor(detector, decode, ("thing", "other"), (64, 96), resize)

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from detkit.losses import ClassificationLoss
 from detkit.losses.cross_entropy import cross_entropy
-from detkit.types import ImageLabel
+from detkit.types import ImageLabels
 
 WEIGHTS = [0.2, 1.0, 3.0, 0.5]
 
@@ -24,8 +25,8 @@ def example(seed: int = 0, images: int = 6) -> tuple[Tensor, Tensor]:
     return logits, torch.randint(4, (images,), generator=rng)
 
 
-def targets_of(labels: Tensor) -> list[ImageLabel]:
-    return [ImageLabel(label, number) for number, label in enumerate(labels)]
+def targets_of(labels: Tensor) -> ImageLabels:
+    return ImageLabels(labels, np.arange(len(labels)))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -92,7 +93,7 @@ def test_half_precision_stays_finite(dtype: torch.dtype, weights: list[float] | 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
 def test_no_image_in_the_batch(weights: list[float] | None) -> None:
     logits = torch.zeros(0, 4, requires_grad=True)
-    loss = ClassificationLoss(class_weights=weights)(logits, [])["cls"]
+    loss = ClassificationLoss(class_weights=weights)(logits, targets_of(torch.zeros(0, dtype=torch.int64)))["cls"]
     loss.backward()
     assert loss == 0 and logits.grad is not None
 

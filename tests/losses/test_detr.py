@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from detkit.assign import HungarianAssigner
 from detkit.losses import DETRLoss
 from detkit.losses.focal import ClassLossKind
+from detkit.ops.targets import pack_targets
 from detkit.types import Denoising, DETRPredictions, QueryOutput, Target
 from tests.helpers.detr_batches import (
     IMAGE_HW,
@@ -22,8 +23,8 @@ from tests.helpers.detr_batches import (
     leaves,
     random_predictions,
     random_targets,
-    target,
 )
+from tests.helpers.targets import target
 
 LAYERS = 3
 NAMES = [
@@ -36,7 +37,7 @@ EMPTY = [target([], []), target([], [])]
 
 
 def loss_of(predictions: DETRPredictions, targets: list[Target], **arguments: Any) -> dict[str, Tensor]:
-    return DETRLoss(HungarianAssigner(), **arguments)(predictions, targets)
+    return DETRLoss(HungarianAssigner(), **arguments)(predictions, pack_targets(targets))
 
 
 def total_of(terms: dict[str, Tensor]) -> Tensor:
@@ -140,7 +141,7 @@ def test_pair_without_overlap_is_no_negative() -> None:
 def test_crowds_take_no_part() -> None:
     rng = torch.Generator().manual_seed(0)
     predictions, targets = random_predictions((2, 1), rng), random_targets((2, 1), rng)
-    crowded = [truth._replace(ignored_boxes=torch.tensor([[0.0, 0.0, 90.0, 90.0]])) for truth in targets]
+    crowded = [truth._replace(crowd_boxes=torch.tensor([[0.0, 0.0, 90.0, 90.0]])) for truth in targets]
     assert loss_of(predictions, crowded) == loss_of(predictions, targets)
 
 
@@ -234,7 +235,7 @@ def test_odd_objects_and_extreme_predictions_stay_finite() -> None:
                 extreme = torch.rand(leaf.shape, generator=rng) < 0.3
                 values = torch.tensor([0.0, 1.0] if leaf.shape[-1] == 4 else [-6e4, 6e4], dtype=dtype)
                 leaf[extreme] = values[torch.randint(2, leaf.shape, generator=rng)][extreme]
-        terms = loss(predictions, targets)
+        terms = loss(predictions, pack_targets(targets))
         total_of(terms).backward()
         assert all(value.isfinite() for value in terms.values()), (number, terms)
         assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves(predictions)), number
@@ -249,14 +250,14 @@ def test_predictions_that_are_nan_show_in_their_terms(part: str) -> None:
     assigner = HungarianAssigner()
     with torch.no_grad():
         getattr(predictions.layers[1], part)[0, 7] = math.nan
-    terms = DETRLoss(assigner)(predictions, targets)
+    terms = DETRLoss(assigner)(predictions, pack_targets(targets))
     term = "cls" if part == "logits" else "l1"
     assert [name for name, value in terms.items() if not value.isfinite()] == [f"{term}_aux_1"]
     assert assigner.replaced_costs == 3
     with torch.no_grad():
         for leaf in leaves(predictions):
             leaf.fill_(math.nan)
-    terms = DETRLoss(assigner)(predictions, targets)
+    terms = DETRLoss(assigner)(predictions, pack_targets(targets))
     assert [name for name, value in terms.items() if value.isnan()] == NAMES[:12]
 
 
@@ -288,9 +289,9 @@ class Waits(TorchDispatchMode):
 
 def test_only_the_pairs_are_sent_to_the_device() -> None:
     rng = torch.Generator().manual_seed(0)
-    predictions, targets = random_predictions((3, 0, 2), rng, groups=2), random_targets((3, 0, 2), rng)
+    predictions, targets = random_predictions((3, 0, 2), rng, groups=2), pack_targets(random_targets((3, 0, 2), rng))
     with Waits() as waits:
-        total_of(loss_of(predictions, targets))
+        total_of(DETRLoss(HungarianAssigner())(predictions, targets))
     assert waits.calls > 100 and waits.found == ["lift_fresh"]  # the pairs of all outputs, in one piece
 
 
@@ -306,11 +307,10 @@ def test_gpu_waits_once_and_gives_the_terms_of_the_cpu() -> None:
     """The debug mode raises at every hidden wait; the assigner's own is an event's, which it knows nothing of."""
     rng = torch.Generator().manual_seed(0)
     predictions, targets = random_predictions((3, 0, 2), rng, groups=2), random_targets((3, 0, 2), rng)
-    on_gpu = [t._replace(boxes=t.boxes.cuda(), labels=t.labels.cuda()) for t in targets]
-    moved = to_gpu(predictions)
+    moved, on_gpu = to_gpu(predictions), to_gpu(pack_targets(targets))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        terms = loss_of(moved, on_gpu)
+        terms = DETRLoss(HungarianAssigner())(moved, on_gpu)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for name, value in loss_of(predictions, targets).items():
@@ -334,7 +334,8 @@ def share_of(predictions: DETRPredictions, rows: slice) -> DETRPredictions:
 
     if noisy is not None:
         here = (noisy.image_rows >= rows.start) & (noisy.image_rows < rows.stop)
-        indices = (noisy.image_rows[here] - rows.start, noisy.query_rows[here], noisy.gt_rows[here])
+        gt_rows = noisy.gt_rows[here]  # those of the ranks before come first
+        indices = (noisy.image_rows[here] - rows.start, noisy.query_rows[here], gt_rows - gt_rows.min().clamp(min=0))
         noisy = Denoising([cut(layer) for layer in noisy.layers], *indices, noisy.groups)
     return DETRPredictions([cut(layer) for layer in layers], cut(encoder), noisy, image_hw)
 

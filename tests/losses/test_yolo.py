@@ -14,22 +14,13 @@ from detkit.losses import YOLOLoss, YOLOXLoss
 from detkit.losses.matching import points_in_crowds
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.points import anchor_points
-from detkit.ops.targets import pad_targets
+from detkit.ops.targets import pack_targets, pad_targets
 from detkit.types import Target, YOLOPredictions
+from tests.helpers.targets import target
 
 POINTS, STRIDES = anchor_points([(8, 8), (4, 4)], [8, 16])
 NUM_POINTS = len(POINTS)
 LOSSES = {"yolo": lambda: YOLOLoss(TaskAlignedAssigner()), "yolox": lambda: YOLOXLoss(SimOTAAssigner(), l1_weight=1.0)}
-
-
-def target(boxes: list[list[float]], labels: list[int], crowds: list[list[float]] | None = None) -> Target:
-    return Target(
-        torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(crowds or [], dtype=torch.float32).view(-1, 4),
-        0,
-        (64, 64),
-    )
 
 
 TARGETS = [target([[4, 4, 30, 36], [30, 20, 62, 60]], [0, 2]), target([], []), target([[10, 8, 40, 24]], [1])]
@@ -50,6 +41,10 @@ def random_predictions(name: str, images: int, seed: int = 0, dtype: torch.dtype
     return YOLOPredictions(leaf(images, NUM_POINTS, 3), boxes, objectness, POINTS, STRIDES, "offsets")
 
 
+def terms_of(name: str, predictions: YOLOPredictions, targets: list[Target]) -> dict[str, Tensor]:
+    return LOSSES[name]()(predictions, pack_targets(targets))
+
+
 def total_of(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
@@ -65,7 +60,9 @@ def test_yolo_terms_by_hand() -> None:
     distribution = torch.full((1, 1, 4, 4), -1e4)
     distribution[..., 1] = 0.0  # every side at 1 stride
     predictions = YOLOPredictions(logits, distribution.flatten(2), None, points, strides, "distances")
-    terms = YOLOLoss(TaskAlignedAssigner(), cls_weight=2.0)(predictions, [target([[-8, -8, 24, 24]], [1])])
+    terms = YOLOLoss(TaskAlignedAssigner(), cls_weight=2.0)(
+        predictions, pack_targets([target([[-8, -8, 24, 24]], [1])])
+    )
     assert terms["cls"].item() == pytest.approx(2 * (math.log(2) - math.log(0.75)))
     assert terms["box"].item() == pytest.approx(0, abs=1e-5)
     assert terms["dfl"].item() == pytest.approx(0, abs=1e-5)
@@ -83,7 +80,7 @@ def test_yolox_terms_by_hand() -> None:
         strides,
         "offsets",
     )
-    terms = YOLOXLoss(SimOTAAssigner(), l1_weight=1.0)(predictions, [truth])
+    terms = YOLOXLoss(SimOTAAssigner(), l1_weight=1.0)(predictions, pack_targets([truth]))
     assert terms["obj"].item() == pytest.approx(math.log(2))
     assert terms["cls"].item() == pytest.approx(math.log(2) - math.log(0.75), abs=1e-5)
     assert terms["box"].item() == pytest.approx(0, abs=1e-5)
@@ -94,7 +91,7 @@ def test_yolox_terms_by_hand() -> None:
 def test_no_object_in_the_batch(name: str) -> None:
     """Only negatives: box terms are 0, the rest is finite, and every leaf of the predictions gets a gradient."""
     predictions = random_predictions(name, 2)
-    terms = LOSSES[name]()(predictions, EMPTY)
+    terms = terms_of(name, predictions, EMPTY)
     total_of(terms).backward()
     negatives = terms.pop("cls" if name == "yolo" else "obj")
     assert negatives > 0 and not any(terms.values())
@@ -105,14 +102,14 @@ def test_no_object_in_the_batch(name: str) -> None:
 def test_order_of_the_objects_does_not_matter(name: str) -> None:
     predictions = random_predictions(name, 3)
     swapped = [target(TARGETS[0].boxes.flip(0).tolist(), [2, 0]), *TARGETS[1:]]
-    torch.testing.assert_close(LOSSES[name]()(predictions, TARGETS), LOSSES[name]()(predictions, swapped))
+    torch.testing.assert_close(terms_of(name, predictions, TARGETS), terms_of(name, predictions, swapped))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_finite(name: str, dtype: torch.dtype) -> None:
     predictions = random_predictions(name, 3, dtype=dtype)
-    terms = LOSSES[name]()(predictions, TARGETS)
+    terms = terms_of(name, predictions, TARGETS)
     total_of(terms).backward()
     assert all(term.isfinite() for term in terms.values())
     assert all(x.grad is not None and x.grad.isfinite().all() for x in leaves(predictions))
@@ -127,7 +124,7 @@ def test_double_precision_is_kept_all_the_way(name: str) -> None:
         moved = [x.detach() + change * x.detach().cos() for x in leaves(predictions)]
         fields = dict(zip(("logits", "boxes", "objectness"), moved, strict=False))
         truth = [t._replace(boxes=t.boxes.double() + change * t.boxes.double().sin()) for t in TARGETS]
-        terms = LOSSES[name]()(predictions._replace(**fields), truth)
+        terms = terms_of(name, predictions._replace(**fields), truth)
         return torch.stack(list(terms.values()))
 
     start, small, large = (terms_after(0.1 + change) for change in (0.0, 1e-9, 1e-6))
@@ -144,19 +141,19 @@ def test_points_in_a_crowd_are_no_negatives(name: str) -> None:
     with torch.no_grad():
         wrong[:, inside] = 20.0
     term = "cls" if name == "yolo" else "obj"
-    free = LOSSES[name]()(predictions, [target([], [], [[0, 0, 32, 32]])])[term]
-    charged = LOSSES[name]()(predictions, [target([], [])])[term]
+    free = terms_of(name, predictions, [target([], [], [[0, 0, 32, 32]])])[term]
+    charged = terms_of(name, predictions, [target([], [])])[term]
     assert (charged - free).item() == pytest.approx(20 * inside.sum().item() * (1.5 if name == "yolo" else 1), rel=1e-4)
 
 
 def test_crowd_points_by_hand() -> None:
-    inside = points_in_crowds(POINTS, [target([], []), target([], [], [[0, 0, 8, 8], [8, 0, 16, 8]])])
+    inside = points_in_crowds(POINTS, pack_targets([target([], []), target([], [], [[0, 0, 8, 8], [8, 0, 16, 8]])]))
     assert inside[0].sum() == 0
     assert POINTS[inside[1]].tolist() == [[4, 4], [12, 4], [8, 8]]
 
 
 def test_padding_keeps_every_object() -> None:
-    labels, boxes, mask = pad_targets(TARGETS)
+    labels, boxes, mask = pad_targets(pack_targets(TARGETS))
     assert mask.tolist() == [[True, True], [False, False], [True, False]]
     assert labels[mask].tolist() == [0, 2, 1]
     torch.testing.assert_close(boxes[mask], torch.cat([t.boxes for t in TARGETS]))
@@ -164,7 +161,7 @@ def test_padding_keeps_every_object() -> None:
 
 def test_yolox_loss_needs_its_own_head() -> None:
     with pytest.raises(ValueError, match="got box_coding=distances, objectness=False"):
-        YOLOXLoss(SimOTAAssigner())(random_predictions("yolo", 2), EMPTY)
+        YOLOXLoss(SimOTAAssigner())(random_predictions("yolo", 2), pack_targets(EMPTY))
 
 
 def _rank_gradients(rank: int, name: str, folder: str) -> None:
@@ -173,7 +170,7 @@ def _rank_gradients(rank: int, name: str, folder: str) -> None:
     predictions = random_predictions(name, 4)
     rows = slice(0, 2) if rank == 0 else slice(2, 4)
     share = YOLOPredictions(*(x[rows] if i < 3 and x is not None else x for i, x in enumerate(predictions)))  # type: ignore[index]
-    terms = LOSSES[name]()(share, [*TARGETS[:2], *EMPTY][rows])
+    terms = terms_of(name, share, [*TARGETS[:2], *EMPTY][rows])
     total = total_of(terms)
     torch.save(
         (total.detach(), torch.autograd.grad(total, leaves(predictions), allow_unused=True)), f"{folder}/{rank}.pt"
@@ -188,7 +185,7 @@ def test_two_ranks_give_the_loss_of_one_process(name: str, tmp_path: Path) -> No
     spawn(_rank_gradients, args=(name, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     predictions = random_predictions(name, 4)
-    total = total_of(LOSSES[name]()(predictions, [*TARGETS[:2], *EMPTY]))
+    total = total_of(terms_of(name, predictions, [*TARGETS[:2], *EMPTY]))
     torch.testing.assert_close((ranks[0][0] + ranks[1][0]) / 2, total.detach(), rtol=1e-5, atol=1e-6)
     expected = torch.autograd.grad(total, leaves(predictions))
     for index, gradient in enumerate(expected):

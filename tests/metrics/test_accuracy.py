@@ -10,7 +10,7 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from detkit.metrics import Accuracy, CocoMetric
-from detkit.types import ClassTruth, ImageLabel, RankedClasses
+from detkit.types import ClassTruth, ImageLabels, RankedClasses
 from tests.helpers.coco_files import NAMES as NAMES_OF_COCO
 
 NAMES = ("cat", "dog", "cow", "hen", "pig", "ant", "bee")
@@ -20,30 +20,34 @@ def truth_of(names: tuple[str, ...] = NAMES) -> ClassTruth:
     return ClassTruth(names, np.arange(len(names)) + 10, np.ones(len(names), dtype=np.int64))
 
 
-def images(seed: int, count: int) -> tuple[list[RankedClasses], list[ImageLabel]]:
+def images(seed: int, count: int) -> tuple[list[RankedClasses], ImageLabels]:
     """Rankings of all classes at random, and labels of all classes but the last."""
     rng = torch.Generator().manual_seed(seed)
     ranked = [RankedClasses(torch.zeros(7), torch.randperm(7, generator=rng)) for _ in range(count)]
     labels = torch.randint(6, (count,), generator=rng)
-    return ranked, [ImageLabel(label, number) for number, label in enumerate(labels)]
+    return ranked, ImageLabels(labels, np.arange(count))
 
 
-def one(label: int, *best: int) -> tuple[list[RankedClasses], list[ImageLabel]]:
-    return [RankedClasses(torch.zeros(len(best)), torch.tensor(best, dtype=torch.int64))], [
-        ImageLabel(torch.tensor(label), 7)
-    ]
+def one(label: int, *best: int) -> tuple[list[RankedClasses], ImageLabels]:
+    ranked = RankedClasses(torch.zeros(len(best)), torch.tensor(best, dtype=torch.int64))
+    return [ranked], ImageLabels(torch.tensor([label]), np.array([7]))
+
+
+def share_of(targets: ImageLabels, rows: slice) -> ImageLabels:
+    return ImageLabels(targets.labels[rows], targets.image_ids[rows])
 
 
 def numbers(metric: Accuracy) -> dict[str, float]:
     return {name: value.item() for name, value in metric.compute().items()}
 
 
-def slow_reference(ranked: list[RankedClasses], targets: list[ImageLabel]) -> tuple[dict[str, float], dict[str, float]]:
-    right = [int(r.labels[0]) == int(t.label) for r, t in zip(ranked, targets, strict=True)]
-    among = [int(t.label) in r.labels[:5].tolist() for r, t in zip(ranked, targets, strict=True)]
+def slow_reference(ranked: list[RankedClasses], targets: ImageLabels) -> tuple[dict[str, float], dict[str, float]]:
+    labels = targets.labels.tolist()
+    right = [int(r.labels[0]) == label for r, label in zip(ranked, labels, strict=True)]
+    among = [label in r.labels[:5].tolist() for r, label in zip(ranked, labels, strict=True)]
     per_class = {}
     for index, name in enumerate(NAMES):
-        own = [hit for hit, target in zip(right, targets, strict=True) if int(target.label) == index]
+        own = [hit for hit, label in zip(right, labels, strict=True) if label == index]
         per_class[name] = sum(own) / len(own) if own else -1.0
     return {"top1": sum(right) / len(right), "top5": sum(among) / len(among)}, per_class
 
@@ -53,7 +57,7 @@ def test_agrees_with_slow_reference(seed: int) -> None:
     ranked, targets = images(seed, 50)
     metric = Accuracy(truth_of())
     for start in range(0, 50, 8):
-        metric.update(ranked[start : start + 8], targets[start : start + 8])
+        metric.update(ranked[start : start + 8], share_of(targets, slice(start, start + 8)))
     expected, per_class = slow_reference(ranked, targets)
     assert numbers(metric) == expected
     assert metric.per_class() == per_class
@@ -70,7 +74,7 @@ def test_by_hand() -> None:
 
 def test_no_image_is_no_number() -> None:
     metric = Accuracy(truth_of())
-    metric.update([], [])
+    metric.update([], ImageLabels(torch.zeros(0, dtype=torch.int64), np.zeros(0, dtype=np.int64)))
     assert numbers(metric) == {"top1": -1.0, "top5": -1.0}
     assert set(metric.per_class().values()) == {-1.0}
 
@@ -108,7 +112,7 @@ def test_refuses_labels_that_are_no_class(label: int, best: int) -> None:
 
 def test_refuses_rankings_without_targets() -> None:
     with pytest.raises(ValueError, match="one ranking for each image; got 1 for 0 images"):
-        Accuracy(truth_of()).update(one(0, 0)[0], [])
+        Accuracy(truth_of()).update(one(0, 0)[0], share_of(one(0, 0)[1], slice(0)))
 
 
 def test_says_nothing_before_compute() -> None:
@@ -129,7 +133,7 @@ def _measure_share(rank: int, folder: Path) -> None:
     ranked, targets = images(3, 11)
     share = slice(0, 7) if rank == 0 else slice(7, 11)
     metric = Accuracy(truth_of())
-    metric.update(ranked[share], targets[share])
+    metric.update(ranked[share], share_of(targets, share))
     (folder / f"rank{rank}.json").write_text(json.dumps([numbers(metric), metric.per_class()]))
     torch.distributed.destroy_process_group()
 
@@ -148,6 +152,6 @@ def test_labels_on_the_gpu() -> None:
     metric = Accuracy(truth_of())
     metric.update(
         [RankedClasses(*(tensor.cuda() for tensor in image)) for image in ranked],
-        [target._replace(label=target.label.cuda()) for target in targets],
+        targets._replace(labels=targets.labels.cuda()),
     )
     assert numbers(metric) == slow_reference(ranked, targets)[0]

@@ -12,6 +12,7 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from detkit.metrics import CocoMetric
+from detkit.ops.targets import pack_targets
 from detkit.types import Detections
 from tests.helpers.coco_files import (
     NAMES,
@@ -148,7 +149,7 @@ def test_images_that_were_never_seen_count() -> None:
     dataset["images"].append({"id": 8, "file_name": "8.jpg", "height": 400, "width": 600})
     dataset["annotations"].append({"id": 2, "image_id": 8, "category_id": 3, "bbox": [1, 2, 30, 40]})
     metric = CocoMetric(ground_truth_of(dataset))
-    metric.update(detections_of(one(10, 20, 40, 60, 0.5, 0), [7]), targets_of(dataset)[:1])
+    metric.update(detections_of(one(10, 20, 40, 60, 0.5, 0), [7]), targets_of(dataset, rows=slice(1)))
     assert metric.compute()["AR_100"] == 0.5
 
 
@@ -177,8 +178,8 @@ def test_order_of_images_changes_nothing() -> None:
     found = random_detections(rng, dataset)
     forward = numbers(measure(dataset, found))
     backward = CocoMetric(ground_truth_of(dataset))
-    for target in reversed(targets_of(dataset)):
-        backward.update(detections_of(found, [target.image_id]), [target])
+    for target in reversed(targets_of(dataset).unpack()):
+        backward.update(detections_of(found, [target.image_id]), pack_targets([target]))
     assert numbers(backward) == forward
 
 
@@ -216,7 +217,7 @@ def test_refuses_labels_that_are_no_class(label: int) -> None:
 def test_refuses_images_of_another_split() -> None:
     dataset = a_dataset([[10, 20, 30, 40]])
     metric = CocoMetric(ground_truth_of(dataset))
-    metric.update(detections_of({}, [99]), [targets_of(dataset)[0]._replace(image_id=99)])
+    metric.update(detections_of({}, [99]), targets_of(dataset)._replace(image_ids=np.array([99])))
     with pytest.raises(ValueError, match=r"1 images are not in the ground truth: image ids \[99\]"):
         metric.compute()
 
@@ -238,10 +239,9 @@ def _measure_share(rank: int, folder: Path) -> None:
     rng = np.random.default_rng(36)  # ten images
     dataset = random_dataset(rng)
     found = random_detections(rng, dataset)
-    targets = targets_of(dataset)
-    share = targets[:-2] if rank == 0 else targets[-3:]
+    share = targets_of(dataset, rows=slice(-2) if rank == 0 else slice(-3, None))
     metric = CocoMetric(ground_truth_of(dataset))
-    metric.update(detections_of(found, [target.image_id for target in share]), share)
+    metric.update(detections_of(found, share.image_ids.tolist()), share)
     (folder / f"rank{rank}.json").write_text(json.dumps([numbers(metric), metric.detections_json()]))
     torch.distributed.destroy_process_group()
 

@@ -12,6 +12,7 @@ from detkit.models import Detector, Preprocess
 from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2
 from detkit.models.heads import RTDETRHead, YOLOHead
 from detkit.models.necks import FPN, PAN, HybridEncoder
+from detkit.ops.targets import pack_targets
 from detkit.types import FeatureSpec, Target
 from tests.models import contract
 
@@ -128,7 +129,7 @@ def test_every_head_parameter_learns(name: str) -> None:
     head = contract.trained_a_little(HEADS[name](SPECS))
     target = Target(torch.tensor([[8.0, 8.0, 40.0, 50.0]]), torch.tensor([0]), torch.zeros(0, 4), 0, (64, 96))
     maps = features(SPECS, (64, 96))
-    predictions = head(maps, [target] * 2) if getattr(head, "takes_targets", False) else head(maps)
+    predictions = head(maps, pack_targets([target] * 2)) if getattr(head, "takes_targets", False) else head(maps)
     contract.total(predictions).backward()
     assert contract.silent_parameters(head) == []
 

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from detkit.models.heads.denoising import Noise, NoisyQueries, noisy_queries
 from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh_norm
+from detkit.ops.targets import pack_targets
 from detkit.types import Target
-from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets, target
+from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets
+from tests.helpers.targets import target
 
 OTHERS = 7
 NOTHING = Noise(12, label=0.0, box=0.0)
@@ -20,7 +22,7 @@ def batch(*counts: int) -> list[Target]:
 
 def make(targets: list[Target], noise: Noise, seed: int = 0) -> NoisyQueries:
     torch.manual_seed(seed)
-    noisy = noisy_queries(targets, IMAGE_HW, NUM_CLASSES, OTHERS, noise)
+    noisy = noisy_queries(pack_targets(targets), IMAGE_HW, NUM_CLASSES, OTHERS, noise)
     assert noisy is not None
     return noisy
 
@@ -81,9 +83,10 @@ def test_rows_lead_to_the_positives_of_each_object() -> None:
     found = list(zip(noisy.image_rows.tolist(), noisy.query_rows.tolist(), noisy.gt_rows.tolist(), strict=True))
     assert len(set(found)) == len(found) == (2 + 3) * noisy.groups == 20
     for image, query, row in found:
-        assert query // 3 % 2 == 0 and query % 3 == row  # of six queries of a group the first three
-        assert noisy.labels[image, query] == targets[image].labels[row]
-        expected = xyxy_to_cxcywh_norm(targets[image].boxes[row], IMAGE_HW)
+        assert query // 3 % 2 == 0  # of six queries of a group the first three
+        assert row == (0, 2, 2)[image] + query % 3
+        assert noisy.labels[image, query] == targets[image].labels[query % 3]
+        expected = xyxy_to_cxcywh_norm(targets[image].boxes[query % 3], IMAGE_HW)
         torch.testing.assert_close(noisy.box_logits[image, query].sigmoid(), expected)
 
 
@@ -146,10 +149,10 @@ def test_same_seed_same_noise() -> None:
 def test_without_noise_nothing_is_drawn() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    noisy_queries(batch(2, 1), IMAGE_HW, NUM_CLASSES, OTHERS, NOTHING)
+    noisy_queries(pack_targets(batch(2, 1)), IMAGE_HW, NUM_CLASSES, OTHERS, NOTHING)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("counts", "num_queries"), [((0, 0), 100), ((2, 1), 0)])
 def test_nothing_to_make_noise_of(counts: tuple[int, int], num_queries: int) -> None:
-    assert noisy_queries(batch(*counts), IMAGE_HW, NUM_CLASSES, OTHERS, Noise(num_queries)) is None
+    assert noisy_queries(pack_targets(batch(*counts)), IMAGE_HW, NUM_CLASSES, OTHERS, Noise(num_queries)) is None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from detkit.models.backbones import CSPDarknet, ResNet, ShuffleNetV2, TimmBackbone
+from detkit.ops.targets import pack_targets
 from tests.helpers.detr_batches import IMAGE_HW, random_targets
 from tests.helpers.small_rtdetr import small_rtdetr
 from tests.models.contract import silent_parameters, tensors, total, trained_a_little
@@ -24,7 +25,7 @@ BACKBONES: dict[str, Callable[[], Any]] = {
 }
 BATCH = torch.export.Dim("batch", min=1, max=64)
 IMAGES = torch.rand(2, 3, *IMAGE_HW, generator=torch.Generator().manual_seed(0))
-TARGETS = random_targets((2, 1), torch.Generator().manual_seed(0))
+TARGETS = pack_targets(random_targets((2, 1), torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

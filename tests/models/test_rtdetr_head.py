@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from detkit.models.heads import RTDETRHead
 from detkit.models.heads.denoising import Noise, noisy_queries
 from detkit.ops.boxes import xyxy_to_cxcywh_norm
-from detkit.types import DETRPredictions, FeatureSpec, Target
+from detkit.ops.targets import pack_targets
+from detkit.types import DETRPredictions, FeatureSpec, Targets
 from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, random_targets
 from tests.models.contract import silent_parameters, tensors, total, trained_a_little
 
@@ -40,8 +41,8 @@ def maps(images: int = 2) -> list[Tensor]:
     ]
 
 
-def targets(*counts: int) -> list[Target]:
-    return random_targets(counts, torch.Generator().manual_seed(2), torch.float64)
+def targets(*counts: int) -> Targets:
+    return pack_targets(random_targets(counts, torch.Generator().manual_seed(2), torch.float64))
 
 
 def assert_equal(ours: Any, expected: Any) -> None:
@@ -102,7 +103,7 @@ def test_fewer_queries_are_the_better_ones() -> None:
 
 
 @pytest.mark.parametrize("given", [None, targets(2, 1)], ids=["inference", "training"])
-def test_no_more_queries_than_cells(given: list[Target] | None) -> None:
+def test_no_more_queries_than_cells(given: Targets | None) -> None:
     predictions = head(num_queries=CELLS + 50)(maps(), given)
     assert all(output.logits.shape[1] == CELLS for output in (*predictions.layers, predictions.encoder))
     assert all(values.isfinite().all() for values in tensors(predictions))
@@ -199,14 +200,12 @@ def test_noisy_queries_are_told_apart_and_their_rows_lead_to_their_objects() -> 
     denoising = predictions.denoising
     assert denoising is not None
     assert denoising.groups == 2
-    expected = [
-        xyxy_to_cxcywh_norm(given[i].boxes[row], IMAGE_HW)
-        for i, row in zip(denoising.image_rows, denoising.gt_rows, strict=True)
-    ]
+    assert torch.equal(given.image_rows[denoising.gt_rows], denoising.image_rows)
+    expected = xyxy_to_cxcywh_norm(given.boxes, IMAGE_HW)[denoising.gt_rows]
     for layer in denoising.layers:
         assert layer.logits.shape == (3, 2 * 3 * 2, NUM_CLASSES)
         boxes = layer.boxes_cxcywh_norm[denoising.image_rows, denoising.query_rows]
-        torch.testing.assert_close(boxes, torch.stack(expected), rtol=0, atol=1e-6)
+        torch.testing.assert_close(boxes, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("counts", [None, (0, 0)], ids=str)

@@ -17,7 +17,8 @@ from detkit.decode import DETRDecode
 from detkit.losses import DETRLoss
 from detkit.models import Detector
 from detkit.models.heads.denoising import Noise, noisy_queries
-from detkit.types import DETRPredictions, QueryOutput, Target
+from detkit.ops.targets import pack_targets
+from detkit.types import DETRPredictions, QueryOutput, Targets
 from detkit.weights import load_weights
 from detkit.weights.projects.coco_names import COCO_NAMES
 from detkit.weights.projects.rtdetr import detkit_name, of_rtdetr
@@ -149,7 +150,7 @@ def test_noisy_queries(counts: tuple[int, ...], noise: Noise, seed: int) -> None
     )
     labels, box_logits, mask, meta = expected
     torch.manual_seed(seed)
-    noisy = noisy_queries(targets, IMAGE_HW, NUM_CLASSES, QUERIES, noise)
+    noisy = noisy_queries(pack_targets(targets), IMAGE_HW, NUM_CLASSES, QUERIES, noise)
     assert noisy is not None
     assert torch.equal(noisy.labels, labels.long())
     torch.testing.assert_close(noisy.box_logits.sigmoid(), box_logits.sigmoid(), rtol=0, atol=2e-6)
@@ -164,7 +165,7 @@ class Step(NamedTuple):
 
     port_output: Any
     predictions: DETRPredictions
-    targets: list[Target]
+    targets: Targets
 
 
 def step(pair: Pair, counts: tuple[int, ...] = (2, 0, 3)) -> Step:
@@ -174,7 +175,8 @@ def step(pair: Pair, counts: tuple[int, ...] = (2, 0, 3)) -> Step:
     with double_by_default():
         port_output = pair.port(images, labels=as_labels(targets))
     torch.manual_seed(7)
-    return Step(port_output, pair.detector(images, targets), targets)
+    given = pack_targets(targets)
+    return Step(port_output, pair.detector(images, given), given)
 
 
 @contextmanager

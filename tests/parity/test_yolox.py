@@ -15,6 +15,7 @@ from detkit.models import Detector
 from detkit.ops.box_coding import decode_boxes
 from detkit.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from detkit.ops.points import anchor_points
+from detkit.ops.targets import pack_targets
 from detkit.types import Target, YOLOPredictions
 from detkit.weights import load_weights
 from detkit.weights.projects.yolox import detkit_name
@@ -121,7 +122,7 @@ def test_training_step(record: dict[str, Any], detector: Detector, case: str) ->
     loss = YOLOXLoss(SimOTAAssigner(), l1_weight=float(case.endswith("1")))
     predictions, targets = detector(rgb_images(record)), targets_of(record)
 
-    matches = match(predictions, targets, loss.assigner)
+    matches = match(predictions, pack_targets(targets), loss.assigner)
     with_objects = [image for image, target in enumerate(targets) if len(target.labels)]
     for image, assigned in zip(with_objects, expected["assign"], strict=True):
         of_image = matches.image_P == image
@@ -131,7 +132,7 @@ def test_training_step(record: dict[str, Any], detector: Detector, case: str) ->
         torch.testing.assert_close(matches.gt_boxes_P4[of_image], boxes)
         torch.testing.assert_close(matches.quality_P[of_image], assigned["iou"], rtol=3e-4, atol=1e-5)
 
-    terms = loss(predictions, targets)
+    terms = loss(predictions, pack_targets(targets))
     for name, term in terms.items():
         assert term.item() == pytest.approx(expected["loss"][LOSS_NAMES[name]], rel=3e-5), name
     assert ("l1" in terms) == (expected["loss"]["l1"] > 0)

@@ -179,7 +179,7 @@ class DetectionDataset(KeyedDataset[Target]):
         return Target(
             boxes=torch.from_numpy(sample.boxes[~sample.crowd]),
             labels=torch.from_numpy(sample.labels[~sample.crowd]),
-            ignored_boxes=torch.from_numpy(sample.boxes[sample.crowd]),
+            crowd_boxes=torch.from_numpy(sample.boxes[sample.crowd]),
             image_id=int(self.index.image_ids[row]),
             original_hw=self.images.size_hw(row),
             scale_xy=scale_xy,

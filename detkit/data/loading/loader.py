@@ -7,18 +7,16 @@ from typing import Any
 
 import cv2
 import lightning as L
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
 from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
 from detkit.data.loading.workers import IDLE, WORKER_LOST, WorkerEnd, Workers
 from detkit.errors import DataError
-from detkit.types import Batch, ClassBatch, ImageLabel, Target
+from detkit.ops.targets import pack_labels, pack_targets
+from detkit.types import Batch, ClassBatch, Target
 
-_ARRAYS = (Tensor, np.ndarray)  # not for isinstance: whether an array is a Tensor, torch decides slowly
 Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: where the sampler stands
 
 
@@ -31,7 +29,6 @@ class Loader:
         dataset: makes the samples.
         sampler: decides which.
         num_workers: processes, which stay alive between epochs until ``close``; 0: this one.
-        batch_type: what images and targets are handed out as.
         unreadable: counts the images that others stood in for; None: none may be.
     """
 
@@ -40,11 +37,9 @@ class Loader:
         dataset: Dataset[Any],
         sampler: KeySampler | InOrderSampler,
         num_workers: int = 0,
-        batch_type: type[Batch] | type[ClassBatch] = Batch,
         unreadable: UnreadableImages | None = None,
     ) -> None:
         self.dataset: Any = dataset  # beyond torch's Dataset it makes a batch's samples at once, and reads images
-        self.batch_type: Any = batch_type
         self.num_workers = num_workers
         self.unreadable = UnreadableImages(0) if unreadable is None else unreadable
         self._sampler = sampler
@@ -61,12 +56,12 @@ class Loader:
             DataError: if an image cannot be read and no other may stand in for it, or if a worker was killed.
         """
         batches = self._naming_the_dead(self._begin)
-        while (packed := self._naming_the_dead(next, batches, None)) is not None:
-            if isinstance(packed, DataError):
-                raise packed
-            images, targets, lost = packed
+        while (made := self._naming_the_dead(next, batches, None)) is not None:
+            if isinstance(made, DataError):
+                raise made
+            batch, lost = made
             self.unreadable.note(lost)
-            yield self.batch_type(images, [_change_arrays(target, torch.from_numpy) for target in targets])
+            yield batch
 
     def close(self) -> None:
         """End the workers. Left to the garbage collector, torch waits five seconds for each of them.
@@ -129,7 +124,6 @@ class TrainLoader(Loader):
         sampler: decides which, and counts the batches that were used.
         num_workers: processes, which stay alive between epochs; 0: this one.
         position: where training stands; without it or where it gives None, the sampler knows.
-        batch_type: what images and targets are handed out as.
         unreadable: counts the images that others stood in for; None: none may be.
     """
 
@@ -139,10 +133,9 @@ class TrainLoader(Loader):
         sampler: KeySampler,
         num_workers: int = 0,
         position: Position | None = None,
-        batch_type: type[Batch] | type[ClassBatch] = Batch,
         unreadable: UnreadableImages | None = None,
     ) -> None:
-        super().__init__(dataset, sampler, num_workers, batch_type, unreadable)
+        super().__init__(dataset, sampler, num_workers, unreadable)
         self.key_sampler = sampler
         self._position = position
 
@@ -171,10 +164,11 @@ def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
     return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
-def collate(made: Any) -> tuple[Tensor, list[Any], list[LostImage]] | DataError:
-    """Images stacked, targets with numpy arrays; a fault is handed on.
+def collate(made: Any) -> tuple[Batch | ClassBatch, list[LostImage]] | DataError:
+    """A batch and the images that others stood in for; a fault is handed on.
 
-    Numpy, because every tensor that leaves a worker costs a file descriptor and a system call or two.
+    The batch is few tensors, because every tensor that leaves a worker costs a file descriptor and some
+    system calls, and every tensor is a copy to the device of its own.
 
     Args:
         made: what a data set's ``__getitems__`` gives.
@@ -183,11 +177,10 @@ def collate(made: Any) -> tuple[Tensor, list[Any], list[LostImage]] | DataError:
         return made
     samples, lost = made
     images = default_collate([torch.from_numpy(image) for image, _ in samples])  # in shared memory in a worker
-    return images.permute(0, 3, 1, 2), [_change_arrays(target, torch.Tensor.numpy) for _, target in samples], lost
-
-
-def _change_arrays(target: Target | ImageLabel, change: Callable[[Any], Any]) -> Any:
-    return target._make(change(value) if type(value) in _ARRAYS else value for value in target)
+    images, targets = images.permute(0, 3, 1, 2), [target for _, target in samples]
+    if isinstance(targets[0], Target):
+        return Batch(images, pack_targets(targets)), lost
+    return ClassBatch(images, pack_labels(targets)), lost
 
 
 def _start_worker(workers: Workers, worker: int) -> None:

@@ -12,7 +12,7 @@ from detkit.data.loading.region_dataset import RegionDataset
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
 from detkit.data.modules.split_datamodule import SplitDataModule
 from detkit.errors import DataError
-from detkit.types import ClassBatch, ClassTruth
+from detkit.types import ClassTruth
 
 SMALLEST_SIDE_PX = 8
 
@@ -54,7 +54,7 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         )
         sampler = KeySampler(len(dataset), self.batch_size, (self.image_hw,), self.seed, *self.rank_and_world_size())
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
-        loader = TrainLoader(dataset, sampler, self.num_workers, position, ClassBatch, self.unreadable)
+        loader = TrainLoader(dataset, sampler, self.num_workers, position, self.unreadable)
         self.loaders.append(loader)
         return loader
 
@@ -63,7 +63,7 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         """Every validation image once over all ranks."""
         dataset = RegionDataset(self.index("val"), cache_bytes=self._cache_bytes())
         sampler = InOrderSampler(len(dataset), self.val_size, self.image_hw, *self.rank_and_world_size())
-        loader = Loader(dataset, sampler, self.num_workers, ClassBatch)
+        loader = Loader(dataset, sampler, self.num_workers)
         self.loaders.append(loader)
         return loader
 

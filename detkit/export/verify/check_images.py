@@ -17,6 +17,7 @@ from detkit.data.images.resize import to_unit
 from detkit.errors import ExportError
 from detkit.export.options import Options
 from detkit.inference.stored_detector import StoredDetector
+from detkit.ops.targets import pack_targets
 from detkit.types import Detections, GroundTruth, Target
 
 NUM_GENERATED = 16
@@ -134,16 +135,16 @@ def _of_split(stored: StoredDetector, options: Options, parts: recipe.Parts) -> 
     def batches() -> Iterator[tuple[Tensor, list[Target]]]:
         left = options.limit or math.inf
         for batch in loader:
-            size = int(min(len(batch.targets), left))
+            size = int(min(len(batch.images), left))
             left -= size
-            yield to_unit(batch.images[:size]).contiguous(), batch.targets[:size]
+            yield to_unit(batch.images[:size]).contiguous(), batch.targets.unpack()[:size]
             if left <= 0:
                 return
 
     def measure(found: list[Detections], targets: list[Target]) -> dict[str, float]:
         truth = of_images(data.ground_truth(), [target.image_id for target in targets])
         metric = parts.metrics(ground_truth=truth)
-        metric.update(in_classes_of_data(found), targets)
+        metric.update(in_classes_of_data(found), pack_targets(targets))
         return {name: float(value) for name, value in metric.compute().items()}
 
     num_images = min(len(data.index("val")), options.limit or math.inf)

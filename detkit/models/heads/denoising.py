@@ -1,5 +1,6 @@
 """Queries made of the ground truth with noise, which the decoder learns to put right (contrastive denoising)."""
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from detkit.ops.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh, xyxy_to_cxcywh_norm
 from detkit.ops.targets import pad_targets
-from detkit.types import Target
+from detkit.types import Targets
 
 
 class Noise(NamedTuple):
@@ -40,7 +41,7 @@ class NoisyQueries(NamedTuple):
 
 
 def noisy_queries(
-    targets: list[Target], image_hw: tuple[int, int], num_classes: int, num_others: int, noise: Noise
+    targets: Targets, image_hw: tuple[int, int], num_classes: int, num_others: int, noise: Noise
 ) -> NoisyQueries | None:
     """Make them; None without an object in the batch.
 
@@ -48,7 +49,7 @@ def noisy_queries(
     new labels, signs, sizes.
 
     Args:
-        targets: of the batch.
+        targets: ground truth of the batch.
         image_hw: pixels of the network input.
         num_classes: C.
         num_others: queries that follow the noisy ones in the decoder, which must not see them.
@@ -56,7 +57,7 @@ def noisy_queries(
 
     Source: Zhang et al., DINO, 2022, §3.3; Zhao et al., RT-DETR, 2023 (code). https://arxiv.org/abs/2203.03605
     """
-    counts = [len(target.labels) for target in targets]
+    counts = targets.box_counts.tolist()
     most = max(counts)
     if most == 0 or noise.num_queries == 0:
         return None
@@ -70,8 +71,8 @@ def noisy_queries(
     copies = xyxy_to_cxcywh_norm(boxes, image_hw).repeat(1, 2 * groups, 1)
     noisy_boxes = _with_moved_corners(copies, is_negative, noise.box)
     rows = [
-        (image, group * 2 * most + row, row)
-        for image, count in enumerate(counts)
+        (image, group * 2 * most + row, start + row)
+        for image, (start, count) in enumerate(zip(accumulate(counts, initial=0), counts, strict=False))
         for group in range(groups)
         for row in range(count)
     ]

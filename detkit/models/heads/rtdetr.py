@@ -14,7 +14,7 @@ from detkit.models.heads.denoising import Noise, NoisyQueries, noisy_queries
 from detkit.ops.boxes import inverse_sigmoid
 from detkit.ops.points import anchor_points
 from detkit.ops.precision import at_least_float32
-from detkit.types import Denoising, DETRPredictions, FeatureSpec, QueryOutput, Target
+from detkit.types import Denoising, DETRPredictions, FeatureSpec, QueryOutput, Targets
 
 FINEST_ANCHOR = 0.05  # side of the boxes that cells of the finest level start from; doubles from level to level
 MARGIN = 0.01  # cells nearer to the border than this, as a fraction of the image, make poor queries
@@ -107,7 +107,7 @@ class RTDETRHead(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
 
-    def forward(self, features: list[Tensor], targets: list[Target] | None = None) -> DETRPredictions:
+    def forward(self, features: list[Tensor], targets: Targets | None = None) -> DETRPredictions:
         """One (B, channels, h, w) per level to raw predictions.
 
         Args:

@@ -59,10 +59,10 @@ class TrainMeter(L.Callback):
     ) -> None:
         self.terms = outputs["terms"]
         terms = torch.stack((*self.terms.values(), torch.ones_like(outputs["loss"]))).float()
-        summed = (terms * len(batch.targets)).masked_fill(~terms.isfinite().all(), 0.0)
+        summed = (terms * len(batch.images)).masked_fill(~terms.isfinite().all(), 0.0)
         self._sums = summed if self._sums is None else self._sums.to(summed.device) + summed
         now = time.perf_counter()
-        self._images, self._batches = self._images + len(batch.targets), self._batches + 1
+        self._images, self._batches = self._images + len(batch.images), self._batches + 1
         self._seconds, self._last = self._seconds + now - self._last, now
         if trainer.loggers and is_logged(trainer, trainer.global_step):
             # A tensor, because Lightning would copy a Python number to the device and wait for it.

@@ -83,7 +83,8 @@ def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.T
         sheet: draws the batch.
     """
     batch, scaler = moment.batch, scaler_of(trainer)
-    bad_images = [t.image_id for image, t in zip(batch.images, batch.targets, strict=True) if not _finite(image)]
+    image_ids = batch.targets.image_ids.tolist()
+    bad_images = [image_id for image, image_id in zip(batch.images, image_ids, strict=True) if not _finite(image)]
     facts = {
         "what": what,
         "step": moment.step,
@@ -91,7 +92,7 @@ def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.T
         "batch_index": moment.batch_index,
         "rank": trainer.global_rank,
         "ranks": trainer.world_size,
-        "image_ids": [target.image_id for target in batch.targets],
+        "image_ids": image_ids,
         "images_not_finite": bad_images,
         "terms": {name: _number(float(value)) for name, value in moment.terms.items()},
         "gradients": _gradients(moment.gradients),

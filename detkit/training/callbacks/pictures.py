@@ -58,8 +58,10 @@ class Pictures(L.Callback):
     ) -> None:
         if batch_idx == 0:
             self._seen = []
-        rows = _rows_to_draw(batch_idx, len(batch.targets), trainer, drawing_of(batch.targets[0]).images)
-        self._seen += [(batch.images[row].cpu(), batch.targets[row], outputs["detections"][row]) for row in rows]
+        rows = _rows_to_draw(batch_idx, len(batch.images), trainer, drawing_of(batch.targets.of_image(0)).images)
+        self._seen += [
+            (batch.images[row].cpu(), batch.targets.of_image(row), outputs["detections"][row]) for row in rows
+        ]
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -89,8 +91,8 @@ class Pictures(L.Callback):
 
 def sheet_of(batch: Batch, class_names: Sequence[str]) -> np.ndarray:
     """The first images of a batch with their truth, as the network gets them: (H, W, 3) RGB bytes."""
-    pairs = zip(batch.images[:TRAIN_IMAGES], batch.targets, strict=False)
-    return grid([drawing_of(target).truth(_uint8(image), target, class_names) for image, target in pairs], columns=4)
+    pairs = [(_uint8(image), batch.targets.of_image(row)) for row, image in enumerate(batch.images[:TRAIN_IMAGES])]
+    return grid([drawing_of(target).truth(image, target, class_names) for image, target in pairs], columns=4)
 
 
 def _rows_to_draw(batch_idx: int, length: int, trainer: L.Trainer, images: int) -> list[int]:

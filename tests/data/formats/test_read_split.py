@@ -48,10 +48,10 @@ def test_root_of_a_data_module(tmp_path: Path, make: Callable[[Path], None]) -> 
     for ours, theirs in zip(batches[0], batches[1], strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert torch.equal(one.images, other.images)
-            assert torch.equal(one.targets[0].boxes, other.targets[0].boxes)
-            assert torch.equal(one.targets[0].labels, other.targets[0].labels)
+            assert torch.equal(one.targets.boxes, other.targets.boxes)
+            assert torch.equal(one.targets.labels, other.targets.labels)
     [val] = batches[0][1]
-    assert val.targets[0].boxes.tolist() == [[16, 0, 48, 16]]  # 200 x 100 to 64 x 32
+    assert val.targets.boxes.tolist() == [[16, 0, 48, 16]]  # 200 x 100 to 64 x 32
 
 
 @pytest.mark.parametrize("make", [make_yolo, make_voc])

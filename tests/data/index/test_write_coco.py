@@ -23,6 +23,7 @@ from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.data.index.write_coco import convert
 from detkit.errors import DataError, StorageError
 from detkit.metrics import CocoMetric
+from detkit.ops.targets import pack_targets
 from tests.helpers.coco_files import detections_of, random_dataset, random_detections, targets_of
 from tests.helpers.label_sets import voc_object, voc_xml, write_image, write_voc, write_yolo
 from tests.reliability import forked
@@ -106,7 +107,7 @@ def numbers_of(index: CocoIndex, found: dict[str, np.ndarray], targets_by_name: 
     names = [index.path(row).name for row in range(len(index))]
     targets = [targets_by_name[name]._replace(image_id=int(index.image_ids[row])) for row, name in enumerate(names)]
     by_id = {int(index.image_ids[row]): found[name] for row, name in enumerate(names) if name in found}
-    metric.update(detections_of(by_id, index.image_ids.tolist()), targets)
+    metric.update(detections_of(by_id, index.image_ids.tolist()), pack_targets(targets))
     return {name: float(value) for name, value in metric.compute().items()} | metric.per_class()
 
 
@@ -138,7 +139,7 @@ def test_round_trip_of_boxes_and_ap(tmp_path: Path, format_name: str, seed: int)
 
     names = {image["id"]: image["file_name"] for image in document["images"]}
     found = {names[image_id]: rows for image_id, rows in random_detections(rng, document).items()}
-    targets = dict(zip(names.values(), targets_of(document), strict=True))
+    targets = dict(zip(names.values(), targets_of(document).unpack(), strict=True))
     expected = numbers_of(first, found, targets)
     assert any(value > 0 for value in expected.values())
     assert numbers_of(other, found, targets) == numbers_of(back, found, targets) == pytest.approx(expected, abs=1e-9)

@@ -104,7 +104,7 @@ def test_validation_is_the_letterbox(index: CocoIndex) -> None:
     assert target.scale_xy == (0.5, 0.5)
     assert target.boxes.tolist() == [[6, 4.5, 20.5, 21.5], [39, 10, 54, 22.5]]
     assert target.labels.tolist() == [1, 0]
-    assert target.ignored_boxes.tolist() == [[0, 24, 32, 48]]
+    assert target.crowd_boxes.tolist() == [[0, 24, 32, 48]]
     assert (target.image_id, target.original_hw, target.pad_xy) == (15, (96, 128), (0.0, 0.0))
     assert target.boxes.dtype == torch.float32 and target.labels.dtype == torch.int64
 
@@ -249,7 +249,7 @@ def test_empty_images_are_zoomed_and_never_cut(index: CocoIndex) -> None:
     """Image 0 has a crowd region alone, of its lower left quarter; a crop needs an object."""
     for epoch in range(10):
         _, target = DetectionDataset(index, ZOOMS, resize="squash")[SampleKey(epoch, 0, HW)]
-        [[x1, y1, x2, y2]] = target.ignored_boxes.tolist()
+        [[x1, y1, x2, y2]] = target.crowd_boxes.tolist()
         assert len(target.boxes) == 0
         assert (x2 - x1) <= 48 and (y2 - y1) <= 48 and (x2 - x1) == pytest.approx(y2 - y1, abs=1.1)
 
@@ -261,8 +261,8 @@ def test_crowd_regions_are_cut_with_the_image(index: CocoIndex) -> None:
     for epoch in range(40):
         _, target = DetectionDataset(index, settings, resize="squash")[SampleKey(epoch, 5, HW)]
         assert len(target.boxes) >= 1
-        assert ((target.ignored_boxes >= 0) & (target.ignored_boxes <= 96)).all()
-        counts.append(len(target.ignored_boxes))
+        assert ((target.crowd_boxes >= 0) & (target.crowd_boxes <= 96)).all()
+        counts.append(len(target.crowd_boxes))
     assert set(counts) == {0, 1}
 
 
@@ -345,7 +345,7 @@ def test_the_last_epochs_are_plain(
 def test_crowd_regions_follow(index: CocoIndex) -> None:
     settings = Augmentation(mosaic_probability=0, flip_probability=0, scale=(1, 1), translate=0, min_visible_frac=0)
     _, target = DetectionDataset(index, settings)[SampleKey(0, 1, (128, 128))]
-    assert target.ignored_boxes.tolist() == [[0, 64, 64, 112]]  # an image of 96 x 128 in the middle of 128 x 128
+    assert target.crowd_boxes.tolist() == [[0, 64, 64, 112]]  # an image of 96 x 128 in the middle of 128 x 128
     assert len(target.boxes) == 1
 
 

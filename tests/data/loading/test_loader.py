@@ -107,7 +107,7 @@ def test_more_than_the_limit_ends_the_run_in_the_same_batch(root: Path, num_work
     for row in rows:
         (root / "train" / f"{row}.png").unlink()
     batches = iter(loader)
-    assert [len(next(batches).targets) for _ in range(2)] == [4, 4]
+    assert [next(batches).targets.num_images for _ in range(2)] == [4, 4]
     named = r"[^\n]*\n    ".join(f"image {10 + row}: [^\n]*{row}" for row in rows)
     with pytest.raises(DataError, match=rf"^3 images cannot be read .* data\.max_unreadable=2; [^\n]*\n    {named}"):
         next(batches)

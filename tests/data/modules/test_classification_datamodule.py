@@ -19,7 +19,7 @@ from detkit.data.augment import ClassAugmentation
 from detkit.data.demo import detection_set as demo
 from detkit.data.modules.classification_datamodule import ClassificationDataModule
 from detkit.errors import DataError
-from detkit.types import ClassBatch, ImageLabel
+from detkit.types import ClassBatch, ImageLabels
 from tests.helpers.colour_set import BOXES, COLOURS, write_coco, write_folder
 
 SMALL: dict[str, Any] = {"image_hw": (16, 24), "batch_size": 4, "num_workers": 0}
@@ -50,8 +50,8 @@ def make(request: pytest.FixtureRequest, roots: dict[str, Path]) -> Callable[...
 
 def digest(batch: ClassBatch) -> tuple[tuple[int, ...], str]:
     content = hashlib.sha256(batch.images.contiguous().numpy().tobytes())
-    content.update(str([(int(target.label), target.image_id) for target in batch.targets]).encode())
-    return tuple(target.image_id for target in batch.targets), content.hexdigest()
+    content.update(str((batch.targets.labels.tolist(), batch.targets.image_ids.tolist())).encode())
+    return tuple(batch.targets.image_ids.tolist()), content.hexdigest()
 
 
 def main_colours(batch: ClassBatch) -> list[str]:
@@ -72,10 +72,10 @@ def test_batches(make: Callable[..., Any], num_workers: int) -> None:
     data.teardown("fit")
     assert len(batches) == len(loader) == 3
     for batch in batches:
-        assert type(batch) is ClassBatch and {type(target) for target in batch.targets} == {ImageLabel}
+        assert type(batch) is ClassBatch and type(batch.targets) is ImageLabels
         assert batch.images.shape == (4, 3, 16, 24) and batch.images.dtype == torch.uint8
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
-        assert {(target.label.dtype, target.label.shape) for target in batch.targets} == {(torch.int64, ())}
+        assert batch.targets.labels.dtype == torch.int64 and len(batch.targets.labels) == len(batch.images)
     ready = data.on_after_batch_transfer(batches[0], 0)
     torch.testing.assert_close(ready.images, batches[0].images / 255, rtol=0, atol=0)
     assert ready.targets is batches[0].targets
@@ -85,7 +85,7 @@ def test_labels_are_what_the_pixels_show(make: Callable[..., Any]) -> None:
     data = make(augmentation=ClassAugmentation(hue_degrees=0, saturation=0))
     for loader in (data.train_dataloader(), data.val_dataloader()):
         for batch in loader:
-            assert [data.class_names[target.label] for target in batch.targets] == main_colours(batch)
+            assert [data.class_names[label] for label in batch.targets.labels] == main_colours(batch)
 
 
 @pytest.mark.parametrize("cache_mb", [0, 64])
@@ -129,7 +129,7 @@ def test_two_ranks_share_the_validation_images(make: Callable[..., Any], val_bat
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         batches = list(data.val_dataloader())
         lengths.append(len(batches))
-        seen += [target.image_id for batch in batches for target in batch.targets]
+        seen += [image_id for batch in batches for image_id in batch.targets.image_ids]
     assert lengths[0] == lengths[1]
     assert sorted(seen) == list(range(7)) or (val_batch_size == 1 and sorted(set(seen)) == list(range(7)))
     assert len(seen) - 7 == (1 if val_batch_size == 1 else 0)  # 7 batches of 1 for two ranks: image 0 comes again
@@ -141,7 +141,7 @@ def test_two_ranks_share_each_training_batch(make: Callable[..., Any]) -> None:
         data.trainer = SimpleNamespace(
             global_rank=rank, world_size=world_size, training=False, max_epochs=1, current_epoch=0
         )
-        return [[target.image_id for target in batch.targets] for batch in data.train_dataloader()]
+        return [batch.targets.image_ids.tolist() for batch in data.train_dataloader()]
 
     whole = epoch(0, 1, 4)
     assert [a + b for a, b in zip(epoch(0, 2, 2), epoch(1, 2, 2), strict=True)] == whole
@@ -207,7 +207,7 @@ def test_ground_truth(make: Callable[..., Any]) -> None:
     data = make()
     truth = data.ground_truth()
     assert truth.class_names == data.class_names
-    labels = [int(target.label) for batch in data.val_dataloader() for target in batch.targets]
+    labels = [label for batch in data.val_dataloader() for label in batch.targets.labels.tolist()]
     np.testing.assert_array_equal(truth.counts, np.bincount(labels, minlength=3))
     assert truth.counts.dtype == truth.category_ids.dtype == np.int64
     expected = (
@@ -324,11 +324,14 @@ def test_real_crops(shared_data: Path) -> None:
     coco = COCO(str(shared_data / "chess/annotations/instances_val.json"))
     assert truth.counts.tolist() == [len(coco.getAnnIds(catIds=[number])) for number in truth.category_ids]
     batches = list(data.val_dataloader())
-    assert sum(len(batch.targets) for batch in batches) == 386
+    assert sum(len(batch.images) for batch in batches) == 386
 
     def brightness(batch: ClassBatch) -> list[tuple[str, float]]:
         means = batch.images[:, :, 4:12, 3:10].float().mean(dim=(1, 2, 3)).tolist()
-        return [(data.class_names[t.label].split("-")[0], mean) for t, mean in zip(batch.targets, means, strict=True)]
+        return [
+            (data.class_names[label].split("-")[0], mean)
+            for label, mean in zip(batch.targets.labels, means, strict=True)
+        ]
 
     shades = [shade for batch in batches for shade in brightness(batch)]
     white, black = (np.median([mean for name, mean in shades if name == colour]) for colour in ("white", "black"))

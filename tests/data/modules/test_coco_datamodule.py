@@ -36,7 +36,7 @@ def test_batches(root: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.images.shape == (4, 3, 64, 64) and batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert [type(target.boxes) for target in batch.targets] == [Tensor] * 4
+    assert batch.targets.num_images == 4 and type(batch.targets.boxes) is Tensor
     ready = data.on_after_batch_transfer(batch, 0)
     assert ready.images.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ready.images, batch.images / 255, rtol=0, atol=0)
@@ -81,7 +81,7 @@ def test_multi_scale_of_squashed_images(root: Path) -> None:
     assert drawn == {(side, side) for side in range(480, 801, 32)}
     batch = next(iter(data.train_dataloader()))
     assert tuple(batch.images.shape[2:]) in drawn
-    [target] = next(iter(data.val_dataloader())).targets
+    [target] = next(iter(data.val_dataloader())).targets.unpack()
     assert target.scale_xy == (640 / 128, 640 / 96)
 
 
@@ -121,7 +121,7 @@ def test_resume_at_every_batch(root: Path) -> None:
 def test_validation_in_the_order_of_the_file(root: Path) -> None:
     data = data_of(root, num_workers=1, val_batch_size=3)
     batches = list(data.val_dataloader())
-    assert [target.image_id for batch in batches for target in batch.targets] == list(range(10, 17))
+    assert [image_id for batch in batches for image_id in batch.targets.image_ids] == list(range(10, 17))
     assert len(data.val_dataloader()) == len(batches) == 3
     np.testing.assert_array_equal(data.ground_truth().image_ids, range(10, 17))
 
@@ -333,7 +333,7 @@ def test_the_demo_set_when_there_is_no_root(
     with caplog.at_level(logging.INFO):
         data.prepare()
     assert caplog.messages[0] == f"the demo set lies in {tmp_path / 'demo'}"
-    assert len(next(iter(data.train_dataloader())).targets) == 4
+    assert next(iter(data.train_dataloader())).targets.num_images == 4
 
 
 @pytest.mark.parametrize(

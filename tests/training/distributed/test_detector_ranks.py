@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detkit.assign import HungarianAssigner
 from detkit.data import make_demo
 from detkit.losses import DETRLoss
+from detkit.ops.targets import pack_targets
 from tests.helpers import ROOT
 from tests.helpers.detr_batches import IMAGE_HW, random_targets
 from tests.helpers.small_rtdetr import small_rtdetr
@@ -95,7 +96,7 @@ def _train_unevenly(rank: int, folder: str) -> None:
     torch.manual_seed(rank)
     steps = []
     for counts in [((3, 1), (1, 2)), ((2, 0), (0, 0)), ((0, 0), (4, 1)), ((0, 0), (0, 0)), ((1, 1), (0, 2))]:
-        targets = random_targets(counts[rank], rng)
+        targets = pack_targets(random_targets(counts[rank], rng))
         terms = loss(model(torch.rand(2, 3, *IMAGE_HW, generator=rng), targets), targets)
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
