@@ -279,9 +279,9 @@ def test_no_augmentation_is_the_resize_of_validation(root: Path) -> None:
     named = {"train_annotations": "annotations/instances_val.json", "train_images": "val"}
     data = data_of(root, batch_size=7, augmentation=None, **named)
     [trained], [validated] = data.train_dataloader(), data.val_dataloader()
-    by_id = {target.image_id: image for target, image in zip(validated.targets, validated.images, strict=True)}
-    for target, image in zip(trained.targets, trained.images, strict=True):
-        torch.testing.assert_close(image, by_id[target.image_id], rtol=0, atol=0)
+    by_id = dict(zip(validated.targets.image_ids, validated.images, strict=True))
+    for image_id, image in zip(trained.targets.image_ids, trained.images, strict=True):
+        torch.testing.assert_close(image, by_id[image_id], rtol=0, atol=0)
 
 
 def test_explicit_files(root: Path) -> None:
