@@ -10,7 +10,7 @@ from typing import Any
 
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
-from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of
+from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of, within
 from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, parameters_of
 
 
@@ -42,7 +42,7 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
     top = path.partition(".")[0]
     here = (top,) if trusted is not None and HERE in trusted and _lies_here(top) else ()
     packages = None if trusted is None else here or [package for package in trusted if package not in (HERE, "")]
-    if packages is not None and not _within(path, {package.partition(".")[0] for package in packages}):
+    if packages is not None and not within(path, {package.partition(".")[0] for package in packages}):
         raise RecipeError(_untrusted(f"{path} is of no trusted package", packages))
     found = _walk(path, packages)
     if not callable(found):
@@ -55,7 +55,7 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
 def _is_of(found: Any, packages: Sequence[str], with_functions: Sequence[str]) -> bool:
     """Whether it is a class of these packages, or a function of some of them."""
     own = with_functions if isinstance(found, FunctionType) else packages if isinstance(found, type) else ()
-    return _within(getattr(found, "__module__", ""), own)
+    return within(getattr(found, "__module__", ""), own)
 
 
 def _walk(path: str, packages: Sequence[str] | None) -> Any:
@@ -65,12 +65,12 @@ def _walk(path: str, packages: Sequence[str] | None) -> Any:
     for name in path.split("."):
         inner = f"{walked}.{name}" if walked else name
         if found is None or not hasattr(found, name):
-            if packages is not None and not any(_within(inner, (p,)) or _within(p, (inner,)) for p in packages):
+            if packages is not None and not any(within(inner, (p,)) or within(p, (inner,)) for p in packages):
                 raise RecipeError(_untrusted(f"{path} is of no trusted package", packages))
             try:
                 found = importlib.import_module(inner)
             except ModuleNotFoundError as error:
-                if error.name is None or not _within(inner, (error.name,)):
+                if error.name is None or not within(inner, (error.name,)):
                     raise  # of an import inside the user's module
                 hint = nearest(name, (key for key in dir(found) if not key.startswith("_"))) if walked else ""
                 raise RecipeError(f"cannot import {path!r}: {walked or 'Python'} has no {name!r}{hint}") from None
@@ -95,10 +95,6 @@ def _lies_here(package: str) -> bool:
 
 def _untrusted(what: str, packages: Collection[str]) -> str:
     return f"{what} ({', '.join(packages)}); other packages are named with trusted=PACKAGE"
-
-
-def _within(name: str, packages: Collection[str]) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def faults_in(value: Any, place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:

@@ -143,8 +143,22 @@ class Plan(NamedTuple):
 
     @property
     def named_packages(self) -> list[str]:
-        """The trusted packages that the user named; they have to be named again whenever the run is used."""
+        """The trusted packages that the user named; they have to be named again when the run is resumed."""
         return named_of(self.trusted or ())
+
+    @property
+    def packages_of_detector(self) -> list[str]:
+        """The packages to name with ``trusted=`` when the detector of this run is used.
+
+        Those that the user named, and those that classes of this recipe lie in: a recipe's file may name classes of
+        libraries and of the working directory, a detector's file may not, because it may come from anywhere.
+        """
+        named = self.named_packages
+        for target in _targets({key: value for key, value in self.config.items() if key != "trainer"}):
+            if not within(target, (*TRUSTED, *named)):
+                top = target.partition(".")[0]
+                named += [package for package in LIBRARIES if package.partition(".")[0] == top] or [top]
+        return named
 
     def to_store(self) -> dict[str, Any]:
         """The config as it is kept with a run, which is the same whether it was resumed or not."""
@@ -163,6 +177,11 @@ class Plan(NamedTuple):
 def named_of(trusted: Iterable[str]) -> list[str]:
     """The packages among trusted ones that are there because somebody named them."""
     return [package for package in trusted if package and package not in (*TRUSTED, *LIBRARIES)]
+
+
+def within(name: str, packages: Iterable[str]) -> bool:
+    """Whether an import path lies in one of these packages."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def is_node(value: Any) -> bool:
@@ -189,6 +208,14 @@ def _diff(place: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]
             yield from _diff(join(place, number), old, new)
     elif type(before) is not type(after) or before != after:
         yield place, before, after
+
+
+def _targets(value: Any) -> Iterator[str]:
+    """Every ``_target_`` in a value, in its order."""
+    if is_node(value):
+        yield value["_target_"]
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _targets(item)
 
 
 def _holds_nodes(values: list[Any]) -> bool:

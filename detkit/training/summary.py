@@ -27,7 +27,7 @@ def print_summary(
         lines.append(numbers)
     arguments = [f"checkpoint={folder.detector}", *([f"data.root={data_root}"] if data_root else [])]
     arguments += trusted_argument(packages)
-    lines += [f"detector: {folder.detector}", f"evaluate: python scripts/evaluate.py {shlex.join(arguments)}"]
+    lines += [f"detector: {folder.detector}", f"evaluate: detkit evaluate {shlex.join(arguments)}"]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -120,7 +120,7 @@ def _fit(
             )
             with ranks.announced_exit():
                 trainer.fit(module, datamodule=parts.data, ckpt_path=resumed.path if resumed else None)
-        print_summary(console, best, folder, config["data"].get("root"), parts.plan.named_packages)
+        print_summary(console, best, folder, config["data"].get("root"), parts.plan.packages_of_detector)
         failed = False
         return Trained(ranks.folder, best.numbers, best.per_class, best.epoch)
     except TrainingStopped as stop:

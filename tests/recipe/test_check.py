@@ -200,6 +200,7 @@ def test_functions_are_taken_of_packages_that_the_user_names() -> None:
 
 def test_an_installed_package_can_be_trusted(load: Load) -> None:
     assert load("trusted=yaml,torchvision").named_packages == ["yaml", "torchvision"] and load().named_packages == []
+    assert load("trusted=yaml").packages_of_detector == ["yaml", "tests"]  # its recipe has classes of tests.recipe
     recipe.check(load("loss=torchvision.models.resnet18", "trusted=yaml,torchvision"))
     with pytest.raises(RecipeError, match=r"torchvision.models.resnet18 is no class of a trusted package"):
         recipe.check(load("loss=torchvision.models.resnet18", "trusted=yaml"))

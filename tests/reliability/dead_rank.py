@@ -145,7 +145,7 @@ def broken(fault: Fault, outcome: Outcome) -> list[str]:
         f"no exit code is 0; they are {outcome.codes}": 0 not in outcome.codes,
         f"no process is left; {outcome.left} are": outcome.left == 0,
         "the rank is named": f"rank {fault.rank} of 2 is gone: " in outcome.said and told in outcome.said,
-        "it is said how to go on": "scripts/train.py resume=" in outcome.said,
+        "it is said how to go on": "detkit train resume=" in outcome.said,
         f"the last checkpoint is whole; its step is {outcome.step}": outcome.step >= FIRST_STEP - 1,
     }
     return [f"{tuple(fault)}: {promise}" for promise, holds in promises.items() if not holds]

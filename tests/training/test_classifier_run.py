@@ -82,7 +82,7 @@ def test_lines_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [word.split()[0] for word in lines[0][1:3]] == ["cls", "loss"]
     assert "AP" not in said
     assert "top1" in next(line for line in said.splitlines() if "class" in line)
-    assert "evaluate: python scripts/evaluate.py checkpoint=" in said
+    assert "evaluate: detkit evaluate checkpoint=" in said
 
 
 def test_resumed_equals_whole(tmp_path: Path) -> None:

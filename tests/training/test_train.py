@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_goes_on(
     (folder,) = (tmp_path / "toy").iterdir()
     manifest = latest_checkpoint(folder / "checkpoints")
     assert manifest is not None and manifest.step == step
-    assert f"go on: python scripts/train.py resume={folder}" in capsys.readouterr().out.replace("\n", " ")
+    assert f"go on: detkit train resume={folder}" in capsys.readouterr().out.replace("\n", " ")
     assert train(toy_parts(tmp_path, resume=str(folder))).folder == folder
     assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
     assert_same(state_of(folder)["current_model_state"], state_of(whole)["current_model_state"])
@@ -269,7 +269,7 @@ def test_lines_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [line[0] for line in lines] == ["epoch 1/2", "epoch 1/2", "epoch 2/2", "epoch 2/2"]
     assert [word.split()[0] for word in lines[1][1:]] == ["AP", "AP50", "AP75", "S/M/L", "best"]
     assert [word.split()[0] for word in lines[0][1:4]] == ["cls", "box", "loss"] and "images/s" in lines[0][4]
-    assert "evaluate: python scripts/evaluate.py checkpoint=" in said
+    assert "evaluate: detkit evaluate checkpoint=" in said
 
 
 def test_exception_in_validation_leaves_the_own_weights(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def machine_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def resume_command(folder: Path, packages: Sequence[str] = ()) -> str:
     """What to type to go on with a run: its folder holds its recipe, and trust is for the user to give."""
-    return shlex.join(["python", "scripts/train.py", f"resume={folder}", *trusted_argument(packages)])
+    return shlex.join(["detkit", "train", f"resume={folder}", *trusted_argument(packages)])
 
 
 def trusted_argument(packages: Sequence[str]) -> list[str]:

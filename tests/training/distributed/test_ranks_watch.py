@@ -20,7 +20,7 @@ from detkit.training.run.interrupt import TrainingStopped
 from tests.reliability.forked import Ended, Forked
 
 NOT_ENDED = 99
-GO_ON = "python scripts/train.py resume=/runs/1"
+GO_ON = "detkit train resume=/runs/1"
 
 
 class Fake:

@@ -40,7 +40,7 @@ def test_the_same_run_is_taken_without_a_word(done: Path) -> None:
 def test_changes_of_the_recipe_are_listed_and_refused(done: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         lines_of(done, {"seed": 7, "data": {"root": None, "image_hw": [64, 64]}, "model": {"_target_": "other"}})
-    go_on = f"go on as it was: python scripts/train.py resume={done}"
+    go_on = f"go on as it was: detkit train resume={done}"
     assert str(refused.value).splitlines() == [
         f"resume: this is not the run of {done}/checkpoints/step-00000006.ckpt:",
         "  key             then      now       set by",
@@ -53,7 +53,7 @@ def test_changes_of_the_recipe_are_listed_and_refused(done: Path) -> None:
 
 def test_an_older_checkpoint_is_named_again(done: Path) -> None:
     path = f"{done}/checkpoints/step-00000006.ckpt"
-    with pytest.raises(RecipeError, match=rf"scripts/train.py resume={path}, or"):
+    with pytest.raises(RecipeError, match=rf"detkit train resume={path}, or"):
         lines_of(done, {"seed": 7, "resume": path})
 
 
@@ -151,5 +151,5 @@ def test_an_allowed_change_is_that_of_the_next_resume(tmp_path: Path) -> None:
 
 
 def test_the_command_is_quoted() -> None:
-    assert resume_command(Path("my runs/a")) == "python scripts/train.py 'resume=my runs/a'"
-    assert resume_command(Path("a"), ["b", "c"]) == "python scripts/train.py resume=a trusted=b,c"
+    assert resume_command(Path("my runs/a")) == "detkit train 'resume=my runs/a'"
+    assert resume_command(Path("a"), ["b", "c"]) == "detkit train resume=a trusted=b,c"
