@@ -90,8 +90,8 @@ def as_run_here(command: str, runs: Path) -> list[str]:
 
 
 def one_of_each_kind_first(commands: list[str]) -> list[Any]:
-    """Marks all but the first command of each kind as long."""
-    seen: set[str] = set()
+    """Marks all but the first command of each kind as long, and all that start more than one process."""
+    seen = {"torchrun --nproc-per-node=2", "torchrun --nnodes=2", "srun detkit", "docker run"}
     marked = []
     for command in commands:
         kind = " ".join(command.split()[:2])
