@@ -19,7 +19,7 @@ from rich.table import Table
 
 import detkit
 from detkit.export.int8 import quantize
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.run import prepare
 from detkit.export.steps import TimedSteps
 from detkit.export.verify.certificate import ExportCheck, compare_detections
@@ -32,7 +32,7 @@ AVX2 = Path(__file__).parents[1] / "build/avx2_cpu.so"
 NUMBERS = ("AP in torch", "here", "with AVX2", "boxes apart, px: most", "mean", "scores: most", "mean", "unmatched")
 
 
-def export(options: Options, data: str, bits: int) -> float:
+def export(options: ExportOptions, data: str, bits: int) -> float:
     """Write a file, and give the AP of its detector."""
     real, changed = quantize.quantize_static, {"reduce_range": bits == 7}
     with patch.object(quantize, "quantize_static", lambda *given, **named: real(*given, **{**named, **changed})):
@@ -41,7 +41,7 @@ def export(options: Options, data: str, bits: int) -> float:
 
 def look(file: str, data: str, out: str) -> None:
     """Write what a file finds on the CPU that this process sees."""
-    with TimedSteps() as steps, images_for(read_stored(file), Options(file), [("data.root", data)]) as images:
+    with TimedSteps() as steps, images_for(read_stored(file), ExportOptions(file), [("data.root", data)]) as images:
         check = ExportCheck(detkit.load(file), images, steps)
         torch.save((check.ap, [tuple(found) for found in check.reference_run.found]), out)
 
@@ -60,7 +60,7 @@ def main(checkpoint: str, data: str, folder: str) -> None:
     for file_format in ("onnx", "openvino"):
         for bits in (8, 7):
             file = Path(folder) / f"{bits}_bits{SUFFIXES[file_format]}"
-            ap = export(Options(checkpoint, file_format, file, precision="int8", tolerance=100.0), data, bits)
+            ap = export(ExportOptions(checkpoint, file_format, file, precision="int8", tolerance=100.0), data, bits)
             (here, ours), (there, theirs) = (looked(file, data, library) for library in ("", str(AVX2)))
             apart = compare_detections(ours, theirs)
             parts = apart.largest_box_px, apart.mean_box_px, apart.largest_score, apart.mean_score

@@ -8,6 +8,7 @@ seams. "suppression": all boxes of the same windows through nothing but NMS with
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -32,12 +33,13 @@ NUMBERS = ("AP", "AP50", "AP75", "AR_100")
 Look = Callable[[np.ndarray], Detections]
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """What is measured."""
 
-    checkpoint: str
-    root: str
-    slices: Annotated[int, Between(32)]
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    root: str = field(metadata={"example": "data/bccd"})
+    slices: Annotated[int, Between(32)] = field(metadata={"example": "640"})
     overlap: Annotated[float, Between(0, 0.9)] = 0.2
     tiles: Annotated[int, Between(1)] = 3  # images in a row and in a column
     split: Literal["train", "val", "test"] = "val"
@@ -105,7 +107,7 @@ def main(argv: list[str]) -> None:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    options = read_options(Options, argv, {"checkpoint": "runs/NAME/TIME", "root": "data/bccd", "slices": "640"})
+    options, _ = read_options(Options, argv)
     splits = find_splits(options.root, {options.split: (None, None)}, [options.split])
     index = load_indices(splits, options.root)[options.split]
     predictor = detkit.load(options.checkpoint)

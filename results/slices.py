@@ -10,8 +10,9 @@ file's decoding. limit: so many images alone.
 import statistics
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
@@ -29,11 +30,12 @@ from detkit.types import Detections, GroundTruth, Target
 NUMBERS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AR_100")
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """What is measured."""
 
-    checkpoint: str
-    root: str
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    root: str = field(metadata={"example": "data/aerial_cars"})
     slices: tuple[Annotated[int, Between(32)], ...] = (320, 480, 640)
     overlap: Annotated[float, Between(0, 0.9)] = 0.2
     split: Literal["train", "val", "test"] = "val"
@@ -83,7 +85,7 @@ def main(argv: list[str]) -> None:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return
-    options = read_options(Options, argv, {"checkpoint": "runs/NAME/TIME", "root": "data/aerial_cars"})
+    options, _ = read_options(Options, argv)
     splits = find_splits(options.root, {options.split: (None, None)}, [options.split])
     index = load_indices(splits, options.root)[options.split]
     truth = first_images(index.ground_truth(), options.limit or len(index))

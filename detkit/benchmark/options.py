@@ -1,51 +1,70 @@
-"""What may be asked of ``scripts/benchmark.py``."""
+"""What may be asked of ``detkit benchmark``."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
 
 from detkit.errors import RecipeError
-from detkit.recipe.options import Between, read_options_and_rest
+from detkit.recipe.options import Between
 
-EXAMPLES = {"checkpoint": "runs/NAME/TIME"}
 RuntimeName = Literal["eager", "compile", "channels_last", "bf16", "onnx", "openvino", "openvino_bf16"]
 RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 
-class Options(NamedTuple):
-    """Which detector is measured, where, and how long."""
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Which detector is measured, where, and how long.
 
-    checkpoint: str  # a run's folder, a detector file or an exported detector
-    also: tuple[str, ...] = ()  # exported detectors to measure beside it
-    runtimes: tuple[RuntimeName, ...] = RUNTIME_NAMES  # of a detector file; an exported one is what it is
-    image_hw: tuple[str, ...] = ()  # 640 or HEIGHTxWIDTH; empty: as trained
+    Args:
+        checkpoint: a run's folder, a detector file or an exported detector, which is measured as it is.
+        also: exported detectors to measure beside it.
+        runtimes: runtimes of a detector file; those that are not installed are left out.
+        image_hw: sizes in pixels, 640 or HEIGHTxWIDTH; without it as trained.
+        batch_size: images that go through the network together; one row each.
+        threads: threads of the CPU; without it as many as torch takes by itself.
+        device: auto, cpu, cuda or cuda:NUMBER.
+        warmup: runs before those that are counted.
+        repeat: runs that are counted, at least.
+        least_s: seconds of each row, at least.
+        most_s: seconds of each row, at most, whatever repeat says.
+        score_threshold: lowest score of a detection.
+        limit: images that AP is measured on; null: all of the split.
+        ap_sizes: trained measures AP at the size as trained if that is among the sizes, all at every one.
+        split: split of the data that AP is measured on.
+        out: folder of the results; without it a new one, runs/benchmark/TIME.
+        trusted: packages whose classes the checkpoint may name.
+    """
+
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    also: tuple[str, ...] = ()
+    runtimes: tuple[RuntimeName, ...] = RUNTIME_NAMES
+    image_hw: tuple[str, ...] = ()
     batch_size: tuple[Annotated[int, Between(1)], ...] = (1, 8)
-    threads: tuple[Annotated[int, Between(1)], ...] = ()  # empty: as many as torch takes by itself
+    threads: tuple[Annotated[int, Between(1)], ...] = ()
     device: str = "auto"
-    warmup: Annotated[int, Between(1)] = 5  # looks at images that are not counted
-    repeat: Annotated[int, Between(1)] = 30  # that are, at least
-    least_s: Annotated[float, Between(0)] = 2.0  # of each row, at least
-    most_s: Annotated[float, Between(0)] = 30.0  # of each row, at most, whatever repeat says
+    warmup: Annotated[int, Between(1)] = 5
+    repeat: Annotated[int, Between(1)] = 30
+    least_s: Annotated[float, Between(0)] = 2.0
+    most_s: Annotated[float, Between(0)] = 30.0
     score_threshold: Annotated[float, Between(0, 1)] = 0.25
-    limit: Annotated[int, Between(1)] | None = None  # images that AP is measured on
+    limit: Annotated[int, Between(1)] | None = None
     ap_sizes: Literal["trained", "all"] = "trained"
     split: str = "val"
-    out: str = ""  # folder; empty: a new one, named by the time
-    trusted: str = ""  # packages whose classes a checkpoint may name
+    out: str = ""
+    trusted: tuple[str, ...] = ()
 
 
-def read_options(argv: Sequence[str]) -> tuple[Options, list[tuple[str, Any]]]:
-    """The options of a command line, and those of the data set.
+def check_options(options: BenchmarkOptions, data: Sequence[tuple[str, Any]]) -> None:
+    """Compare the options with each other and with the keys of the data.
 
     Raises:
-        RecipeError: with every key or value that does not fit.
+        RecipeError: if a list is empty that may not be, or the data has a size of its own.
     """
-    options, data = read_options_and_rest(Options, argv, EXAMPLES)
     if any(key == "data.image_hw" for key, _ in data):
         raise RecipeError("data.image_hw: AP is measured at the sizes of image_hw=; set that")
-    empty = [key for key in ("runtimes", "batch_size") if not getattr(options, key)]
-    if empty:
+    lists = {"runtimes": options.runtimes, "batch_size": options.batch_size}
+    if empty := [key for key, values in lists.items() if not values]:
         raise RecipeError(f"{empty[0]}: must name at least one; leave it out for all that are usual")
-    return options, data
 
 
 def sizes_of(texts: Sequence[str], trained_hw: tuple[int, int], largest_stride: int) -> list[tuple[int, int]]:

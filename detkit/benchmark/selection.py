@@ -12,7 +12,7 @@ import torch
 from detkit import recipe
 from detkit.benchmark.engines import EXPORTED, RUNTIMES, Runtime, missing, why_not
 from detkit.benchmark.machine import usable_cores
-from detkit.benchmark.options import Options, sizes_of
+from detkit.benchmark.options import BenchmarkOptions, sizes_of
 from detkit.checkpoint import DETECTOR_FILE
 from detkit.data.demo.scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError
@@ -68,7 +68,7 @@ class Given(NamedTuple):
 class Plan(NamedTuple):
     """All that is needed for the measurements."""
 
-    options: Options
+    options: BenchmarkOptions
     stored: StoredDetector
     data: Data  # keys of the recipe's data; none: no AP
     device: torch.device
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
     @property
     def trusted(self) -> list[str]:
         """Packages."""
-        return _packages(self.options)
+        return list(self.options.trusted)
 
     @property
     def log(self) -> Path:
@@ -102,7 +102,7 @@ class Plan(NamedTuple):
         return [self.trained_hw] if only_trained else sizes
 
 
-def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
+def make_plan(options: BenchmarkOptions, data: Data, scratch: Path) -> Plan:
     """Look at everything that was asked for.
 
     Args:
@@ -118,7 +118,7 @@ def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
     """
     device = find_device(options.device)
     threads = _threads(options.threads)
-    predictor, stored = load(options.checkpoint, _packages(options)), read_stored(options.checkpoint)
+    predictor, stored = load(options.checkpoint, options.trusted), read_stored(options.checkpoint)
     stride = getattr(predictor.detector, "largest_stride", 1)
     sizes = sizes_of(options.image_hw, predictor.image_hw, stride)
     _check_threshold(predictor, options)
@@ -135,10 +135,6 @@ def make_plan(options: Options, data: Data, scratch: Path) -> Plan:
     return Plan(options, stored, data, device, settings, candidates, left_out, predictor.image_hw, files, folder)
 
 
-def _packages(options: Options) -> list[str]:
-    return list(filter(None, options.trusted.split(",")))
-
-
 def _threads(given: Sequence[int]) -> list[int]:
     usable = usable_cores()
     if too_many := [number for number in given if number > usable]:
@@ -146,7 +142,7 @@ def _threads(given: Sequence[int]) -> list[int]:
     return list(given) or [min(torch.get_num_threads(), usable)]
 
 
-def _check_threshold(predictor: Predictor, options: Options) -> None:
+def _check_threshold(predictor: Predictor, options: BenchmarkOptions) -> None:
     try:
         predictor.predict([], score_threshold=options.score_threshold)
     except ValueError as error:
@@ -164,7 +160,7 @@ def _whole(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  (resolve() would leave a link's own folder)
 
 
-def _exported(options: Options, path: Path, predictor: Predictor) -> dict[Path, Given]:
+def _exported(options: BenchmarkOptions, path: Path, predictor: Predictor) -> dict[Path, Given]:
     """The exported detectors that were named, each once."""
     files = {path: Given(str(path), predictor)} if is_exported(path) else {}
     for text in options.also:
@@ -172,11 +168,13 @@ def _exported(options: Options, path: Path, predictor: Predictor) -> dict[Path, 
         if not is_exported(file):
             raise RecipeError(f"also={text}: must be an exported detector: .onnx, .xml, .pt2 or .torchscript")
         if file not in files:
-            files[file] = Given(text, load(file, _packages(options)))
+            files[file] = Given(text, load(file, options.trusted))
     return files
 
 
-def _candidates(options: Options, path: Path, exported: Mapping[Path, Given], device: torch.device) -> list[Candidate]:
+def _candidates(
+    options: BenchmarkOptions, path: Path, exported: Mapping[Path, Given], device: torch.device
+) -> list[Candidate]:
     """The runtimes of a detector file, or an exported one as it is; and others beside it."""
     found = []
     for name in () if is_exported(path) else options.runtimes:
@@ -205,12 +203,12 @@ def _left_out(candidate: Candidate) -> str:
 
 
 def _files_of_data(
-    stored: StoredDetector, options: Options, data: Data, detectors: Mapping[Path, Predictor]
+    stored: StoredDetector, options: BenchmarkOptions, data: Data, detectors: Mapping[Path, Predictor]
 ) -> list[Path]:
     """Some images of the split, evenly over all of them; all detectors know its classes."""
     from detkit.training.evaluate import DecodeForClasses  # lightning
 
-    built = recipe.build(stored.plan(list(data), options.split, _packages(options))).data
+    built = recipe.build(stored.plan(list(data), options.split, options.trusted)).data
     for file, predictor in detectors.items():
         try:
             DecodeForClasses(predictor.decode, predictor.class_names, built.class_names)
@@ -223,7 +221,7 @@ def _files_of_data(
     ]
 
 
-def _number(options: Options) -> int:
+def _number(options: BenchmarkOptions) -> int:
     """Of images that time is measured with."""
     return max(NUM_FILES, *options.batch_size)
 

@@ -1,32 +1,110 @@
-"""Check a data set: what ends a training (errors), what it mends in memory, and what to know of it.
+"""Check a data set: what ends a training (errors), what is repaired in memory, and what is worth knowing.
 
 detkit check data.root=/data/coco
 detkit check data.root=/data/coco split=train,val decode=true html=report.html
 detkit check data.root=/data data.train_annotations=a.json data.train_images=photos --json
-decode=true decodes every image, by all cores; data.follow_links=true lets symbolic links lead out of the root.
---json prints every finding with its places. Exit code 65 if there is an error. Your files are never changed.
+Exit code 65 if there is an error. Your files are never changed.
 """
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
 
 from detkit import recipe
-from detkit.errors import DataError
+from detkit.commands.help import asks_for_help, print_help
+from detkit.errors import DataError, RecipeError
+from detkit.recipe.options import read_options
+
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where the data lies, as in a recipe.
+
+    Args:
+        root: folder of the data set; null: the built-in demo set.
+        train_annotations: COCO file of the training split, relative to the root.
+        train_images: folder of its images, relative to the root.
+        val_annotations: COCO file of the validation split, relative to the root.
+        val_images: folder of its images, relative to the root.
+        test_annotations: COCO file of the test split, relative to the root.
+        test_images: folder of its images, relative to the root.
+        follow_links: let symbolic links lead out of the root.
+    """
+
+    root: str | None = None
+    train_annotations: str | None = None
+    train_images: str | None = None
+    val_annotations: str | None = None
+    val_images: str | None = None
+    test_annotations: str | None = None
+    test_images: str | None = None
+    follow_links: bool = False
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which splits are checked, and how.
+
+    Args:
+        split: splits that must be there; without it all under the root, or those that a training would take.
+        decode: decode every image, on all cores.
+        html: file for a report with pictures.
+        json: print every finding with its places as JSON.
+    """
+
+    data: DataPaths = DataPaths()
+    split: tuple[SplitName, ...] = ()
+    decode: bool = False
+    html: Path | None = None
+    json: bool = False
 
 
 def main(argv: list[str]) -> None:
     """Check all splits, then say what was found."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return
-    given = recipe.parse(argument for argument in argv if argument != "--json")
-    from detkit.data.checking.check_options import check, read_options
+    if not argv or asks_for_help(argv):
+        return print_help(__doc__, CheckOptions)
+    options, _ = read_options(CheckOptions, argv)
+    paths, root = paths_of_splits(options), options.data.root
+    from detkit.data.checking.check import check_splits  # torch, after the arguments were found right
+    from detkit.data.checking.page import write_html
     from detkit.data.checking.show import show, to_json
+    from detkit.data.checking.splits_of_run import find_splits_or_demo
 
-    options = read_options(given)
-    splits = check(options)
-    if "--json" in argv:
-        print(to_json(splits))
+    splits = find_splits_or_demo(root, paths, options.split)
+    checked = check_splits(splits, root, follow_links=options.data.follow_links, decode=options.decode)
+    if options.html:
+        write_html(options.html, checked)
+    if options.json:
+        print(to_json(checked))
     else:
-        show(splits, recipe.console(), options.html)
-    if any(split.index is None for split in splits.values()):
+        show(checked, recipe.console(), options.html)
+    if any(split.index is None for split in checked.values()):
         sys.exit(DataError.exit_code)
+    return None
+
+
+def paths_of_splits(options: CheckOptions) -> dict[str, tuple[str | None, str | None]]:
+    """Annotations and images of each split that is checked; where train and val alone are named, test is not.
+
+    Raises:
+        RecipeError: if annotations are named without images, or images without annotations.
+    """
+    data = options.data
+    paths: dict[str, tuple[str | None, str | None]] = {
+        "train": (data.train_annotations, data.train_images),
+        "val": (data.val_annotations, data.val_images),
+        "test": (data.test_annotations, data.test_images),
+    }
+    wanted = {name: paths[name] for name in options.split or get_args(SplitName)}
+    for name, (annotations, images) in wanted.items():
+        if bool(annotations) != bool(images):
+            raise RecipeError(
+                f"data.{name}_annotations and data.{name}_images must be given together; "
+                f"got {annotations!r}, {images!r}"
+            )
+    if not options.split and all(paths["train"]) and all(paths["val"]) and not all(paths["test"]):
+        del wanted["test"]
+    return wanted

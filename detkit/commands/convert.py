@@ -1,29 +1,39 @@
-"""Write a data set in YOLO-txt or Pascal VOC format as one in COCO format; data.root=TARGET then takes it.
+"""Write a data set in YOLO-txt or Pascal VOC format as one in COCO format.
 
-detkit convert source=/data/yolo target=/data/coco                images are hard links
-detkit convert source=/data/voc target=/data/coco images=copy     or none: annotations alone
-follow_links=true lets symbolic links lead out of the source.
-Training and evaluation read both formats as they are, by data.root=/data/yolo.
+detkit convert source=/data/yolo target=/data/coco
+detkit convert source=/data/voc target=/data/coco images=copy
+Then data.root=TARGET reads it. Training and evaluation also read both formats as they are, by data.root=SOURCE.
 """
 
-from detkit.errors import RecipeError
+from dataclasses import dataclass, field
+from typing import Literal
 
-CHOICES = {"source": (), "target": (), "images": ("link", "copy", "none"), "follow_links": ("true", "false")}
+from detkit.commands.help import asks_for_help, print_help
+from detkit.recipe.options import read_options
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What is converted.
+
+    Args:
+        source: folder of the data set.
+        target: folder for the new one.
+        images: link makes hard links, copy copies them, none writes the annotations alone.
+        follow_links: let symbolic links lead out of the source.
+    """
+
+    source: str = field(metadata={"example": "/data/yolo"})
+    target: str = field(metadata={"example": "/data/coco"})
+    images: Literal["link", "copy", "none"] = "link"
+    follow_links: bool = False
 
 
 def main(argv: list[str]) -> None:
     """Read and check all splits, write them, and say what was found and what could not be carried over."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return
-    given = {key: value for key, _, value in (argument.partition("=") for argument in argv)}
-    options = {"source": "", "target": "", "images": "link", "follow_links": "false"} | given
-    for key, value in options.items():
-        if key not in CHOICES:
-            raise RecipeError(f"{key}: no such argument; there are {', '.join(CHOICES)}")
-        if not value or (CHOICES[key] and value not in CHOICES[key]):
-            raise RecipeError(f"{key}={value}: must be {' or '.join(CHOICES[key]) or 'a folder'}")
+    if not argv or asks_for_help(argv):
+        return print_help(__doc__, ConvertOptions)
+    options, _ = read_options(ConvertOptions, argv)
     from detkit.data.index.write_coco import convert  # torch, after the arguments were found right
 
-    source, target, images, follow_links = (options[key] for key in CHOICES)
-    print(convert(source, target, images, follow_links=follow_links == "true"))
+    return print(convert(options.source, options.target, options.images, follow_links=options.follow_links))

@@ -1,34 +1,45 @@
-"""Evaluate a detector (the twelve COCO numbers, detections as COCO JSON) or a classifier (top-1, top-5), by class.
+"""Evaluate a detector (the twelve COCO numbers) or a classifier (top-1, top-5), over all classes and for each.
 
 detkit evaluate checkpoint=runs/NAME/TIME data.root=/data/coco detections=found.json
 detkit evaluate checkpoint=detector.safetensors split=test metrics.engine=pycocotools
-Every key of the stored recipe can be set; of the model, model.head.inference_layers and inference_queries of RT-DETR.
-trusted=my_package lets it name your classes.
+All other keys are those of the stored recipe. Of its model only model.head.inference_layers and inference_queries of
+RT-DETR can be set.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from detkit import recipe
-from detkit.recipe.options import read_options_and_rest
+from detkit.commands.help import asks_for_help, print_help
+from detkit.recipe.options import read_options
 
 
-class Options(NamedTuple):  # all other keys are the stored recipe's
-    checkpoint: str
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated, and on which split.
+
+    Args:
+        checkpoint: a run's folder, a detector file or an exported detector.
+        split: split of the data.
+        detections: file for the detections as COCO JSON; null: they are not written.
+        trusted: packages whose classes the checkpoint may name.
+    """
+
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
     split: Literal["train", "val", "test"] = "val"
-    detections: Path | None = None  # COCO JSON of what is found
-    trusted: tuple[str, ...] = ()  # packages
+    detections: Path | None = None
+    trusted: tuple[str, ...] = ()
 
 
 def main(argv: list[str]) -> None:
     """Rebuild the model and its data from what is stored, validate, and show the numbers."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return
-    options, overrides = read_options_and_rest(Options, argv, {"checkpoint": "runs/NAME/TIME"}, prefixes=[""])
+    if not argv or asks_for_help(argv):
+        return print_help(__doc__, EvaluateOptions)
+    options, overrides = read_options(EvaluateOptions, argv, prefixes=[""])
     from detkit import inference, training  # torch and lightning, after the arguments were found right
 
     stored = inference.read_stored(options.checkpoint)
     parts = recipe.build(stored.plan(overrides, options.split, options.trusted))
     stored.load_into(parts.model, options.trusted)
-    training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())
+    return training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())

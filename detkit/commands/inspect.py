@@ -1,29 +1,96 @@
 """Look at a model: its parts and what they cost, its weights, its feature maps. No data is read.
 
-detkit inspect recipe=yolo_csp_n depth=2 classes=3         (80 classes by default)
+detkit inspect recipe=yolo_csp_n depth=2 classes=3
 detkit inspect checkpoint=detector.safetensors trusted=my_package names=*.bias
 detkit inspect checkpoint=runs/NAME/TIME features image=photo.jpg out=features.jpg
+All other keys are those of the recipe, or of the recipe in the checkpoint.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import RenderableType
+from rich.text import Text
+
 from detkit import recipe
-from detkit.inspection import look, read_options
+from detkit.commands.help import asks_for_help, print_help
+from detkit.errors import RecipeError
+from detkit.recipe import Plan
+from detkit.recipe.options import Between, read_options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Which model, and which view of it: a table of its parts, of some weights, or a picture of feature maps.
+
+    Args:
+        checkpoint: a run's folder or a detector file; without it the recipe.
+        recipe: a name from the list of recipes, or a path to a .yaml file.
+        trusted: packages whose classes the recipe or the checkpoint may name.
+        classes: number of classes where the recipe leaves it to the data.
+        depth: levels of the table; 0 shows the parts, 1 their children too.
+        names: show the weights of these names instead: patterns, separated by commas.
+        features: draw the feature maps of an image instead.
+        image: file to draw the feature maps of.
+        channels: channels of each level in the picture.
+        out: file for the picture.
+    """
+
+    checkpoint: str = ""
+    recipe: str = ""
+    trusted: tuple[str, ...] = ()
+    classes: Annotated[int, Between(1)] = 80
+    depth: Annotated[int, Between(0)] = 1
+    names: str = ""
+    features: bool = False
+    image: str = ""
+    channels: Annotated[int, Between(1)] = 16
+    out: Path = Path("features.jpg")
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether weights are loaded; what the parts of a recipe cost does not depend on them."""
+        return bool(self.checkpoint or self.names or self.image)
 
 
 def main(argv: list[str]) -> None:
     """Build the model alone and show what is asked for."""
-    if not argv or {"-h", "--help"} & set(argv):
-        return recipe.console().print(__doc__, recipe.list_recipes(), markup=False)
-    options, overrides = read_options(argv)
-    plan = None if options.checkpoint else recipe.without_demo(recipe.load(overrides))
+    if not argv or asks_for_help(argv):
+        print_help(__doc__, InspectOptions)
+        return recipe.console().print("", recipe.list_recipes())
+    options, overrides = read_options(InspectOptions, argv, prefixes=[""])
+    if options.features and not options.image:
+        raise RecipeError("image: is missing; name the file to look at, e.g. features image=photo.jpg")
+    plan = None
+    if not options.checkpoint:
+        plan = recipe.without_demo(recipe.load_recipe(options.recipe, overrides, options.trusted))
     from detkit import inference, weights  # torch, after the arguments were found right
     from detkit.training.optim.fine_tuning import FineTuning
 
     if plan is None:
         start = [("weights", options.checkpoint), ("weights_except", [])]
-        stored = inference.read_stored(options.checkpoint)
-        plan = stored.model_plan([*recipe.parse(overrides), *start], options.trusted.split(","))
+        plan = inference.read_stored(options.checkpoint).model_plan([*overrides, *start], options.trusted)
     model = recipe.build_model(plan, options.classes)
     if plan.config["weights"] and options.needs_weights:
         print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))
     FineTuning(model, plan.config["freeze"])
-    return recipe.console().print(look(model, recipe.image_hw_of(plan), options, recipe.resize_of(plan)))
+    return recipe.console().print(_view(model, plan, options))
+
+
+def _view(model: "nn.Module", plan: Plan, options: InspectOptions) -> RenderableType:
+    """What is asked for, as rich prints it."""
+    from detkit.inspection import features, measure, tables, weights
+
+    image_hw = recipe.image_hw_of(plan)
+    if options.image:
+        image = Path(options.image).expanduser()
+        features.write_features(model, image, image_hw, options.channels, options.out, recipe.resize_of(plan))
+        return Text(f"feature maps of {options.image} at {image_hw[0]} x {image_hw[1]} pixels: {options.out}")
+    if options.names:
+        return tables.weights_table(weights.find_weights(model, options.names.split(",")))
+    note = "" if options.checkpoint else f"; {options.classes} classes where the recipe leaves them open (classes=)"
+    return tables.anatomy_table(measure.measure(model, image_hw, options.depth), note)

@@ -1,11 +1,31 @@
-"""Train a detector from a recipe.
+"""Train a detector or a classifier from a recipe.
 
-detkit train                           lists the recipes
-detkit train recipe=yolo_csp --help    lists the keys of one
+detkit train                              lists the recipes
+detkit train recipe=yolo_csp --help       lists the keys of one
 detkit train recipe=yolo_csp data.root=/data/coco trainer.max_epochs=100 seed=1
+detkit train recipe=yolo_csp trainer.callbacks+={_target_: my_package.MyCallback}
+detkit train resume=runs/NAME/TIME
+All other keys are the recipe's: key.path=value sets one, key.path+=value appends to a list.
 """
 
+from dataclasses import dataclass
+
 from detkit import recipe  # torch and lightning are imported by check, after the arguments were found right
+from detkit.commands.help import print_help
+from detkit.recipe.options import read_options
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Which recipe is trained.
+
+    Args:
+        recipe: a name from the list, or a path to a .yaml file; without it that of the run in resume=FOLDER.
+        trusted: packages whose classes the recipe may name, besides detkit's and those in the working directory.
+    """
+
+    recipe: str = ""
+    trusted: tuple[str, ...] = ()
 
 
 def main(argv: list[str]) -> None:
@@ -13,9 +33,11 @@ def main(argv: list[str]) -> None:
     arguments = [argument for argument in argv if argument not in ("-h", "--help")]
     output = recipe.console()
     if not arguments:
-        output.print(__doc__, recipe.list_recipes())
+        print_help(__doc__, TrainOptions)
+        output.print("", recipe.list_recipes())
         return
-    plan = recipe.load(arguments)
+    options, overrides = read_options(TrainOptions, arguments, prefixes=[""])
+    plan = recipe.load_recipe(options.recipe, overrides, options.trusted)
     recipe.check(plan)
     if arguments != argv:
         output.print(recipe.list_keys(plan))

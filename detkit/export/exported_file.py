@@ -18,7 +18,7 @@ from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError, ExportError
 from detkit.export.formats.artifact import Artifact
 from detkit.export.formats.writers import Metadata, add_metadata, move_into_place
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.verify.certificate import detect_batch
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.stored_detector import StoredDetector
@@ -39,7 +39,7 @@ class ExportedFile(NamedTuple):
     """
 
     out: Path
-    options: Options
+    options: ExportOptions
     stored: StoredDetector
 
     @property
@@ -109,7 +109,7 @@ class ExportedFile(NamedTuple):
     def _opened(self, path: Path) -> Predictor:
         """The file in its runtime, after it was run on one image."""
         try:
-            exported = load(path, ("torch", *self.options.packages))
+            exported = load(path, ("torch", *self.options.trusted))
             detect_batch(exported, torch.zeros(1, 3, *self.stored.image_hw))
         except (CheckpointError, RuntimeError) as error:
             reason = " ".join(str(error).replace(f"{path.parent}/", "").split())[:300]  # that folder will not exist

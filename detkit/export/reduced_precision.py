@@ -13,7 +13,7 @@ from detkit.export.formats.artifact import Artifact, ExportSpec
 from detkit.export.formats.half import to_half
 from detkit.export.formats.suppression import DENSE_NAMES
 from detkit.export.int8.quantize import quantize
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.verify.certificate import ExportCheck
 from detkit.export.verify.check_images import DataOverrides, batched, calibration_images
 from detkit.inference.exported_detector import ExportedDecode, ExportedModel, as_taken
@@ -100,7 +100,7 @@ class ToInt8(GraphChange):
 
 
 def change_for(
-    options: Options, data_overrides: DataOverrides, stored: StoredDetector, spec: ExportSpec, check: ExportCheck
+    options: ExportOptions, data_overrides: DataOverrides, stored: StoredDetector, spec: ExportSpec, check: ExportCheck
 ) -> GraphChange | None:
     """The change of the graph for ``precision``; None for fp32.
 

@@ -12,7 +12,7 @@ from detkit.export.exported_file import ExportedFile
 from detkit.export.formats.artifact import ONNX_BASED, Artifact, ExportSpec, make_artifact
 from detkit.export.formats.graph import BestDecode, DenseDecode, SuppressingDecode
 from detkit.export.int8.layers_to_blame import layers_to_blame
-from detkit.export.options import Options, path_of_export
+from detkit.export.options import ExportOptions, path_of_export
 from detkit.export.reduced_precision import GraphChange, change_for
 from detkit.export.steps import TimedSteps
 from detkit.export.verify.certificate import Certificate, ExportCheck, detect_batch
@@ -36,7 +36,7 @@ class Export(NamedTuple):
         exported_file: that is to be written.
     """
 
-    options: Options
+    options: ExportOptions
     data_overrides: DataOverrides
     reference: Predictor
     spec: ExportSpec
@@ -98,7 +98,7 @@ class Export(NamedTuple):
         )
 
 
-def prepare(options: Options, data_overrides: DataOverrides = ()) -> Export:
+def prepare(options: ExportOptions, data_overrides: DataOverrides = ()) -> Export:
     """Load the detector and decide the form of its export.
 
     Raises:
@@ -112,7 +112,7 @@ def prepare(options: Options, data_overrides: DataOverrides = ()) -> Export:
         raise CheckpointError(f"{stored.path}: is exported already; give the detector file that it was made from")
     out = path_of_export(options, stored.path)
     stored = _as_exported(stored, options)
-    reference = predictor_of(stored, options.packages)
+    reference = predictor_of(stored, options.trusted)
     if fault := stride_fault(stored.image_hw, largest_stride_of(reference.detector)):
         raise RecipeError(f"image_hw {fault}")
     _require_detector(reference)
@@ -121,7 +121,7 @@ def prepare(options: Options, data_overrides: DataOverrides = ()) -> Export:
     return Export(options, data_overrides, reference, spec, ExportedFile(out, options, stored))
 
 
-def _as_exported(stored: StoredDetector, options: Options) -> StoredDetector:
+def _as_exported(stored: StoredDetector, options: ExportOptions) -> StoredDetector:
     """The detector with the decoder settings and the image size of the export."""
     image_hw = options.image_hw or stored.image_hw
     recipe = {**stored.recipe, "decode": {**stored.recipe["decode"], **options.decode_changes()}}
@@ -137,7 +137,7 @@ def _require_detector(reference: Predictor) -> None:
         raise ExportError(f"only detectors can be exported; this checkpoint gives {type(found).__name__}")
 
 
-def _default_outputs(options: Options, reference: Predictor) -> Outputs:
+def _default_outputs(options: ExportOptions, reference: Predictor) -> Outputs:
     """The most complete outputs that the decoder and the format support."""
     if not isinstance(reference.decode, DenseDecode):
         return "raw"

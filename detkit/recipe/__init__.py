@@ -9,7 +9,7 @@ Example::
 
 from detkit.recipe.building import Parts, build, build_model, image_hw_of, instantiate, resize_of, without_demo
 from detkit.recipe.checking import check
-from detkit.recipe.loading import TRUSTED, from_dict, load
+from detkit.recipe.loading import TRUSTED, from_dict, load, load_recipe
 from detkit.recipe.overrides import parse
 from detkit.recipe.plan import Change, Plan, Settings
 from detkit.recipe.show import console, list_changes, list_keys, list_recipes
@@ -31,6 +31,7 @@ __all__ = [
     "list_keys",
     "list_recipes",
     "load",
+    "load_recipe",
     "parse",
     "resize_of",
     "without_demo",

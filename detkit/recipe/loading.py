@@ -1,7 +1,7 @@
 """From arguments to a plan. Only the file and the command line are read: no class is imported yet."""
 
+import difflib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,32 @@ from detkit.recipe.plan import (
 from detkit.recipe.read import plain_fault, read_file
 from detkit.recipe.signature import argument_faults
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+IN_WHEEL, IN_CHECKOUT = (Path(__file__).parents[number] / "recipes" for number in (1, 2))
+PACKAGED = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT  # those that come with detkit
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
 TOP = (*default_settings(), *PARTS)
 
 
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked for: recipes/ in the working directory, then those that come with detkit."""
+    return [folder for folder in dict.fromkeys((Path("recipes").resolve(), PACKAGED)) if folder.is_dir()]
+
+
 def recipe_files() -> dict[str, Path]:
-    """The recipes of this checkout by name."""
-    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    """All recipes by name, folder by folder; of two with one name the one in the working directory."""
+    found: dict[str, Path] = {}
+    for folder in recipe_folders():
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def load(argv: Sequence[str]) -> Plan:
     """Arguments ``recipe=NAME key.path=value ...`` in any order to a plan.
 
     Args:
-        argv: NAME is a file in recipes/, or a path to a .yaml file; with resume=PATH alone it is the run's own
-            recipe. Of a repeated key the last wins. trusted=PACKAGE,... lets the recipe name classes of packages
-            other than detkit's, those that it stands on and those in the working directory.
+        argv: as ``load_recipe`` takes them, and trusted=PACKAGE,... Of a repeated key the last wins.
 
     Raises:
         RecipeError: with every fault that the file and the arguments alone show.
@@ -52,9 +60,31 @@ def load(argv: Sequence[str]) -> Plan:
     faults = Faults()
     pairs = pairs_of(argv, faults)
     given = dict(pairs)
-    of_run = "recipe" not in given and isinstance(given.get("resume"), str)
-    path = _recipe_of_run(given["resume"], faults) if of_run else _find(given, faults)
-    name = path.absolute().parent.parent.name if of_run else path.stem
+    trusted = [package for package in str(given.get("trusted") or "").split(",") if package]
+    overrides = [pair for pair in pairs if pair[0] not in ("recipe", "trusted")]
+    return _load(str(given.get("recipe") or ""), overrides, trusted, faults)
+
+
+def load_recipe(name: str, overrides: Sequence[tuple[str, Any]] = (), trusted: Sequence[str] = ()) -> Plan:
+    """A recipe with some of its values replaced.
+
+    Args:
+        name: of a file in one of the ``recipe_folders``, or a path to a .yaml file; empty: the recipe of the run that
+            the override "resume" names.
+        overrides: (key, value), as ``parse`` gives them.
+        trusted: packages that the recipe may name classes of, besides detkit's, those that it stands on and those in
+            the working directory.
+
+    Raises:
+        RecipeError: with every fault that the file and the overrides alone show.
+    """
+    return _load(name, list(overrides), trusted, Faults())
+
+
+def _load(name: str, overrides: list[tuple[str, Any]], trusted: Sequence[str], faults: Faults) -> Plan:
+    resume = dict(overrides).get("resume")
+    run = resume if not name and isinstance(resume, str) else ""
+    path = _recipe_of_run(run, faults) if run else _find(name, faults)
     text = read_file(path)
     for line, message in text.faults:
         faults.add(f"{path}, line {line}", message)
@@ -62,10 +92,9 @@ def load(argv: Sequence[str]) -> Plan:
     if not isinstance(demo, dict):
         faults.add("demo", f"must map keys to values; got {demo!r} ({path}, line {text.lines['demo']})")
         demo = {}
-    overrides = [pair for pair in pairs if pair[0] not in ("recipe", "trusted")]
-    named = [package for package in str(given.get("trusted") or "").split(",") if package]
-    trusted = (*TRUSTED, *LIBRARIES, *named)
-    plan = Plan(name, path, text.values, text.values, overrides, text.lines, demo, trusted)
+    of_file = path.absolute().parent.parent.name if run else path.stem
+    packages = (*TRUSTED, *LIBRARIES, *trusted)
+    plan = Plan(of_file, path, text.values, text.values, overrides, text.lines, demo, packages)
     _check_keys(plan, faults)
     if text.faults:
         raise faults.error(f"recipe {plan.name}")
@@ -105,19 +134,21 @@ def _recipe_of_run(resume: str, faults: Faults) -> Path:
     raise faults.error("the arguments")
 
 
-def _find(given: dict[str, Any], faults: Faults) -> Path:
-    known = recipe_files()
-    name = str(given.get("recipe") or "")
-    if "recipe" not in given:
+def _find(name: str, faults: Faults) -> Path:
+    known, path = recipe_files(), Path(name).expanduser()
+    if not name:
         faults.add("recipe", "is missing; name one, e.g. recipe=yolo_csp, or a run to go on with, resume=FOLDER")
     elif name in known:
         return known[name]
     elif "/" not in name and not name.endswith((".yaml", ".yml")):
-        faults.add("recipe", f"no recipe {name!r} in {RECIPES}{nearest(name, known)}")
-    elif (path := Path(name).expanduser()).is_file():
+        folders = " or ".join(map(str, recipe_folders()))
+        faults.add("recipe", f"no recipe {name!r} in {folders}{nearest(name, known)}")
+    elif path.is_file():
         return path
     else:
-        faults.add("recipe", f"no file {str(path)!r}")
+        close = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean '{path.with_name(close[0])}'?" if close else ""
+        faults.add("recipe", f"no file {str(path)!r}{hint}")
     raise faults.error("the arguments")
 
 
@@ -125,7 +156,7 @@ def _check_keys(plan: Plan, faults: Faults) -> None:
     """Every key lies under one that a recipe has."""
     faults.source = plan.source
     for key in [*plan.base, *plan.demo, *(key for key, _ in plan.overrides)]:
-        top = key.partition(".")[0]
+        top = key.removesuffix("+").partition(".")[0]
         if top not in TOP:
             inside = [place for place in plan.lines if place.endswith(f".{key}") and not place.startswith("demo.")]
             hint = f"; did you mean {inside[0]!r}?" if inside else nearest(top, TOP)
@@ -150,8 +181,6 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
     for place, message in setting_faults(config):
         faults.add(place, message)
     faults.raise_if_any(f"recipe {plan.name}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a user's own class is importable from where the user stands
     base = _interpolated(default_settings() | plan.base, Faults())
     return plan._replace(config=config, base=base)
 

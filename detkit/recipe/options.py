@@ -1,16 +1,31 @@
-"""Options of a script: ``key=value`` read into a NamedTuple whose annotations say what each key takes."""
+"""Options of a command: ``key=value`` read into a dataclass whose annotations say what each key takes."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.overrides import pairs_of
 from detkit.recipe.read import NULLS
 
-Options = TypeVar("Options", bound=NamedTuple)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 class Between(NamedTuple):
@@ -23,72 +38,138 @@ class Between(NamedTuple):
         return f"from {self.least:g} {f'to {self.most:g}' if self.most < math.inf else 'on'}"
 
 
-def read_options(cls: type[Options], argv: Sequence[str], examples: Mapping[str, str]) -> Options:
-    """The options of a command line.
-
-    The class says all else: fields without a default must be given, and an annotation is one of str, int, float, bool,
-    Path, ``Literal``, ``Annotated`` of a number and ``Between``, ``tuple[X, ...]`` (separated by commas, in brackets
-    or not), ``tuple[X, X]`` (a single one stands for both), or one of these with None (``null``).
+class Option(NamedTuple):
+    """One key of a command.
 
     Args:
-        cls: a NamedTuple class.
-        argv: ``key=value``.
-        examples: of the value of each key that must be given.
-
-    Raises:
-        RecipeError: with every key or value that does not fit.
+        key: as it is typed; ``outer.inner`` for a field of an inner dataclass.
+        owner: the dataclass with the field, whose docstring says what it means.
+        annotation: what it takes.
+        default: ``dataclasses.MISSING`` where a value must be given.
+        example: a value for error messages, from the field's metadata; empty: none.
     """
-    options, _ = read_options_and_rest(cls, argv, examples, ())
-    return options
+
+    key: str
+    owner: "type[DataclassInstance]"
+    annotation: Any
+    default: Any
+    example: str
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is dataclasses.MISSING
 
 
-def read_options_and_rest(
-    cls: type[Options], argv: Sequence[str], examples: Mapping[str, str], prefixes: Sequence[str] = ("data.",)
+def options_of(cls: "type[DataclassInstance]", prefix: str = "") -> Iterator[Option]:
+    """Every key of a class of options, in the order of its fields."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        key, annotation = f"{prefix}{field.name}", hints[field.name]
+        if dataclasses.is_dataclass(annotation):
+            yield from options_of(annotation, f"{key}.")  # type: ignore[arg-type]
+        else:
+            yield Option(key, cls, annotation, field.default, field.metadata.get("example", ""))
+
+
+def read_options(
+    cls: type[Options], argv: Sequence[str], prefixes: Sequence[str] = ()
 ) -> tuple[Options, list[tuple[str, Any]]]:
-    """The options, and the keys and values that concern the recipe: others that begin with one of the prefixes.
+    """The options of a command line, and the keys and values that belong to a recipe.
 
-    An empty prefix leaves all other keys to the recipe.
+    ``key=value`` sets, ``key+=value`` appends to a list, and the name of an option that is true or false alone, with
+    ``--`` before it or not, is ``key=true``. The annotation of a field is one of str, int, float, bool, Path,
+    ``Literal``, ``Annotated`` of a number and ``Between``, ``tuple[X, ...]`` (separated by commas, in brackets or not),
+    ``tuple[X, X]`` (a single one stands for both), or one of these with None (``null``); or a dataclass of them.
+
+    Args:
+        cls: a dataclass; a field without a default must be given.
+        argv: the arguments.
+        prefixes: how other keys begin that belong to the recipe, such as ``data.``; an empty one takes all of them.
 
     Raises:
-        RecipeError: with every key or value that does not fit; what the recipe makes of its own is not known here.
+        RecipeError: with every key or value that does not fit; those of the recipe are not compared with it.
     """
+    known = {option.key: option for option in options_of(cls)}
     faults = Faults()
+    texts, more, rest = _sorted_arguments(known, argv, prefixes, faults)
+    for key, option in known.items():
+        if option.is_needed and not texts.get(key):
+            texts.pop(key, None)
+            faults.add(key, f"is missing, e.g. {key}={option.example}")
+    values = _values(known, texts, more, faults)
+    pairs = pairs_of(rest, faults)
+    faults.raise_if_any("the arguments")
+    return _made(cls, values), pairs
+
+
+def describe(annotation: Any) -> str:
+    """What an annotation takes besides null, in words that follow "must be"."""
+    return WORDS[get_origin(annotation) or annotation](annotation)
+
+
+def _sorted_arguments(
+    known: Mapping[str, Option], argv: Sequence[str], prefixes: Sequence[str], faults: Faults
+) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
+    """Texts that set an option, (key, text) that append to one, and the arguments of the recipe."""
     texts: dict[str, str] = {}
+    more: list[tuple[str, str]] = []
     rest: list[str] = []
     for argument in argv:
         key, equals, text = argument.partition("=")
-        if equals and key in cls._fields:
+        name = key.removeprefix("--")
+        if not equals and name in known and known[name].annotation is bool:
+            texts[name] = "true"
+        elif equals and key in known:
             texts[key] = text
+            more = [item for item in more if item[0] != key]
+        elif equals and key.removesuffix("+") in known:
+            more.append((key.removesuffix("+"), text))
         elif key.startswith(tuple(prefixes)):
             rest.append(argument)
         elif not equals:
-            faults.add(argument, f"must have the form key=value, e.g. {_example(examples)}")
+            faults.add(argument, f"must have the form key=value, e.g. {_example(known)}")
         else:
-            faults.add(key, f"no such key{nearest(key, [*cls._fields, *(f'{prefix}*' for prefix in prefixes)])}")
-    for key in cls._fields:
-        if key not in cls._field_defaults and not texts.get(key):
-            texts.pop(key, None)
-            faults.add(key, f"is missing, e.g. {key}={examples[key]}")
-    values = _values(texts, get_type_hints(cls, include_extras=True), faults)
-    pairs = pairs_of(rest, faults)
-    faults.raise_if_any("the arguments")
-    make: Any = cls
-    return make(**values), pairs
+            faults.add(key, f"no such key{nearest(key, [*known, *(f'{prefix}*' for prefix in prefixes)])}")
+    return texts, more, rest
 
 
-def _example(examples: Mapping[str, str]) -> str:
-    *_, (key, value) = [("key", "value"), *examples.items()]
-    return f"{key}={value}"
+def _example(known: Mapping[str, Option]) -> str:
+    examples = [f"{key}={option.example}" for key, option in known.items() if option.example]
+    return examples[-1] if examples else "key=value"
 
 
-def _values(texts: Mapping[str, str], hints: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+def _values(
+    known: Mapping[str, Option], texts: Mapping[str, str], more: Sequence[tuple[str, str]], faults: Faults
+) -> dict[str, Any]:
     values = {}
-    for key, text in texts.items():
+    for key, text, appends in [*((*item, False) for item in texts.items()), *((*item, True) for item in more)]:
+        option = known[key]
         try:
-            values[key] = _read(text, hints[key])
+            value = _read(text, option.annotation)
+            if appends:
+                value = (*_list_of(option, values.get(key, option.default)), *value)
+            values[key] = value
         except ValueError as error:
             faults.add(key, str(error))
     return values
+
+
+def _list_of(option: Option, value: Any) -> tuple[Any, ...]:
+    if get_origin(option.annotation) is not tuple:
+        raise ValueError(f"is no list, so += cannot append to it; write {option.key}=")
+    return value
+
+
+def _made(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    hints, given = get_type_hints(cls), {}
+    for field in dataclasses.fields(cls):
+        key = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hints[field.name]):
+            given[field.name] = _made(hints[field.name], values, f"{key}.")
+        elif key in values:
+            given[field.name] = values[key]
+    return cls(**given)
 
 
 def _read(text: str, annotation: Any) -> Any:
@@ -104,22 +185,20 @@ def _number(text: str, annotation: Any) -> int | float:
     except ValueError:
         number = math.nan
     if not (least <= number <= most and abs(number) < math.inf):
-        what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"must be {what}{f' {limits}' if limits else ''}; got {text!r}")
+        raise _unfit(text, annotation)
     return number
 
 
-def _flag(text: str, _: Any) -> bool:
+def _flag(text: str, annotation: Any) -> bool:
     if text not in ("true", "false"):
-        raise ValueError(f"must be true or false; got {text!r}")
+        raise _unfit(text, annotation)
     return text == "true"
 
 
 def _choice(text: str, annotation: Any) -> Any:
     choices = {str(choice): choice for choice in get_args(annotation)}
     if text not in choices:
-        *most, last = choices
-        raise ValueError(f"must be {', '.join(most)}{' or ' if most else ''}{last}; got {text!r}")
+        raise _unfit(text, annotation)
     return choices[text]
 
 
@@ -127,25 +206,46 @@ def _several(text: str, annotation: Any) -> tuple[Any, ...]:
     kind, *others = get_args(annotation)
     parts = list(filter(None, text.removeprefix("[").removesuffix("]").replace(" ", "").split(",")))
     if others != [...]:
-        return _so_many(text, parts, [kind, *others])
-    if get_origin(kind) is Literal:
-        choices = list(map(str, get_args(kind)))
-        if wrong := [part for part in parts if part not in choices]:
-            raise ValueError(f"must be some of {','.join(choices)}; got {', '.join(map(repr, wrong))}")
+        kinds = [kind, *others]
+        if len(parts) not in (1, len(kinds)):
+            raise _unfit(text, annotation)
+        return tuple(map(_read, parts * len(kinds) if len(parts) == 1 else parts, kinds))
+    if get_origin(kind) is Literal and (wrong := [part for part in parts if part not in map(str, get_args(kind))]):
+        raise _unfit(wrong, annotation)
     return tuple(dict.fromkeys(_read(part, kind) for part in parts))
 
 
-def _so_many(text: str, parts: list[str], kinds: list[Any]) -> tuple[Any, ...]:
-    if len(parts) == 1:
-        parts *= len(kinds)
-    if len(parts) != len(kinds):
-        raise ValueError(f"must be {len(kinds)} values, or one that stands for all; got {text!r}")
-    return tuple(map(_read, parts, kinds))
-
-
 def _optional(text: str, annotation: Any) -> Any:
+    return None if text in NULLS else _read(text, _without_none(annotation))
+
+
+def _unfit(got: str | list[str], annotation: Any) -> ValueError:
+    texts = [got] if isinstance(got, str) else got
+    return ValueError(f"must be {describe(annotation)}; got {', '.join(map(repr, texts))}")
+
+
+def _without_none(annotation: Any) -> Any:
     [kind] = [kind for kind in get_args(annotation) if kind is not NoneType]
-    return None if text in NULLS else _read(text, kind)
+    return kind
+
+
+def _number_words(annotation: Any) -> str:
+    kind, limits = get_args(annotation) or (annotation, None)
+    return f"{'a whole number' if kind is int else 'a number'}{f' {limits}' if limits else ''}"
+
+
+def _choice_words(annotation: Any) -> str:
+    *most, last = map(str, get_args(annotation))
+    return f"{', '.join(most)}{' or ' if most else ''}{last}"
+
+
+def _several_words(annotation: Any) -> str:
+    kind, *others = get_args(annotation)
+    if others != [...]:
+        return f"{1 + len(others)} values, or one that stands for all"
+    if get_origin(kind) is Literal:
+        return f"some of {','.join(map(str, get_args(kind)))}"
+    return f"a list, each {describe(kind)}"
 
 
 READERS: dict[Any, Callable[[str, Any], Any]] = {
@@ -159,4 +259,16 @@ READERS: dict[Any, Callable[[str, Any], Any]] = {
     tuple: _several,
     Union: _optional,
     UnionType: _optional,
+}
+WORDS: dict[Any, Callable[[Any], str]] = {
+    str: lambda _: "text",
+    Path: lambda _: "a path",
+    bool: lambda _: "true or false",
+    int: _number_words,
+    float: _number_words,
+    Annotated: _number_words,
+    Literal: _choice_words,
+    tuple: _several_words,
+    Union: lambda annotation: describe(_without_none(annotation)),
+    UnionType: lambda annotation: describe(_without_none(annotation)),
 }

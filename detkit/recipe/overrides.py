@@ -1,4 +1,4 @@
-"""``key.path=value`` read from arguments, and put into a recipe."""
+"""``key.path=value`` and ``key.path+=value`` read from arguments, and put into a recipe."""
 
 import re
 from collections.abc import Iterable
@@ -8,11 +8,15 @@ from detkit.recipe.faults import Faults
 from detkit.recipe.plan import ALLOW_CHANGES, is_node
 from detkit.recipe.read import MAX_DEPTH, read_value
 
-KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*"
+KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*\+?"
+
+APPEND = "+"  # at the end of a key
 
 
 def parse(argv: Iterable[str]) -> list[tuple[str, Any]]:
     """Arguments ``key.path=value`` to (key, value), with ``a[0].b`` spelt ``a.0.b``.
+
+    ``key.path+=value``, which appends the value to a list, comes out with the key ``key.path+``.
 
     Raises:
         RecipeError: with every argument that is not of this form.
@@ -40,20 +44,29 @@ def pairs_of(argv: Iterable[str], faults: Faults) -> list[tuple[str, Any]]:
 
 def apply(config: dict[str, Any], pairs: Iterable[tuple[str, Any]], faults: Faults) -> dict[str, Any]:
     """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
-    paths = [([key] if key == ALLOW_CHANGES else key.split("."), value) for key, value in pairs]
-    for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] == "_target_")):
+    paths = [(_path_of(key), value) for key, value in pairs]
+    for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] in ("_target_", APPEND))):
         if len(path) > MAX_DEPTH:
             faults.add(f"{'.'.join(path[:3])}...", f"at most {MAX_DEPTH} levels of nesting; got {len(path)}")
             continue
         try:
             config = _assigned(config, path, value)
         except LookupError as error:
-            faults.add(".".join(path), error.args[0])
+            faults.add(".".join(path).removesuffix(f".{APPEND}"), error.args[0])
     return config
 
 
+def _path_of(key: str) -> list[str]:
+    path = [key] if key == ALLOW_CHANGES else key.removesuffix(APPEND).split(".")
+    return [*path, APPEND] if key.endswith(APPEND) else path
+
+
 def _assigned(old: Any, path: list[str], value: Any) -> Any:
-    """``old`` with one value in it replaced; ``old`` itself stays as it is."""
+    """``old`` with one value in it replaced or appended; ``old`` itself stays as it is."""
+    if path == [APPEND]:
+        if not isinstance(old, list | None):
+            raise LookupError(f"is no list, so += cannot append to it; it is {old!r}")
+        return [*(old or []), value]
     if path == ["_target_"] or (not path and is_node(old) and isinstance(value, str)):
         same = is_node(old) and old["_target_"] == value
         return old if same else _replaced(old, {"_target_": value})

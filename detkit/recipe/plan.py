@@ -195,7 +195,7 @@ def join(place: str, key: str | int) -> str:
 
 
 def _covers(key: str, place: str) -> bool:
-    key = key.removesuffix("._target_")
+    key = key.removesuffix("+").removesuffix("._target_")
     return place == key or place.startswith(f"{key}.")
 
 

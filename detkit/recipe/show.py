@@ -11,48 +11,68 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from detkit.recipe.building import without_demo
 from detkit.recipe.checking import locate
-from detkit.recipe.loading import recipe_files
-from detkit.recipe.plan import PARTS, SPELT, Plan, Settings, is_node, join
+from detkit.recipe.loading import recipe_files, recipe_folders
+from detkit.recipe.plan import ABSENT, PARTS, SPELT, Plan, Settings, is_node, join
 from detkit.recipe.signature import SPECIAL, parameters_of
 
-WIDTH = 100  # where the output is no terminal
+WIDE = 100_000  # columns where the output is no terminal: nothing is cut or wrapped
+
+
+class _Pipe:
+    """Standard output without the spaces that rich fills the rows of a table with."""
+
+    encoding = property(lambda _: sys.stdout.encoding)
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def console() -> Console:
-    """Where the tables go: the width of the terminal, or 100 columns in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    """Where the tables go: as wide as the terminal; in a pipe each row is one line, and nothing is cut."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE, file=_Pipe())  # type: ignore[arg-type]
 
 
 def list_recipes() -> Table:
-    """Every recipe of the checkout with the first line of its head comment."""
-    table = _table("recipe", "what it is")
-    recipes = recipe_files()
-    table.columns[0].min_width = max(map(len, recipes), default=0)  # names are never cut, meanings may be
-    table.columns[1].no_wrap, table.columns[1].overflow = True, "ellipsis"
-    for name, path in recipes.items():
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        table.add_row(Text(name, style="bold"), Text(first.lstrip("# ")))
+    """Every recipe with the first line of its head comment, those in the working directory first."""
+    table = make_table("recipe", "what it is")
+    recipes, folders = recipe_files(), recipe_folders()
+    table.columns[0].min_width = max(map(len, recipes), default=0)
+    for folder in folders:
+        if len(folders) > 1:
+            table.add_row(Text(f"in {folder}:", style="dim"))
+        for name, path in recipes.items():
+            if path.parent == folder:
+                first = path.read_text(encoding="utf-8").partition("\n")[0]
+                table.add_row(Text(name, style="bold"), Text(first.lstrip("# ")))
     return table
 
 
 def list_keys(plan: Plan) -> Table:
-    """Every key that a recipe has or its constructors accept, with value and meaning."""
-    table = _table("key", "value", "meaning")
+    """Every key that a recipe has or its constructors accept, with value and meaning.
+
+    The values are those for the user's own data. Where the overlay for the demo set has others, they stand beside them.
+    """
+    own = without_demo(plan)
+    table = make_table("key", "value", *(["on the demo set"] if plan.demo else []), "meaning")
     table.caption = "(in parentheses: not in the recipe, the constructor's own value)"
-    for field, meaning in _meanings(Settings).items():
+    for field, meaning in meanings_of(Settings).items():
         key = SPELT.get(field, field)
-        table.add_row(Text(key), Text(_spell(plan.config[key]), style="bold"), Text(meaning))
+        _add(table, plan, (Text(key), Text(_spell(own.config[key]), style="bold"), Text(meaning)))
     for part in PARTS:
         table.add_section()
-        for row in _key_rows(plan.config[part], part):
-            table.add_row(*row)
+        for row in _key_rows(own.config[part], part):
+            _add(table, plan, row)
     return table
 
 
 def list_changes(plan: Plan) -> Group:
     """What this run changes in its recipe, and who says so."""
-    table = _table("key", "recipe", "this run", "set by")
+    table = make_table("key", "recipe", "this run", "set by")
     for change in plan.changes():
         cells = (change.place, _spell(change.before), _spell(change.after), change.source)
         table.add_row(*map(Text, cells))  # Text, because a plain string is markup to rich
@@ -64,11 +84,34 @@ def list_changes(plan: Plan) -> Group:
     )
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """A table without lines, whose first column is never wrapped."""
     table = Table(box=None, padding=(0, 2, 0, 0), caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
     return table
+
+
+def _add(table: Table, plan: Plan, row: tuple[Text, Text, Text]) -> None:
+    """A row of a key, with the value that the overlay for the demo set gives it if that is another one."""
+    key, value, meaning = row
+    demo = _at(plan.config, key.plain)
+    differs = demo != ABSENT and _spell(demo) != value.plain
+    table.add_row(key, value, *([Text(_spell(demo) if differs else "", style="bold")] if plan.demo else []), meaning)
+
+
+def _at(config: Any, place: str) -> Any:
+    """The value at a place, or ABSENT."""
+    if place in config:
+        return config[place]  # also a key with a dot in it
+    for key in place.split("."):
+        if isinstance(config, list) and key.isdigit() and int(key) < len(config):
+            config = config[int(key)]
+        elif isinstance(config, dict) and key in config:
+            config = config[key]
+        else:
+            return ABSENT
+    return config
 
 
 def _key_rows(value: Any, place: str) -> Iterator[tuple[Text, Text, Text]]:
@@ -77,7 +120,7 @@ def _key_rows(value: Any, place: str) -> Iterator[tuple[Text, Text, Text]]:
             yield from _rows_of(item, join(place, key), "")
         return
     target = locate(value["_target_"])
-    meanings = _meanings(target)
+    meanings = meanings_of(target)
     yield Text(place, style="bold"), Text(value["_target_"], style="bold"), Text(_first_sentence(target.__doc__ or ""))
     for key, item in value.items():
         if key not in SPECIAL:
@@ -95,7 +138,7 @@ def _rows_of(item: Any, place: str, meaning: str) -> Iterator[tuple[Text, Text, 
         yield Text(place), Text(_spell(item), style="bold"), Text(meaning)
 
 
-def _meanings(target: Callable[..., Any]) -> dict[str, str]:
+def meanings_of(target: Callable[..., Any]) -> dict[str, str]:
     """First sentences of the ``Args`` of a class and of the classes it inherits from."""
     meanings: dict[str, str] = {}
     for source in getattr(target, "__mro__", (target,)):

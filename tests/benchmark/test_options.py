@@ -1,13 +1,22 @@
 """What is asked for and cannot be is said with its value."""
 
+from typing import Any
+
 import pytest
 
-from detkit.benchmark.options import read_options, sizes_of
+from detkit.benchmark.options import BenchmarkOptions, check_options, sizes_of
 from detkit.errors import RecipeError
+from detkit.recipe.options import read_options
+
+
+def read(argv: list[str]) -> tuple[BenchmarkOptions, list[tuple[str, Any]]]:
+    options, data = read_options(BenchmarkOptions, argv, prefixes=["data."])
+    check_options(options, data)
+    return options, data
 
 
 def test_lists_and_keys_of_the_data() -> None:
-    options, data = read_options(
+    options, data = read(
         ["checkpoint=a", "runtimes=onnx,eager", "threads=1,2", "batch_size=4", "also=b.onnx,c.xml", "data.root=d"]
     )
     assert options.runtimes == ("onnx", "eager")
@@ -31,12 +40,12 @@ def test_lists_and_keys_of_the_data() -> None:
 )
 def test_what_does_not_fit_is_named(argument: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        read_options(["checkpoint=a", argument])
+        read(["checkpoint=a", argument])
 
 
 def test_a_checkpoint_is_needed() -> None:
     with pytest.raises(RecipeError, match=r"checkpoint: is missing, e\.g\. checkpoint=runs/NAME/TIME"):
-        read_options(["repeat=1"])
+        read(["repeat=1"])
 
 
 def test_sizes() -> None:

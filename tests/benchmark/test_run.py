@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from detkit.benchmark.engines import RUNTIMES
-from detkit.benchmark.options import Options
+from detkit.benchmark.options import BenchmarkOptions
 from detkit.benchmark.run import Benchmark
 from detkit.benchmark.selection import Candidate, Plan, Setting
 from detkit.errors import DetkitError
@@ -58,7 +58,7 @@ def plan_of(names: list[str], batch_size: int, folder: Path) -> Plan:
         Candidate(name, RUNTIMES[name].title, RUNTIMES[name], None if RUNTIMES[name].suffix else path, "")
         for name in names
     ]
-    options, settings = Options("a", batch_size=(batch_size,)), [Setting(1, (64, 64), batch_size)]
+    options, settings = BenchmarkOptions("a", batch_size=(batch_size,)), [Setting(1, (64, 64), batch_size)]
     return Plan(options, stored, [], torch.device("cpu"), settings, candidates, [], (64, 64), [Path("a.png")], folder)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from detkit.benchmark.options import Options
+from detkit.benchmark.options import BenchmarkOptions
 from detkit.benchmark.selection import Plan, make_plan
 from detkit.errors import DataError, RecipeError
 from detkit.inference.runtimes.forms import Outputs
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(checkpoint: Path, out: Path, data: Path | None = None, **asked: Any) -> Plan:
-    options = Options(str(checkpoint), **{"runtimes": ("eager",), "out": str(out / "out"), **asked})
+    options = BenchmarkOptions(str(checkpoint), **{"runtimes": ("eager",), "out": str(out / "out"), **asked})
     return make_plan(options, [("data.root", str(data))] if data else [], out)
 
 

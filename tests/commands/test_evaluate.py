@@ -159,11 +159,6 @@ def test_values_are_taken_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         main(["checkpoint=2026_01_15", "trusted="])
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--help"])
-    assert "checkpoint=runs/" in capsys.readouterr().out
-
-
 def call(*arguments: str) -> Done:
     return run_script(["scripts/evaluate.py", *arguments])
 

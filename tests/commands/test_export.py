@@ -7,7 +7,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from detkit.commands import export
 from tests.export import tiny
 from tests.helpers.warm_scripts import Done, run_script
 
@@ -79,11 +78,6 @@ def test_stranger_cannot_have_classes_built(run: Path) -> None:
     refused = run_script(["scripts/export.py", f"checkpoint={run}"])
     assert refused.returncode == 78
     assert "tests.export.tiny.Plain is of no trusted package" in refused.stderr
-
-
-def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
-    export.main(["--help"])
-    assert capsys.readouterr().out.strip() == (export.__doc__ or "").strip()
 
 
 def test_one_file_holds_all(run: Path, done: Done) -> None:

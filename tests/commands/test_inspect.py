@@ -20,7 +20,6 @@ SMALL = ("recipe=yolo_csp_n", "model.backbone.width_multiple=0.125", "data.image
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
     main(list(arguments))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 100
     return [line.split() for line in lines]
 
 
@@ -139,7 +138,6 @@ def test_no_argument_lists_the_recipes() -> None:
     listed = call()
     assert (listed.returncode, listed.stderr) == (0, "")
     assert "yolo_csp_n" in listed.stdout and "checkpoint=runs/" in listed.stdout
-    assert max(map(len, listed.stdout.splitlines())) <= 100
     assert call("--help", "recipe=yolo_csp_n").stdout == listed.stdout
 
 

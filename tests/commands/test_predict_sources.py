@@ -19,7 +19,7 @@ import detkit
 from detkit.commands.predict import main
 from detkit.inference.input.video import Camera
 from detkit.inference.output.coco_ids import ids_of_detector
-from detkit.inference.predict.options import Options
+from detkit.inference.predict.options import PredictOptions
 from detkit.inference.predict.run import Work
 from tests.helpers.predict_command import LOW, rows_of, words
 from tests.helpers.tiny_detectors import write_untrained
@@ -66,7 +66,7 @@ def test_what_a_camera_saw_until_ctrl_c_is_kept_and_told(
     files = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", lambda what, *api: Stopped() if what == 0 else files(what, *api))
     predictor, console = detkit.load(checkpoint), Console(file=io.StringIO(), width=100)
-    options = Options("", "0", save=("pictures", "coco"), batch_size=8)
+    options = PredictOptions("", "0", save=("pictures", "coco"), batch_size=8)
     ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     with pytest.raises(SystemExit):
         Work(options, [Camera(0)], predictor, ids, tmp_path).run(console)

@@ -11,7 +11,7 @@ from torch import Tensor
 import detkit
 from detkit.export.exported_file import ExportedFile
 from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.run import prepare
 from detkit.inference.predictor import Predictor
 from detkit.inference.runtimes.forms import SUFFIXES, Format
@@ -114,7 +114,7 @@ def reference_of(file: Path) -> Predictor:
 
 
 def exported_file_of(file: Path) -> ExportedFile:
-    return prepare(Options(str(file), trusted="tests")).exported_file
+    return prepare(ExportOptions(str(file), trusted=("tests",))).exported_file
 
 
 def write_all(

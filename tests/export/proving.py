@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from rich.console import Console
 
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import Export, prepare
 from detkit.export.steps import TimedSteps
@@ -23,8 +23,8 @@ def silent() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-def options(file: Path, out: Path, **more: Any) -> Options:
-    return Options(str(file), out=out, trusted="tests", batch_size=3, **more)
+def options(file: Path, out: Path, **more: Any) -> ExportOptions:
+    return ExportOptions(str(file), out=out, trusted=("tests",), batch_size=3, **more)
 
 
 def exported(file: Path, out: Path, data: Path | None, **more: Any) -> tuple[Certificate, str]:

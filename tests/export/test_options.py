@@ -2,12 +2,20 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from detkit.errors import ExportError, RecipeError
-from detkit.export.options import LIBRARIES, read_options
+from detkit.export.options import LIBRARIES, ExportOptions, check_options
+from detkit.recipe.options import read_options
 from tests.helpers.warm_scripts import ROOT
+
+
+def read(argv: list[str]) -> tuple[ExportOptions, list[tuple[str, Any]]]:
+    options, pairs = read_options(ExportOptions, argv, prefixes=["data."])
+    check_options(options, pairs)
+    return options, pairs
 
 
 def test_options_that_do_not_fit() -> None:
@@ -26,8 +34,8 @@ def test_options_that_do_not_fit() -> None:
         (["format=onnx"], "checkpoint: is missing, e.g. checkpoint=runs/NAME/TIME"),
     ):
         with pytest.raises(RecipeError, match=said):
-            read_options(argv)
-    given, pairs = read_options(["checkpoint=a", "image_hw=320", "precision=int8", "data.root=b", "out=null"])
+            read(argv)
+    given, pairs = read(["checkpoint=a", "image_hw=320", "precision=int8", "data.root=b", "out=null"])
     assert (given.image_hw, given.ap_tolerance, given.out, pairs) == ((320, 320), 1.0, None, [("data.root", "b")])
 
 
@@ -37,7 +45,7 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.LIBRARIES, "openvino", ("onnx", "no_such_openvino"))
     remedy = r'in the clone, pip install -e "\.\[export\]"'
     with pytest.raises(ExportError, match=f"format=openvino needs no_such_openvino: {remedy}"):
-        read_options(["checkpoint=a", "format=openvino"])
+        read(["checkpoint=a", "format=openvino"])
 
 
 def test_every_format_says_what_it_needs() -> None:

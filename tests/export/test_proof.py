@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -18,7 +19,7 @@ import detkit
 from detkit.errors import ExportError
 from detkit.export.formats.artifact import ExportSpec, make_artifact
 from detkit.export.formats.writers import move_into_place
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import prepare
 from detkit.export.verify.certificate import detect_batch
@@ -44,7 +45,7 @@ def test_every_format_is_the_same_detector(tmp_path: Path, plain_file: Path, dat
 
 def test_runtime_may_be_of_another_package(plain_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime for GPUs is installed as onnxruntime-gpu."""
-    exported_file = prepare(Options(str(plain_file), trusted="tests")).exported_file
+    exported_file = prepare(ExportOptions(str(plain_file), trusted=("tests",))).exported_file
     version = importlib.metadata.version
 
     def of_gpu(name: str) -> str:
@@ -54,7 +55,7 @@ def test_runtime_may_be_of_another_package(plain_file: Path, monkeypatch: pytest
 
     monkeypatch.setattr(importlib.metadata, "version", of_gpu)
     assert exported_file.runtime == f"onnxruntime {onnxruntime.__version__}"
-    openvino = exported_file._replace(options=exported_file.options._replace(format="openvino"))
+    openvino = exported_file._replace(options=replace(exported_file.options, format="openvino"))
     assert re.fullmatch(r"openvino [\d.]+", openvino.runtime)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
 from detkit.export.formats.writers import write_onnx, write_openvino
 from detkit.export.int8.layers_to_blame import layers_to_blame, worst_layers
 from detkit.export.int8.quantize import quantize
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.reduced_precision import GraphChange
 from detkit.export.run import prepare
 from detkit.export.verify.check_images import images_for, of_images
@@ -175,12 +176,12 @@ def test_only_detectors(tmp_path: Path) -> None:
     }
     file = tiny.write(tmp_path / "classes.safetensors", config, tiny.decisive(config["model"]))
     with pytest.raises(ExportError, match="only detectors can be exported; this checkpoint gives RankedClasses"):
-        prepare(Options(str(file)))
+        prepare(ExportOptions(str(file)))
 
 
 def test_setting_that_the_decoder_has_not(rtdetr_file: Path) -> None:
     with pytest.raises(RecipeError, match="iou_threshold"):
-        prepare(Options(str(rtdetr_file), iou_threshold=0.5))
+        prepare(ExportOptions(str(rtdetr_file), iou_threshold=0.5))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_size_fits_the_stride(tmp_path: Path, plain_file: Path, image_hw: tuple[
 
 def test_export_of_an_export(onnx_file: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.onnx: is exported already; give the detector file"):
-        prepare(Options(str(onnx_file)))
+        prepare(ExportOptions(str(onnx_file)))
 
 
 def test_what_torch_formats_cannot(plain_file: Path, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_place_that_cannot_be_written(plain_file: Path, tmp_path: Path) -> None:
         exported(plain_file, tmp_path / "file" / "m.pt2", None, format="torch_export")
     (tmp_path / "m.onnx").mkdir()
     with pytest.raises(RecipeError, match=r"m\.onnx is a folder"):
-        prepare(options(plain_file, tmp_path / "m.onnx" / "m.onnx")._replace(out=tmp_path / "m.onnx"))
+        prepare(replace(options(plain_file, tmp_path / "m.onnx" / "m.onnx"), out=tmp_path / "m.onnx"))
 
 
 class WithoutOperator(nn.Module):
@@ -319,10 +320,10 @@ def test_place_of_the_export(tmp_path: Path, plain_file: Path) -> None:
     other = file.rename(tmp_path / "run" / "cats.safetensors")
     write_detector(file, weights, metadata)
     for given, expected in (
-        (Options(str(file.parent)), "run/model.onnx"),
-        (Options(str(file), precision="int8"), "run/model_int8.onnx"),
-        (Options(str(other), format="openvino"), "run/cats.xml"),
-        (Options(str(other), out=tmp_path / "there"), "there/cats.onnx"),
-        (Options(str(other), out=tmp_path / "there.onnx"), "there.onnx"),
+        (ExportOptions(str(file.parent)), "run/model.onnx"),
+        (ExportOptions(str(file), precision="int8"), "run/model_int8.onnx"),
+        (ExportOptions(str(other), format="openvino"), "run/cats.xml"),
+        (ExportOptions(str(other), out=tmp_path / "there"), "there/cats.onnx"),
+        (ExportOptions(str(other), out=tmp_path / "there.onnx"), "there.onnx"),
     ):
-        assert prepare(given._replace(trusted="tests")).exported_file.out == tmp_path / expected
+        assert prepare(replace(given, trusted=("tests",))).exported_file.out == tmp_path / expected

@@ -159,7 +159,7 @@ def test_a_users_class_is_found_in_the_working_directory(
 ) -> None:
     (tmp_path / "my_parts.py").write_text("def my_loss(gain: float = 1.0): ...\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path)])  # as every command does
     with pytest.raises(RecipeError, match=r"loss.gian: my_loss has no argument 'gian'; did you mean 'gain'"):
         recipe.check(load("loss=my_parts.my_loss", "loss.gian=2"))
 

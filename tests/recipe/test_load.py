@@ -252,7 +252,7 @@ def test_file_and_command_line_faults_together(load: Load) -> None:
         ([], "recipe: is missing; name one, e.g. recipe=yolo_csp"),
         (["seed=1"], "recipe: is missing"),
         (["recipe=nowhere/x.yaml"], "recipe: no file 'nowhere/x.yaml'"),
-        (["recipe="], "recipe: no recipe ''"),
+        (["recipe="], "recipe: is missing"),
     ],
 )
 def test_no_such_recipe(arguments: list[str], message: str) -> None:
@@ -261,11 +261,46 @@ def test_no_such_recipe(arguments: list[str], message: str) -> None:
 
 
 def test_misspelt_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.recipe.loading.RECIPES", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detkit.recipe.loading.PACKAGED", tmp_path)
     (tmp_path / "yolo_csp.yaml").write_text(TOY)
     assert recipe.load(["recipe=yolo_csp"]).name == "yolo_csp"
     with pytest.raises(RecipeError, match=r"no recipe 'yolo_cps' in .*; did you mean 'yolo_csp'\?"):
         recipe.load(["recipe=yolo_cps"])
+    with pytest.raises(RecipeError, match=r"no file '.*yolo_cps\.yaml'; did you mean '.*/yolo_csp\.yaml'\?"):
+        recipe.load([f"recipe={tmp_path}/yolo_cps.yaml"])
+
+
+def test_a_recipe_in_the_working_directory_goes_before_that_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, seed in (("recipes", 1), ("package", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text(TOY.replace("seed: 3", f"seed: {seed}"))
+    (tmp_path / "package" / "theirs.yaml").write_text(TOY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detkit.recipe.loading.PACKAGED", tmp_path / "package")
+    assert recipe.load(["recipe=mine"]).config["seed"] == 1
+    assert recipe.load_recipe("theirs", [("seed", 5)]).config["seed"] == 5
+
+
+def test_append_to_a_list(load: Load) -> None:
+    plan = load("trainer.callbacks+={_target_: tests.recipe.toys.EMA}", "trainer.callbacks+={_target_: a.B, c: 1}")
+    callbacks = plan.config["trainer"]["callbacks"]
+    assert callbacks[1:] == [{"_target_": "tests.recipe.toys.EMA"}, {"_target_": "a.B", "c": 1}]
+    assert callbacks[0] == load().config["trainer"]["callbacks"][0]
+    assert plan.source("trainer.callbacks.1") == "command line"
+
+
+def test_append_where_there_is_nothing_yet_and_after_a_new_list(load: Load) -> None:
+    assert load("freeze+=head.*").config["freeze"] == ["head.*"]
+    assert load("freeze+=a", "freeze=[b]").config["freeze"] == ["b"]  # set after it was appended to
+    assert load(replace=("demo:\n", "demo:\n  weights_except+: fc.*\n")).config["weights_except"] == ["fc.*"]
+
+
+def test_append_to_what_is_no_list(load: Load) -> None:
+    with pytest.raises(RecipeError, match=r"trainer\.max_epochs: is no list, so \+= cannot append to it; it is 2"):
+        load("trainer.max_epochs+=3")
 
 
 def test_parse() -> None:

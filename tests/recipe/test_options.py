@@ -1,18 +1,24 @@
-"""Options of a script: every kind of annotation, as typed, and every message with the value that was typed."""
+"""Options of a command: every kind of annotation, as typed, and every message with the value that was typed."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import pytest
 
 from detkit.errors import RecipeError
-from detkit.recipe.options import Between, read_options, read_options_and_rest
-
-EXAMPLES = {"checkpoint": "runs/NAME/TIME"}
+from detkit.recipe.options import Between, describe, options_of, read_options
 
 
-class Options(NamedTuple):
-    checkpoint: str
+@dataclass(frozen=True)
+class Inner:
+    root: str | None = None
+    links: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
     out: Path = Path("out")
     depth: int = 0
     batch_size: Annotated[int, Between(1, 64)] = 8
@@ -25,6 +31,7 @@ class Options(NamedTuple):
     save: tuple[Literal["coco", "csv"], ...] = ()
     sizes: tuple[Annotated[int, Between(1)], ...] = (1,)
     image_hw: tuple[Annotated[int, Between(1)], Annotated[int, Between(1)]] = (640, 640)
+    inner: Inner = Inner()
 
 
 @pytest.mark.parametrize(
@@ -53,11 +60,36 @@ class Options(NamedTuple):
     ],
 )
 def test_values_as_the_annotations_say(argument: str, expected: object) -> None:
-    options = read_options(Options, ["checkpoint=a", argument], EXAMPLES)
+    options, _ = read_options(Options, ["checkpoint=a", argument])
     key = argument.partition("=")[0]
     assert getattr(options, key) == expected
     assert type(getattr(options, key)) is type(expected)
-    assert options == Options("a")._replace(**{key: expected})
+    assert options == replace(Options("a"), **{key: expected})
+
+
+def test_an_inner_class_gives_keys_with_dots() -> None:
+    options, _ = read_options(Options, ["checkpoint=a", "inner.root=b", "inner.links=true"])
+    assert options == Options("a", inner=Inner("b", links=True))
+    assert "inner.links" in [option.key for option in options_of(Options)]
+
+
+@pytest.mark.parametrize("word", ["flip", "--flip", "flip=true"])
+def test_a_switch_may_stand_alone(word: str) -> None:
+    assert read_options(Options, ["checkpoint=a", word])[0] == Options("a", flip=True)
+
+
+def test_appended_values_follow_those_given_or_the_default() -> None:
+    read = lambda *argv: read_options(Options, ["checkpoint=a", *argv])[0]  # noqa: E731
+    assert read("save+=csv").save == ("csv",)
+    assert read("sizes+=4", "sizes+=2,3").sizes == (1, 4, 2, 3)
+    assert read("save+=coco", "save=csv").save == ("csv",)
+
+
+def test_what_a_key_takes_in_words() -> None:
+    words = {option.key: describe(option.annotation) for option in options_of(Options)}
+    assert words["slices"] == "a whole number from 32 on"
+    assert words["format"] == "onnx, openvino or torch"
+    assert words["sizes"] == "a list, each a whole number from 1 on"
 
 
 @pytest.mark.parametrize(
@@ -84,19 +116,21 @@ def test_values_as_the_annotations_say(argument: str, expected: object) -> None:
         ("image_hw=", "image_hw: must be 2 values, or one that stands for all; got ''"),
         ("checkpoint=", "checkpoint: is missing, e.g. checkpoint=runs/NAME/TIME"),
         ("flop=true", "flop: no such key; did you mean 'flip'?"),
-        ("flip", "flip: must have the form key=value, e.g. checkpoint=runs/NAME/TIME"),
+        ("depth", "depth: must have the form key=value, e.g. checkpoint=runs/NAME/TIME"),
+        ("depth+=3", "depth: is no list, so += cannot append to it; write depth="),
+        ("save+=pdf", "save: must be some of coco,csv; got 'pdf'"),
         ("data.root=x", "data.root: no such key; known: batch_size, "),
     ],
 )
 def test_what_does_not_fit_is_named(argument: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        read_options(Options, ["checkpoint=a", argument], EXAMPLES)
+        read_options(Options, ["checkpoint=a", argument])
     assert str(caught.value).startswith(message)
 
 
 def test_all_faults_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
-        read_options_and_rest(Options, ["chekpoint=a", "flip=1", "data.root", "data.size=[1"], EXAMPLES)
+        read_options(Options, ["chekpoint=a", "flip=1", "data.root", "data.size=[1"], prefixes=["data."])
     lines = str(caught.value).splitlines()
     assert lines[:-1] == [
         "5 faults in the arguments:",
@@ -110,11 +144,11 @@ def test_all_faults_at_once() -> None:
 
 def test_keys_of_the_recipe_are_handed_back() -> None:
     argv = ["data.root=/x", "checkpoint=a", "data.image_hw=[64,32]", "metrics.engine=pycocotools", "flip=true"]
-    options, rest = read_options_and_rest(Options, argv, EXAMPLES, prefixes=("data.", "metrics."))
+    options, rest = read_options(Options, argv, prefixes=("data.", "metrics."))
     assert options == Options("a", flip=True)
     assert rest == [("data.root", "/x"), ("data.image_hw", [64, 32]), ("metrics.engine", "pycocotools")]
 
 
 def test_a_mistyped_prefix_is_told() -> None:
     with pytest.raises(RecipeError, match=r"^dta\.root: no such key; known: .*, data\.\*, "):
-        read_options_and_rest(Options, ["checkpoint=a", "dta.root=x"], EXAMPLES)
+        read_options(Options, ["checkpoint=a", "dta.root=x"], prefixes=["data."])

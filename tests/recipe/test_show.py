@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from detkit import recipe
-from detkit.recipe.show import _meanings
+from detkit.recipe.show import make_table, meanings_of
 from tests.recipe import toys
 from tests.recipe.conftest import TOY, Load
 
@@ -25,12 +24,21 @@ def cells(line: str) -> list[str]:
 
 
 def test_list_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.recipe.loading.RECIPES", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detkit.recipe.loading.PACKAGED", tmp_path)
     (tmp_path / "b.yaml").write_text("# The second.\n# More of it.\n" + TOY)
     (tmp_path / "a.yaml").write_text(TOY)
     assert [cells(line) for line in lines_of(recipe.list_recipes())][1:] == [
         ["a", "A toy detector.", "Nothing is trained."],
         ["b", "The second."],
+    ]
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "b.yaml").write_text("# Mine.\n" + TOY)
+    assert [cells(line) for line in lines_of(recipe.list_recipes())][1:] == [
+        [f"in {tmp_path}/recipes:"],
+        ["b", "Mine."],
+        [f"in {tmp_path}:"],
+        ["a", "A toy detector.", "Nothing is trained."],
     ]
 
 
@@ -85,7 +93,7 @@ def test_rows_fit_100_columns(load: Load) -> None:
     lines = lines_of(recipe.list_keys(plan))
     assert max(map(len, lines)) <= 100
     rows = {cells(line)[0]: cells(line)[1:] for line in lines if line}
-    assert rows["trainer.max_epochs"][:2] == ["(null)", "Stop training once this"]
+    assert rows["trainer.max_epochs"][:2] == ["(null)", "Stop training once"]
 
 
 def test_meanings_come_from_the_parents_too() -> None:
@@ -98,12 +106,28 @@ def test_meanings_come_from_the_parents_too() -> None:
                 A second paragraph.
         """
 
-    assert _meanings(Child) == {
+    assert meanings_of(Child) == {
         "layers": "of its own",
         "depth": "how deep; more is slower",
         "width_multiple": "factor on the channels, rounded down",
     }
 
 
-def test_console_is_100_columns_wide_in_a_pipe() -> None:
-    assert recipe.console().width == 100 and isinstance(recipe.list_recipes(), Table)
+def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    table = make_table("key", "value")
+    table.add_row("k" * 300, "v " * 300)
+    table.add_row("short", "value")
+    recipe.console().print(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"{'k' * 300}  {'v ' * 300}".rstrip()
+    assert lines[2] == f"{'short':<300}  value"
+
+
+def test_values_are_the_recipes_own_beside_those_for_the_demo_set(load: Load) -> None:
+    table = recipe.list_keys(load("seed=8"))
+    assert [str(column.header) for column in table.columns] == ["key", "value", "on the demo set", "meaning"]
+    rows = {key: values for key, *values in zip(*([str(cell) for cell in c.cells] for c in table.columns), strict=True)}
+    assert rows["trainer.max_epochs"][:2] == ["300", "2"]
+    assert rows["data.image_hw"][:2] == ["[640, 640]", "[32, 32]"]
+    assert rows["seed"][:2] == ["8", ""]
+    assert len(recipe.list_keys(load("data.root=/x")).columns) == 3

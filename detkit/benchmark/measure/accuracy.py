@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from detkit.errors import DataError
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.export.verify.check_images import images_for
 from detkit.inference import Predictor, read_stored
 from detkit.types import Detections, Target
@@ -27,7 +27,7 @@ def measure(
     Args:
         predictor: its decoder keeps what evaluation needs.
         checkpoint: of the predictor; the data is that of its recipe, and seen through its resize and classes.
-        data: (key, value) of the recipe's data, see ``scripts/evaluate.py``.
+        data: (key, value) of the recipe's data, see ``detkit evaluate``.
         split: of the data.
         limit: first images of the split; None: all.
         batch_size: images that go through the network together.
@@ -37,7 +37,7 @@ def measure(
         DataError: if the data cannot be used.
     """
     stored = read_stored(checkpoint)._replace(image_hw=predictor.image_hw)
-    options = Options(checkpoint, limit=limit, batch_size=batch_size, split=split, trusted=",".join(trusted))
+    options = ExportOptions(checkpoint, limit=limit, batch_size=batch_size, split=split, trusted=tuple(trusted))
     found: list[Detections] = []
     targets: list[Target] = []
     with images_for(stored, options, [(str(key), value) for key, value in data]) as images:

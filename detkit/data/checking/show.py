@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +17,7 @@ _HEADINGS: tuple[tuple[Level, str, str], ...] = (
 )
 
 
-def show(splits: Mapping[str, CheckedSplit], console: Console, html: str = "") -> None:
+def show(splits: Mapping[str, CheckedSplit], console: Console, html: Path | None = None) -> None:
     """Print each split with its findings by level, then where the report lies, and the verdict."""
     for split in splits.values():
         console.print(Text.assemble((f"{split.name}  ", "bold"), split.report.summary), soft_wrap=True)

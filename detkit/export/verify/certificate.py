@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detkit import __version__
 from detkit.export.formats.writers import Metadata
-from detkit.export.options import Options, Precision
+from detkit.export.options import ExportOptions, Precision
 from detkit.export.steps import TimedSteps
 from detkit.export.verify.check_images import CheckImages
 from detkit.export.verify.comparison import LEAST_SCORE, Comparison, Difference
@@ -174,7 +174,7 @@ class ExportCheck:
         numbers = self.images.measure(run.found, run.targets) if self.images.measure else None
         return numbers if numbers and numbers["AP"] >= 0 else None  # AP is -1 if no image is annotated
 
-    def certify(self, exported: Predictor, options: Options, about: Mapping[str, object]) -> Certificate:
+    def certify(self, exported: Predictor, options: ExportOptions, about: Mapping[str, object]) -> Certificate:
         """Measure detections, AP, other batch and image sizes, and latency.
 
         Args:
@@ -221,7 +221,7 @@ class ExportCheck:
         }
         return Certificate(points, failure, noted)
 
-    def _failure(self, measured: CheckResult, points: float, options: Options) -> str:
+    def _failure(self, measured: CheckResult, points: float, options: ExportOptions) -> str:
         difference, differs = measured.difference, f"differs by {points:.2f} points from"
         if measured.not_finite:
             return f"{measured.not_finite:,} of its boxes or scores are not finite"

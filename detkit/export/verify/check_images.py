@@ -15,7 +15,7 @@ from detkit.data import SampleKey, to_input
 from detkit.data.demo.scene import draw_scene
 from detkit.data.images.resize import to_unit
 from detkit.errors import ExportError
-from detkit.export.options import Options
+from detkit.export.options import ExportOptions
 from detkit.inference.stored_detector import StoredDetector
 from detkit.ops.targets import pack_targets
 from detkit.types import Detections, GroundTruth, Target
@@ -43,7 +43,7 @@ class CheckImages(NamedTuple):
 
 
 @contextlib.contextmanager
-def images_for(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> Iterator[CheckImages]:
+def images_for(stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides) -> Iterator[CheckImages]:
     """The split of the recipe's data, with overrides; drawn images if that data does not exist.
 
     Args:
@@ -62,7 +62,7 @@ def images_for(stored: StoredDetector, options: Options, data_overrides: DataOve
         yield _of_split(stored, options, parts)
 
 
-def has_data(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> bool:
+def has_data(stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides) -> bool:
     """Whether data was asked for by a key or a split, or still lies where the recipe has it.
 
     Data that was asked for and does not exist, and misspelt keys, are reported when the data is built.
@@ -76,7 +76,9 @@ def has_data(stored: StoredDetector, options: Options, data_overrides: DataOverr
     return named is None or Path(named).expanduser().exists()  # None means the demo set
 
 
-def calibration_images(stored: StoredDetector, options: Options, data_overrides: DataOverrides) -> list[np.ndarray]:
+def calibration_images(
+    stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides
+) -> list[np.ndarray]:
     """(H, W, 3) uint8 RGB images, evenly spaced over the training split, resized as for validation.
 
     Raises:
@@ -104,7 +106,7 @@ def generated_images(number: int, image_hw: tuple[int, int]) -> Tensor:
     return to_unit(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2))
 
 
-def _generated(stored: StoredDetector, options: Options) -> CheckImages:
+def _generated(stored: StoredDetector, options: ExportOptions) -> CheckImages:
     number = min(options.limit or NUM_GENERATED, NUM_GENERATED)
     batches = generated_images(number, stored.image_hw).split(options.batch_size)
     return CheckImages(f"{number} drawn images", lambda: ((batch, []) for batch in batches), len(batches), None, None)
@@ -112,20 +114,20 @@ def _generated(stored: StoredDetector, options: Options) -> CheckImages:
 
 @contextlib.contextmanager
 def _built(
-    stored: StoredDetector, options: Options, data_overrides: DataOverrides, split: str
+    stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides, split: str
 ) -> Iterator[recipe.Parts]:
     """Build the parts of the recipe; at the end the worker processes of its data are stopped."""
     overrides = list(data_overrides)
     if stored.recipe.get("data", {}).get("_target_") == "detkit.data.CocoDataModule":
         overrides += [("data.image_hw", list(stored.image_hw)), ("data.val_batch_size", options.batch_size)]
-    parts = recipe.build(stored.plan(overrides, split, options.packages))
+    parts = recipe.build(stored.plan(overrides, split, options.trusted))
     try:
         yield parts
     finally:
         parts.data.teardown("validate")
 
 
-def _of_split(stored: StoredDetector, options: Options, parts: recipe.Parts) -> CheckImages:
+def _of_split(stored: StoredDetector, options: ExportOptions, parts: recipe.Parts) -> CheckImages:
     from detkit.training.evaluate import DecodeForClasses  # imports Lightning
 
     data = parts.data

@@ -1,39 +1,46 @@
-"""What may be asked of ``scripts/predict.py``."""
+"""What may be asked of ``detkit predict``."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from detkit.inference.tiling.windows import LEAST_SLICE, MOST_OVERLAP
 from detkit.recipe.options import Between
-from detkit.recipe.options import read_options as read
 
-EXAMPLES = {"checkpoint": "runs/NAME/TIME", "source": "photos"}
 Saved = Literal["pictures", "coco", "csv", "yolo"]
 
 
-class Options(NamedTuple):
-    """Which detector looks at what, and what is kept of it."""
+@dataclass(frozen=True)
+class PredictOptions:
+    """Which detector is applied to which images, and which results are written.
 
-    checkpoint: str  # a run's folder or a detector file
-    source: str
-    out: str = ""  # folder; empty: a new one, named by the time
+    Args:
+        checkpoint: a run's folder, a detector file or an exported detector.
+        source: an image, a folder, a pattern, a .txt file with a path in every line, a video or the number of a camera.
+        out: folder of the results; without it a new one, runs/predict/TIME.
+        save: results to write; a video gives an annotated video.
+        score_threshold: lowest score of a detection.
+        max_detections: most detections of an image.
+        batch_size: images that go through the network together.
+        slices: side of windows, in pixels, that are looked at as well, for objects that are small in large images.
+        overlap: share of a window that the next one covers as well.
+        flip: look at the mirrored image as well.
+        device: auto, cpu, cuda or cuda:NUMBER.
+        unreadable: skip counts files that cannot be read, stop ends at the first.
+        annotations: a COCO file that gives its ids of images and categories to the COCO JSON.
+        trusted: packages whose classes the checkpoint may name.
+    """
+
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    source: str = field(metadata={"example": "photos"})
+    out: str = ""
     save: tuple[Saved, ...] = ("pictures", "coco")
     score_threshold: Annotated[float, Between(0, 1)] = 0.25
     max_detections: Annotated[int, Between(1)] = 100
     batch_size: Annotated[int, Between(1)] = 8
-    slices: Annotated[int, Between(LEAST_SLICE)] | None = None  # side of windows that are looked at as well
-    overlap: Annotated[float, Between(0, MOST_OVERLAP)] = 0.2  # of windows
-    flip: bool = False  # look at the mirrored image as well
+    slices: Annotated[int, Between(LEAST_SLICE)] | None = None
+    overlap: Annotated[float, Between(0, MOST_OVERLAP)] = 0.2
+    flip: bool = False
     device: str = "auto"
-    unreadable: Literal["skip", "stop"] = "skip"  # a file that cannot be read is counted, or ends the run
-    annotations: str = ""  # COCO file that the ids of images and categories are taken from
-    trusted: str = ""  # packages whose classes a checkpoint may name
-
-
-def read_options(argv: Sequence[str]) -> Options:
-    """The options of a command line.
-
-    Raises:
-        RecipeError: with every key or value that does not fit.
-    """
-    return read(Options, argv, EXAMPLES)
+    unreadable: Literal["skip", "stop"] = "skip"
+    annotations: str = ""
+    trusted: tuple[str, ...] = ()

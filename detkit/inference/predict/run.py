@@ -18,7 +18,7 @@ from detkit.inference.input.sources import Source, find_sources
 from detkit.inference.input.video import Camera, FewFramesError, Frame
 from detkit.inference.output.coco_ids import CocoIds, ids_of_annotations, ids_of_detector
 from detkit.inference.output.writers import Output, make_folder, opened
-from detkit.inference.predict.options import Options
+from detkit.inference.predict.options import PredictOptions
 from detkit.inference.predictor import Predictor, load
 from detkit.inference.results import ImageDetections
 from detkit.progress import progress_bar
@@ -67,7 +67,7 @@ class Tally:
 class Work(NamedTuple):
     """All that is needed for a run, found right."""
 
-    options: Options
+    options: PredictOptions
     sources: list[Source]
     predictor: Predictor
     ids: CocoIds
@@ -146,7 +146,7 @@ class Work(NamedTuple):
         console.print("", *lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
 
 
-def prepare(options: Options) -> Work:
+def prepare(options: PredictOptions) -> Work:
     """Find the sources, load the detector and make the folder for its results.
 
     Raises:
@@ -157,7 +157,7 @@ def prepare(options: Options) -> Work:
     """
     sources = find_sources(options.source)
     device = find_device(options.device)
-    predictor = load(options.checkpoint, options.trusted.split(",")).to(device)
+    predictor = load(options.checkpoint, options.trusted).to(device)
     _check_score(predictor, options)
     ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     if options.annotations:
@@ -165,7 +165,7 @@ def prepare(options: Options) -> Work:
     return Work(options, sources, predictor, ids, make_folder(options.out) if options.save else None)
 
 
-def _check_score(predictor: Predictor, options: Options) -> None:
+def _check_score(predictor: Predictor, options: PredictOptions) -> None:
     try:
         predictor.require_score(options.score_threshold)
     except ValueError as error:

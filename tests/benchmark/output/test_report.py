@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from detkit.benchmark.measure.stopwatch import Look
-from detkit.benchmark.options import Options
+from detkit.benchmark.options import BenchmarkOptions
 from detkit.benchmark.output.report import report
 from detkit.benchmark.output.rows import Row
 from detkit.benchmark.selection import Plan
@@ -23,7 +23,7 @@ def plan(folder: Path) -> Plan:
     stored = StoredDetector({}, {}, ("cat",), (384, 640), Path("detector.safetensors"))
     left_out = ["left out: OpenVINO: openvino is not installed"]
     cpu = torch.device("cpu")
-    return Plan(Options("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [Path("a.png")], folder)
+    return Plan(BenchmarkOptions("a"), stored, [], cpu, [SETTING], [], left_out, (384, 640), [Path("a.png")], folder)
 
 
 def said(folder: Path, rows: list[Row], *, is_whole: bool = True, **changed: Any) -> str:
@@ -46,7 +46,7 @@ def test_what_is_timed_and_what_ap_is_measured_on_are_told_apart(tmp_path: Path)
     data = {"data": [("data.root", "somewhere")], "files": [Path("a.png")] * 16}
     text = said(tmp_path, [row("eager", 37)], **data)
     assert "timed on: 16 images, evenly over the val split, batch after batch; AP on all images of it" in text
-    text = said(tmp_path, [row("eager", 37)], **data, options=Options("a", split="test", limit=300))
+    text = said(tmp_path, [row("eager", 37)], **data, options=BenchmarkOptions("a", split="test", limit=300))
     assert "evenly over the test split, batch after batch; AP on the first 300 images of it" in text
 
 

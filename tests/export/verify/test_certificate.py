@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.export.options import Options, Precision
+from detkit.export.options import ExportOptions, Precision
 from detkit.export.steps import TimedSteps
 from detkit.export.verify.certificate import Certificate, ExportCheck
 from detkit.export.verify.check_images import CheckImages
@@ -41,7 +41,7 @@ def check_of(reference: Predictor, *aps: float, images: Tensor | None = None) ->
 
 
 def certified(check: ExportCheck, exported: Predictor, **options: Any) -> Certificate:
-    made = check.certify(exported, Options("run", **options), {})
+    made = check.certify(exported, ExportOptions("run", **options), {})
     assert made.passed == made.noted["passed"] == (not made.failure)
     return made
 
