@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "progress": set(),
     "ops": {"errors", "types"},
     "layers": {"ops"},
-    "models": {"types", "ops", "layers"},
+    "models": {"errors", "types", "ops", "layers"},
     "assign": {"types", "ops"},
     "losses": {"types", "ops", "assign"},
     "decode": {"types", "ops"},

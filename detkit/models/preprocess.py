@@ -1,6 +1,6 @@
 """What a network's weights expect of an image, when that is not RGB in [0, 1]."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ ORDERS: dict[ChannelOrder, list[int]] = {"rgb": [0, 1, 2], "bgr": [2, 1, 0]}
 class Preprocess(nn.Module):
     """RGB images in [0, 1] to what the weights were trained on.
 
-    It lies among the weights themselves: whoever loads them, into whichever recipe, gets it with them.
+    Its values are saved with the weights, so weights that are loaded into any recipe bring them.
 
     Args:
         channel_order: "rgb" or "bgr".
@@ -47,7 +47,7 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.is_bgr = channel_order == "bgr"
         self.is_plain = scale == 1 and set(mean) == {0} and set(std) == {1}
-        self.register_load_state_dict_post_hook(_look)
+        self.register_load_state_dict_post_hook(_update_flags)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] to the same shape."""
@@ -65,7 +65,8 @@ class Preprocess(nn.Module):
         return f"{text}, mean {mean}, std {std}"
 
 
-def _look(module: Any, _: Any) -> None:
-    """Note anew in Python what the tensors say, so that ``forward`` need not wait for the device to know it."""
+def _update_flags(module: nn.Module, _: object) -> None:
+    """Keep in Python what loaded tensors say, so that ``forward`` need not wait for the device to know it."""
+    assert isinstance(module, Preprocess), "the hook belongs to a Preprocess"
     module.is_bgr = module.channels.tolist() == ORDERS["bgr"]
     module.is_plain = bool(module.scale == 1 and (module.mean == 0).all() and (module.std == 1).all())

@@ -51,6 +51,7 @@ def build(plan: Plan) -> Parts:
     data = _build(config["data"], "data", plan.trusted)
     data.prepare()
     plan = plan._replace(config={**config, "model": _with_classes(config["model"], len(data.class_names))})
+    _require_classes_of_data(plan, len(data.class_names))
     _seed(plan)
     rest = {part: _build(plan.config[part], part, plan.trusted) for part in PARTS if part != "data"}
     return Parts(plan=plan, data=data, **rest)
@@ -174,6 +175,18 @@ def _raised_by(error: ValueError, target: Any) -> bool:
     raised_in = trace.tb_frame.f_globals.get("__name__", "")
     on_purpose = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).lstrip().startswith("raise ")
     return raised_in in modules or (on_purpose and raised_in.rpartition(".")[0] in folders)
+
+
+def _require_classes_of_data(plan: Plan, num_classes: int) -> None:
+    """Of a recipe's file; a stored recipe is compared with the data by the names of its classes."""
+    head = plan.config["model"].get("head")
+    given = head.get("num_classes", num_classes) if isinstance(head, dict) else num_classes
+    if plan.path is not None and given != num_classes:
+        place = "model.head.num_classes"
+        raise RecipeError(
+            f"{place}: must be {num_classes}, as many classes as the data has; got {given} ({plan.source(place)}); "
+            "set it to null, and it always is"
+        )
 
 
 def _with_classes(value: Any, num_classes: int) -> Any:

@@ -119,6 +119,9 @@ def _node_faults(node: dict[str, Any], place: str, trusted: Sequence[str] | None
         yield join(place, "_target_"), str(error)
         return
     given = {key: value for key, value in node.items() if key not in SPECIAL}
+    if place == "model.head" and "num_classes" not in given and "num_classes" in (parameters_of(target) or {}):
+        yield join(place, "num_classes"), "is missing; set it to null, and it is as many as the data has"
+        given["num_classes"] = 1
     if place.startswith("model.") and given.get("num_classes", ...) is None:
         given["num_classes"] = 1  # build puts in how many the data has
     yield from argument_faults(target, given, place, bool(partial), lambda word: _deeper(word, node, place, trusted))
@@ -131,6 +134,8 @@ def _deeper(word: str, value: Any, place: str, trusted: Sequence[str] | None) ->
         inner = join(place, key)
         if found := join(inner, word) if word in _parameters(item, trusted) else _deeper(word, item, inner, trusted):
             return found
+    if not is_node(value):
+        return None
     for key, parameter in _parameters(value, trusted).items():
         allowed = () if is_node(value.get(key)) else classes_of(parameter.annotation)
         if any(word in (parameters_of(option) or {}) for option in allowed):

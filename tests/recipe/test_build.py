@@ -40,8 +40,14 @@ def test_the_plan_of_the_parts_rebuilds_the_model_alone(load: Load) -> None:
     assert isinstance(model, toys.Detector) and model.head.num_classes == 3
 
 
-def test_a_given_number_of_classes_stays(load: Load) -> None:
-    assert recipe.build(load("model.head.num_classes=80")).model.head.num_classes == 80
+def test_a_given_number_of_classes_must_be_that_of_the_data(load: Load) -> None:
+    assert recipe.build(load("model.head.num_classes=3")).model.head.num_classes == 3
+    with pytest.raises(
+        RecipeError, match=r"^model\.head\.num_classes: must be 3, .*; got 80 \(command line\); .* null"
+    ):
+        recipe.build(load("model.head.num_classes=80"))
+    stored = load("model.head.num_classes=80")._replace(path=None)
+    assert recipe.build(stored).model.head.num_classes == 80  # compared by the names of its classes, elsewhere
 
 
 def test_the_seed_decides_the_weights(load: Load) -> None:

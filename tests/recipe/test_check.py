@@ -75,6 +75,11 @@ def test_a_right_recipe_passes(load: Load) -> None:
     recipe.check(load("loss=tests.recipe.toys.anything", "loss.whatever=1"))  # **options take any name
 
 
+def test_a_head_without_its_number_of_classes(load: Load) -> None:
+    with pytest.raises(RecipeError, match=r"^model\.head\.num_classes: is missing; set it to null"):
+        recipe.check(load(replace=("    num_classes: null\n", "")))
+
+
 def test_an_argument_of_a_part_that_is_not_given(load: Load) -> None:
     with pytest.raises(RecipeError, match=r"Detector has no argument 'kind'; did you mean 'model\.preprocess\.kind'\?"):
         recipe.check(load("model.head=tests.recipe.toys.anything", "model.kind=plain"))

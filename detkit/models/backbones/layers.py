@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor
 
 from detkit.models.backbones.levels import choose_levels
 from detkit.types import FeatureSpec
@@ -98,7 +98,7 @@ def probe_image(network: nn.Module) -> Tensor:
     return image.view(1, 3, *PROBE_HW)
 
 
-def stride_of(values: Any) -> int | None:
+def stride_of(values: object) -> int | None:
     """Input pixels per cell of a map of the probe image; None for what is no map or has no whole number."""
     if not isinstance(values, Tensor) or values.dim() != 4 or 0 in values.shape:
         return None
@@ -128,13 +128,13 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
 
 def _probe(network: nn.Module, layers: Sequence[str]) -> dict[str, _Map]:
     """Run the network until all layers have spoken: their maps, in the order of the network."""
-    seen: dict[str, tuple[Any, Tensor, int]] = {}
+    seen: dict[str, tuple[Tensor, Tensor, int]] = {}
 
     def listen(layer: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
+        def hook(_: nn.Module, __: object, output: object) -> None:
             if layer in seen:
                 raise ValueError(f"layers: {layer} runs more than once; name the layer around it")
-            if stride_of(output) is None:
+            if not isinstance(output, Tensor) or stride_of(output) is None:
                 raise ValueError(f"layers: {layer} {_not_a_map(output)}")
             seen[layer] = (output, output.clone(), output._version)  # noqa: SLF001  (counts changes in place)
             if len(seen) == len(layers):
@@ -160,7 +160,7 @@ def _probe(network: nn.Module, layers: Sequence[str]) -> dict[str, _Map]:
     return maps
 
 
-def _not_a_map(output: Any) -> str:
+def _not_a_map(output: object) -> str:
     if not isinstance(output, Tensor):
         return f"gives a {type(output).__name__}, no map (B, C, H, W); name a layer that gives one tensor"
     shape = tuple(output.shape)
@@ -173,11 +173,11 @@ def _not_a_map(output: Any) -> str:
     )
 
 
-def _extract(network: nn.Module, maps: dict[str, _Map]) -> Any:
+def _extract(network: nn.Module, maps: dict[str, _Map]) -> DualGraphModule:
     """A copy of the network's skeleton with two graphs that end in the wanted maps."""
     name = type(network).__name__
     try:
-        extractor: Any = create_feature_extractor(network, list(maps), suppress_diff_warning=True)
+        extractor = cast("DualGraphModule", create_feature_extractor(network, list(maps), suppress_diff_warning=True))
     except UNTRACEABLE as error:
         raise ValueError(
             f"{name} cannot be traced ({type(error).__name__}: {error}); write a backbone with out_specs and a forward "

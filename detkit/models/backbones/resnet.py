@@ -1,7 +1,7 @@
 """ResNet: torchvision's, the -vd form of RT-DETR, and a form for small images."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -59,9 +59,9 @@ class ResNet(nn.Module):
         out_levels: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        _refuse_other("depth", depth, Depth)
-        _refuse_other("stem", stem, Stem)
-        _refuse_other("shortcut", shortcut, Shortcut)
+        _refuse_other("depth", depth, get_args(Depth))
+        _refuse_other("stem", stem, get_args(Stem))
+        _refuse_other("shortcut", shortcut, get_args(Shortcut))
         if small_images and stem == "deep":
             raise ValueError("stem must be basic with small_images, whose stem is one 3x3 convolution; got 'deep'")
         plain = stem == "basic" and shortcut == "basic" and not small_images
@@ -120,7 +120,6 @@ def _stem(stem: Stem, small_images: bool, norm: Norm) -> nn.Module:
     )
 
 
-def _refuse_other(name: str, value: object, words: Any) -> None:
-    allowed = get_args(words)
+def _refuse_other(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")

@@ -15,6 +15,8 @@ from detkit.models.backbones.pyramid import SimplePyramid
 from detkit.models.preprocess import Preprocess
 from detkit.types import FeatureSpec
 
+Options = dict[str, Any]  # arguments of timm's create_model, besides the name
+
 
 class TimmBackbone(nn.Module):
     """Image to feature maps of any network of timm.
@@ -38,8 +40,7 @@ class TimmBackbone(nn.Module):
         timm = _timm()
         name, _, tag = model.partition(".")
         _check_name(timm, name, tag)
-        outline, options = _outline(timm, name)
-        available = [FeatureSpec(i["num_chs"], i["reduction"], i["module"]) for i in outline.feature_info.info]
+        available, options = _outline(timm, name)
         _check_strides(name, available)
         plain = len({spec.stride for spec in available}) == 1
         self.pyramid = SimplePyramid(available[-1], out_levels) if plain else None
@@ -50,7 +51,7 @@ class TimmBackbone(nn.Module):
         self.network: Any = _build(timm, name, options)
         for parameter in _unused(timm, name, options):
             self.network.get_parameter(parameter).requires_grad_(False)
-        self.channels_last = getattr(getattr(self.network, "output_fmt", None), "value", "NCHW") == "NHWC"
+        self.channels_last = hasattr(self.network, "output_fmt") and self.network.output_fmt.value == "NHWC"
         self.published = TimmWeights(name, tag, options)
         self.adapters = ("pyramid",)  # no weights of timm have it
 
@@ -71,7 +72,7 @@ class TimmWeights:
         options: with which the network is built.
     """
 
-    def __init__(self, model: str, tag: str, options: dict[str, Any]) -> None:
+    def __init__(self, model: str, tag: str, options: Options) -> None:
         self.model = model
         self.tag = tag
         self.options = options
@@ -104,7 +105,7 @@ class TimmWeights:
             ) from error
         return {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
 
-    def _config(self, tag: str) -> Any:
+    def _config(self, tag: str) -> Any:  # of timm.models.PretrainedCfg
         return _timm().get_pretrained_cfg(f"{self.model}.{tag}" if tag else self.model)
 
 
@@ -118,7 +119,7 @@ def _timm() -> ModuleType:
     return timm
 
 
-def _check_name(timm: Any, name: str, tag: str) -> None:
+def _check_name(timm: ModuleType, name: str, tag: str) -> None:
     if not timm.is_model(name):
         raise ValueError(f"model: timm has no network {name!r}{nearest(name, timm.list_models())}")
     tags = _tags(timm, name)
@@ -137,29 +138,31 @@ def _check_strides(name: str, available: Sequence[FeatureSpec]) -> None:
         )
 
 
-def _tags(timm: Any, name: str, first: str = "") -> list[str]:
-    first = first or getattr(timm.get_pretrained_cfg(name), "tag", "")
+def _tags(timm: ModuleType, name: str, first: str = "") -> list[str]:
+    own = timm.get_pretrained_cfg(name)
+    first = first or (own.tag if own else "")
     tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
     return sorted(tags, key=lambda tag: tag != first)
 
 
-def _outline(timm: Any, name: str) -> tuple[Any, dict[str, Any]]:
-    """The network without memory, which knows what maps it has, and the options that free the image's size."""
+def _outline(timm: ModuleType, name: str) -> tuple[list[FeatureSpec], Options]:
+    """The maps that a network has, and the options with which it takes images of any size."""
     with torch.device("meta"):
         network = timm.create_model(name, features_only=True)
         is_fixed = network.pretrained_cfg["fixed_input_size"]
         known = inspect.signature(type(timm.create_model(name))).parameters if is_fixed else {}
-    return network, {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
+    available = [FeatureSpec(i["num_chs"], i["reduction"], i["module"]) for i in network.feature_info.info]
+    return available, {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
 
 
-def _build(timm: Any, name: str, options: dict[str, Any]) -> nn.Module:
+def _build(timm: ModuleType, name: str, options: Options) -> nn.Module:
     network = timm.create_model(name, features_only=True, **options)
     if hasattr(network, "feature_hooks"):  # EfficientNet and its kind: all stages are built, whatever is wanted
         network.blocks = network.blocks[: network.feature_info.info[options["out_indices"][-1]]["stage"]]
     return network
 
 
-def _unused(timm: Any, name: str, options: dict[str, Any]) -> list[str]:
+def _unused(timm: ModuleType, name: str, options: Options) -> list[str]:
     """Parameters that no wanted map depends on, found on a network without memory."""
     with torch.device("meta"), torch.enable_grad():
         network: Any = _build(timm, name, options).eval()

@@ -1,7 +1,7 @@
 """torchvision's classifiers as backbones, by the names of their layers."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import nn
 from torchvision import models
@@ -73,8 +73,8 @@ def _steps(network: nn.Module) -> dict[str, list[_Step]]:
     """Every call of every module, under the name of the module around it, in the order in which they end."""
     steps: dict[str, list[_Step]] = {}
 
-    def listen(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def listen(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             step = _Step(name, stride_of(inputs[0]) if inputs else None, stride_of(output))
             steps.setdefault(name.rpartition(".")[0], []).append(step)
 
