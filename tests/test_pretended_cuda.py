@@ -125,14 +125,15 @@ def test_autocast_is_that_of_cuda(tmp_path: Path) -> None:
     assert on_pretended_cuda(program, tmp_path) == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]
 
 
-KNOWN = {  # of a step: the copies that are waited for, and by file all other waits; fewer of these are better
-    "yolo_csp_n": (["training/run/host_copy.py"], {"assign/task_aligned.py": 10, "losses/matching.py": 1}),
+KNOWN = {  # of a step: copies of the batch, files that wait for a copy, and by file all other waits; fewer are better
+    "yolo_csp_n": (6, ["training/run/host_copy.py"], {"assign/task_aligned.py": 9, "losses/matching.py": 1}),
     "yolox_nano": (
+        6,
         ["training/run/host_copy.py"],
-        {"assign/sim_ota.py": 11, "losses/matching.py": 1, "losses/yolox.py": 2},
+        {"assign/sim_ota.py": 10, "losses/matching.py": 1, "losses/yolox.py": 2},
     ),
-    "rtdetr_shufflenet": (["assign/hungarian.py", "training/run/host_copy.py"], {}),
-    "classify_csp": (["training/run/host_copy.py"], {}),
+    "rtdetr_shufflenet": (6, ["assign/hungarian.py", "training/run/host_copy.py"], {}),
+    "classify_csp": (2, ["training/run/host_copy.py"], {}),
 }
 
 
@@ -148,12 +149,13 @@ def test_a_run_of_each_family(name: str) -> None:
     """Transfer, forward, loss, backward, clipping, optimizer, EMA, validation and saving; and what a step waits for."""
     done = run_script(["-m", "results.gpu_waits", name])
     assert done.returncode == 0, done.stderr[-3000:]
-    awaited, waits = Counter(), Counter()
+    awaited, waits, copies = Counter(), Counter(), Counter()
     for line in done.stdout.splitlines()[3:]:
         place, what, count = (word.strip() for word in line.strip("|").split("|"))
-        counter = awaited if what == "event" else waits if what.startswith("wait: ") else Counter()
+        counter = awaited if what == "event" else waits if what.startswith("wait: ") else copies
         counter[place.partition(":")[0]] += int(count)
-    assert (sorted(awaited.elements()), waits) == KNOWN[name]
+    of_batch = sum(count for place, count in copies.items() if place.startswith("lightning/"))
+    assert (of_batch, sorted(awaited.elements()), waits) == KNOWN[name]
 
 
 @pytest.mark.long
