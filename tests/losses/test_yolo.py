@@ -14,7 +14,7 @@ from detkit.losses import YOLOLoss, YOLOXLoss
 from detkit.losses.matching import points_in_crowds
 from detkit.ops.box_coding import encode_offsets
 from detkit.ops.points import anchor_points
-from detkit.ops.targets import pack_targets, pad_targets
+from detkit.ops.targets import pack_targets
 from detkit.types import Target, YOLOPredictions
 from tests.helpers.targets import target
 
@@ -150,13 +150,6 @@ def test_crowd_points_by_hand() -> None:
     inside = points_in_crowds(POINTS, pack_targets([target([], []), target([], [], [[0, 0, 8, 8], [8, 0, 16, 8]])]))
     assert inside[0].sum() == 0
     assert POINTS[inside[1]].tolist() == [[4, 4], [12, 4], [8, 8]]
-
-
-def test_padding_keeps_every_object() -> None:
-    labels, boxes, mask = pad_targets(pack_targets(TARGETS))
-    assert mask.tolist() == [[True, True], [False, False], [True, False]]
-    assert labels[mask].tolist() == [0, 2, 1]
-    torch.testing.assert_close(boxes[mask], torch.cat([t.boxes for t in TARGETS]))
 
 
 def test_yolox_loss_needs_its_own_head() -> None:
