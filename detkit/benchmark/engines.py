@@ -1,4 +1,4 @@
-"""What a detector can be run by, and what each needs."""
+"""The runtimes that a benchmark measures, and what each needs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +14,20 @@ from detkit.inference.runtimes import ON_GPU, Program, is_exported, onnx_runtime
 
 
 class Bfloat16(nn.Module):
-    """A detector under autocast: norms and what else needs it stay in float32."""
+    """A detector under bfloat16 autocast."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Any:
-        """As the detector, in bfloat16 where that is precise enough."""
+    def forward(self, images: Tensor) -> Any:  # predictions of any detector
+        """The predictions of the detector."""
         with torch.autocast(images.device.type, torch.bfloat16):
             return self.detector(images)
 
 
 class OpenVinoBfloat16(ExportedModel):
-    """An OpenVINO file computed in bfloat16."""
+    """An OpenVINO file that is run in bfloat16."""
 
     def _open(self, device: torch.device) -> Program:  # noqa: ARG002  (OpenVINO has the CPU alone)
         return open_vino.open_program(self.path, "bf16", torch.get_num_threads())
@@ -38,15 +38,17 @@ def _channels_last(detector: nn.Module) -> nn.Module:
 
 
 def _compiled(detector: nn.Module) -> nn.Module:
-    compiled: Any = torch.compile(detector)  # a module, which its annotation does not say
+    compiled = torch.compile(detector)
+    assert isinstance(compiled, nn.Module), "a compiled module is a module"
     return compiled
 
 
-def _as_it_is(detector: nn.Module) -> nn.Module:
+def _unchanged(detector: nn.Module) -> nn.Module:
     return detector
 
 
-def _openvino_bfloat16(detector: Any) -> nn.Module:
+def _openvino_bfloat16(detector: nn.Module) -> nn.Module:
+    assert isinstance(detector, ExportedModel), "the runtime opens .xml files"
     return OpenVinoBfloat16(str(detector.path))
 
 
@@ -54,9 +56,9 @@ class Runtime(NamedTuple):
     """A way to run a detector."""
 
     title: str
-    adapt: Callable[[nn.Module], nn.Module] = _as_it_is  # the loaded detector
-    suffix: str = ""  # of the exported file that it opens; "": the detector file itself
-    needs: str = ""  # module besides torch
+    adapt: Callable[[nn.Module], nn.Module] = _unchanged  # applied to the loaded detector
+    suffix: str = ""  # of the exported file that it opens; "" means the detector file
+    needs: str = ""  # required module besides torch
     is_bf16: bool = False
 
 
@@ -69,28 +71,28 @@ RUNTIMES = {
     "openvino": Runtime("OpenVINO", suffix=".xml", needs="openvino"),
     "openvino_bf16": Runtime("OpenVINO bf16", _openvino_bfloat16, suffix=".xml", needs="openvino", is_bf16=True),
 }
-EXPORTED = Runtime("")  # an exported file that was given: it is what it is
+EXPORTED = Runtime("")  # of an exported file that the user named
 
 
-def missing(runtime: Runtime) -> str:
-    """What has to be installed for it; empty: nothing."""
+def missing_package(runtime: Runtime) -> str:
+    """A package that the runtime needs and that is not installed; empty if there is none."""
     needed = [runtime.needs, "onnx", "onnxscript"] if runtime.suffix else []
     return next((name for name in needed if not is_installed(name)), "")
 
 
 def open_predictor(runtime: Runtime, path: Path, device: str, trusted: list[str]) -> Predictor:
-    """The detector of a file, run in this way."""
+    """Load a detector file for a runtime."""
     predictor = load(path, trusted)
     if isinstance(predictor.detector, ExportedModel):
-        predictor.detector.to(device)  # its library takes images from the CPU
+        predictor.detector.to(device)  # the predictor stays on the CPU, where the library takes its images
     else:
         predictor.to(device)
     predictor.detector = runtime.adapt(predictor.detector)
     return predictor
 
 
-def why_not(runtime: Runtime, path: Path, device: torch.device) -> str:
-    """Why this machine cannot run it; empty: it can, as far as is known."""
+def why_unavailable(runtime: Runtime, path: Path, device: torch.device) -> str:
+    """Why this machine cannot run a file in a runtime; empty if no reason is known."""
     if device.type != "cpu" and is_exported(path):
         return _not_on_gpu(path, device)
     if device.type != "cpu" or not runtime.is_bf16:
@@ -109,10 +111,12 @@ def why_not(runtime: Runtime, path: Path, device: torch.device) -> str:
 def _not_on_gpu(path: Path, device: torch.device) -> str:
     if path.suffix not in ON_GPU or device.type != "cuda":
         return f"{path.suffix} files do not run on {device.type}; device=cpu measures them"
-    return "" if onnx_runtime.has_cuda(path) else "this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has"
+    return (
+        "" if onnx_runtime.has_cuda(path) else "this build of ONNX Runtime has no GPU support; install onnxruntime-gpu"
+    )
 
 
 def file_mb(path: Path) -> float:
-    """Of a model's file, in MB (10^6 bytes); of OpenVINO's two."""
+    """Size of a model's file in MB (10^6 bytes), with the .bin of an .xml."""
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     return sum(file.stat().st_size for file in files) / 1e6

@@ -1,4 +1,4 @@
-"""On what was measured."""
+"""Facts about the machine that a benchmark ran on."""
 
 import datetime as dt
 import importlib.metadata
@@ -18,8 +18,8 @@ LIBRARIES = ("torch", "onnxruntime", "openvino")
 _STATUS = Path("/proc/self/status")
 
 
-def describe(device: torch.device) -> dict[str, str]:
-    """The machine, its load and the libraries, in words."""
+def machine_facts(device: torch.device) -> dict[str, str]:
+    """The machine, its load and the libraries, as text."""
     own = f"detkit {__version__}", f"Python {platform.python_version()}"
     facts = {
         "date": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -31,19 +31,19 @@ def describe(device: torch.device) -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_installed(module: str) -> bool:
-    """Whether it could be imported; it is not."""
+    """Whether a module can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever held, in MB (10^6 bytes).
+    """The peak of this process's memory, in MB (10^6 bytes).
 
-    ``ru_maxrss`` is only the second choice: on Linux it begins with that of the process that started this one.
+    Linux's VmHWM is preferred to ``ru_maxrss``, which starts with the value of the parent process.
     """
     if _STATUS.is_file():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -53,7 +53,7 @@ def peak_mb() -> float:
 
 
 def _installed() -> list[str]:
-    """Packages with their versions: that of onnxruntime may be onnxruntime-gpu."""
+    """Installed packages with their versions; onnxruntime may come from onnxruntime-gpu."""
     packages = importlib.metadata.packages_distributions()
     found = dict.fromkeys(package for module in LIBRARIES for package in packages.get(module, []))
     return [f"{package} {importlib.metadata.version(package)}" for package in found]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from detkit.errors import RecipeError
+from detkit.export.options import SplitName
 from detkit.recipe.options import Between
 
 RuntimeName = Literal["eager", "compile", "channels_last", "bf16", "onnx", "openvino", "openvino_bf16"]
@@ -49,7 +50,7 @@ class BenchmarkOptions:
     score_threshold: Annotated[float, Between(0, 1)] = 0.25
     limit: Annotated[int, Between(1)] | None = None
     ap_sizes: Literal["trained", "all"] = "trained"
-    split: str = "val"
+    split: SplitName = "val"
     out: str = ""
     trusted: tuple[str, ...] = ()
 

@@ -20,10 +20,10 @@ def main(argv: list[str]) -> None:
     """Look at what is asked for, measure it, and show and keep the figures."""
     if not argv or asks_for_help(argv):
         return print_help(__doc__, BenchmarkOptions)
-    options, data = read_options(BenchmarkOptions, argv, prefixes=["data."])
-    check_options(options, data)
+    options, data_overrides = read_options(BenchmarkOptions, argv, prefixes=["data."])
+    check_options(options, data_overrides)
     from detkit.benchmark.run import Benchmark
     from detkit.benchmark.selection import make_plan  # torch, after the arguments were found right
 
     with tempfile.TemporaryDirectory(prefix="detkit_") as scratch:
-        return Benchmark(make_plan(options, data, Path(scratch)), Path(scratch)).run(recipe.console())
+        return Benchmark(make_plan(options, data_overrides, Path(scratch)), Path(scratch)).run(recipe.console())

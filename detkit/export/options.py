@@ -12,6 +12,7 @@ from detkit.recipe.faults import Faults
 from detkit.recipe.options import Between
 
 Precision = Literal["fp32", "fp16", "int8"]
+SplitName = Literal["train", "val", "test"]
 Share = Annotated[float, Between(0, 1)]
 LIBRARIES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -68,7 +69,7 @@ class ExportOptions:
     limit: Annotated[int, Between(1)] | None = None
     calibration: Annotated[int, Between(1)] = 128
     batch_size: Annotated[int, Between(1, 4096)] = 4
-    split: Literal["train", "val", "test"] = "val"
+    split: SplitName = "val"
     allow_difference: bool = False
     trusted: tuple[str, ...] = ()
 

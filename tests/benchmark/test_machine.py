@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detkit.benchmark.machine import describe, is_installed, peak_mb, usable_cores
+from detkit.benchmark.machine import is_installed, machine_facts, peak_mb, usable_cores
 
 
 def test_the_peak_grows_with_what_is_held() -> None:
@@ -45,11 +45,11 @@ def test_a_library_whose_package_has_another_name(tmp_path: Path, monkeypatch: p
     (tmp_path / "toy_library.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("detkit.benchmark.machine.LIBRARIES", ("torch", "toy_library", "not_there"))
-    assert ", toy-library-gpu 1.2.3, " in describe(torch.device("cpu"))["software"]
+    assert ", toy-library-gpu 1.2.3, " in machine_facts(torch.device("cpu"))["software"]
 
 
 def test_versions_are_told() -> None:
-    facts = describe(torch.device("cpu"))
+    facts = machine_facts(torch.device("cpu"))
     assert f"torch {torch.__version__.partition('+')[0]}" in facts["software"]
     assert "GPU" not in facts and len(facts["processor"]) > len(", 1 cores usable")
     assert is_installed("torch") and not is_installed("no_such_module")

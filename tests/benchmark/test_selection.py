@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from detkit.benchmark.options import BenchmarkOptions
-from detkit.benchmark.selection import Plan, make_plan
+from detkit.benchmark.selection import BenchmarkPlan, make_plan
 from detkit.errors import DataError, RecipeError
 from detkit.inference.runtimes.forms import Outputs
 from tests.helpers.full_images import CATEGORIES, write_split
@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def plan(checkpoint: Path, out: Path, data: Path | None = None, **asked: Any) -> Plan:
+def plan(checkpoint: Path, out: Path, data: Path | None = None, **asked: Any) -> BenchmarkPlan:
     options = BenchmarkOptions(str(checkpoint), **{"runtimes": ("eager",), "out": str(out / "out"), **asked})
     return make_plan(options, [("data.root", str(data))] if data else [], out)
 

@@ -73,7 +73,7 @@ def write_onnx(checkpoint: Path, folder: Path) -> Path:
         (["checkpoint=/no/such/run"], 66, "/no/such/run: no such file"),
         (["runtimes=tensorrt"], 78, "runtimes: must be some of .*; got 'tensorrt'"),
         (["image_hw=100"], 78, "image_hw=100: must be multiples of 32"),
-        (["threads=4096"], 78, r"threads=4096: this process may use \d+ cores"),
+        (["threads=4096"], 78, r"threads=4096: must be at most \d+, the cores"),
         (["score_threshold=0"], 78, r"score_threshold must lie in \[0\.001, 1\]; got 0"),
         (["also=model.safetensors"], 78, "also=model.safetensors: must be an exported detector"),
         (["also=/no/model.onnx"], 66, "/no/model.onnx: no such file"),

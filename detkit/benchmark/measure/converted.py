@@ -1,4 +1,4 @@
-"""The files that other runtimes open, made from a detector for the time of a benchmark."""
+"""Temporary exports of a detector for the runtimes of a benchmark."""
 
 import functools
 from collections.abc import Sequence
@@ -22,44 +22,44 @@ def convert(
     suffix: str,
     batch_sizes: Sequence[int],
 ) -> None:
-    """The files of one format for images of this size, with decoded boxes.
+    """Write the files of one format for images of one size, with decoded boxes.
 
-    OpenVINO has one of its own for single images: a batch that may vary cost it a tenth of its speed, ONNX Runtime
-    nothing.
+    OpenVINO gets another file for single images, because a dynamic batch size makes it slower.
 
     Args:
         checkpoint: of the detector.
-        folder: for the files, see ``converted``.
+        folder: for the files, see ``converted_path``.
         image_hw: of the network's input.
         trusted: packages whose classes the recipe may name.
         suffix: of the format.
-        batch_sizes: that are going to be measured.
+        batch_sizes: that will be measured.
 
     Raises:
         ExportError: if the detector cannot be exported.
     """
     artifact = _graph(checkpoint, image_hw, tuple(trusted))._replace(format=FORMATS[suffix])
     metadata = {**read_stored(checkpoint).noted, "image_hw": list(image_hw), "detkit_version": __version__}
-    kinds = {converted(folder, image_hw, batch_size, suffix): artifact for batch_size in batch_sizes}
-    single = converted(folder, image_hw, 1, suffix)
-    if single in kinds and single != converted(folder, image_hw, 2, suffix):
+    kinds = {converted_path(folder, image_hw, batch_size, suffix): artifact for batch_size in batch_sizes}
+    single = converted_path(folder, image_hw, 1, suffix)
+    if single in kinds and single != converted_path(folder, image_hw, 2, suffix):
         signature = artifact.signature._replace(dynamic="none")
-        kinds[single] = artifact._replace(content=_for_one_image(artifact.content), signature=signature)
+        assert isinstance(artifact.program, onnx.ModelProto), "converted to ONNX"
+        kinds[single] = artifact._replace(program=_for_one_image(artifact.program), signature=signature)
     for path, kind in kinds.items():
         kind.write(path, metadata)
 
 
 @functools.lru_cache(maxsize=1)
 def _graph(checkpoint: Path, image_hw: tuple[int, int], trusted: Sequence[str]) -> Artifact:
-    """One for both formats."""
+    """The ONNX graph that both formats are written from."""
     predictor = load(checkpoint, trusted)
     return make_artifact(
         predictor.detector, predictor.decode, ExportSpec("onnx", "decoded", dynamic="batch", image_hw=image_hw)
     )
 
 
-def converted(folder: Path, image_hw: tuple[int, int], batch_size: int, suffix: str) -> Path:
-    """Where such a file lies, for batches of this size."""
+def converted_path(folder: Path, image_hw: tuple[int, int], batch_size: int, suffix: str) -> Path:
+    """The path of a file of ``convert`` for one batch size."""
     single = "_single" if suffix == ".xml" and batch_size == 1 else ""
     return folder / f"model_{image_hw[0]}x{image_hw[1]}{single}{suffix}"
 

@@ -1,4 +1,4 @@
-"""How long a detector takes from image files to boxes, and which part of it where."""
+"""Seconds from image files to boxes, phase by phase."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,65 +14,67 @@ from detkit.inference import Predictor
 Clock = Callable[[], float]
 
 
-class Look(NamedTuple):
-    """Seconds of one look at a batch of images, phase by phase."""
+class BatchTiming(NamedTuple):
+    """Seconds of the phases of one batch."""
 
-    read: float  # files to pixels
+    read: float  # from files to pixels
     resize: float  # to the network's input, on its device
     network: float
-    boxes: float  # of predictions, in pixels of the files
-    network_cpu: float  # of all threads together, during ``network``
+    boxes: float  # from predictions to boxes in pixels of the files
+    network_cpu: float  # CPU seconds of all threads during ``network``
 
 
-class Timed(nn.Module):
-    """A detector that notes when it begins and ends.
+class TimedDetector(nn.Module):
+    """A detector that records when it starts and ends.
 
     Args:
         detector: any.
-        wait: until the device has done what it was told.
+        wait: waits until the device has finished all work.
         clock: seconds.
-        cpu_clock: seconds of all threads of this process.
+        cpu_clock: CPU seconds of all threads of this process.
     """
 
     def __init__(
         self,
         detector: nn.Module,
-        wait: Callable[[], Any] = lambda: None,
+        wait: Callable[[], object] = lambda: None,
         clock: Clock = time.perf_counter,
         cpu_clock: Clock = time.process_time,
     ) -> None:
         super().__init__()
         self.detector = detector
-        self.takes_uint8: bool = getattr(detector, "takes_uint8", False)
+        self.takes_uint8: bool = getattr(detector, "takes_uint8", False)  # an attribute of exported detectors alone
         self.wait = wait
         self.clock, self.cpu_clock = clock, cpu_clock
-        self.began_s = self.ended_s = self.cpu_s = 0.0
+        self.start_s = self.end_s = self.cpu_s = 0.0
 
-    def forward(self, images: Tensor) -> Any:
-        """As the detector."""
+    def forward(self, images: Tensor) -> Any:  # predictions of any detector
+        """The predictions of the detector."""
         self.wait()
-        self.began_s, cpu_s = self.clock(), self.cpu_clock()
+        self.start_s, start_cpu_s = self.clock(), self.cpu_clock()
         predictions = self.detector(images)
         self.wait()
-        self.ended_s, self.cpu_s = self.clock(), self.cpu_clock() - cpu_s
+        self.end_s, self.cpu_s = self.clock(), self.cpu_clock() - start_cpu_s
         return predictions
 
 
-def timed(predictor: Predictor) -> Timed:
-    """Wrap its detector, in place."""
+def with_timer(predictor: Predictor) -> TimedDetector:
+    """Wrap the detector of a predictor, in place."""
     device = predictor.device
     wait = (lambda: None) if device.type == "cpu" else lambda: torch.accelerator.synchronize(device)
-    predictor.detector = Timed(predictor.detector, wait)
+    predictor.detector = TimedDetector(predictor.detector, wait)
     return predictor.detector
 
 
-def look(predictor: Predictor, detector: Timed, files: Sequence[Path], score_threshold: float) -> Look:
-    """One batch, from its files to its boxes.
+def time_batch(
+    predictor: Predictor, detector: TimedDetector, files: Sequence[Path], score_threshold: float
+) -> BatchTiming:
+    """Time one batch, from its files to its boxes.
 
     Args:
-        predictor: whose detector is ``detector``.
-        detector: of it, timed.
-        files: images; they go through the network together.
+        predictor: with ``detector``.
+        detector: of the predictor.
+        files: images of the batch.
         score_threshold: of the boxes.
     """
     start_s = detector.clock()
@@ -80,20 +82,22 @@ def look(predictor: Predictor, detector: Timed, files: Sequence[Path], score_thr
     read_s = detector.clock()
     predictor.predict(images, score_threshold=score_threshold, batch_size=len(files))
     end_s = detector.clock()
-    began_s, ended_s = detector.began_s, detector.ended_s
-    return Look(read_s - start_s, began_s - read_s, ended_s - began_s, end_s - ended_s, detector.cpu_s)
+    network_s = detector.end_s - detector.start_s
+    return BatchTiming(read_s - start_s, detector.start_s - read_s, network_s, end_s - detector.end_s, detector.cpu_s)
 
 
-def repeat(once: Callable[[], Look], number: int, least_s: float, most_s: float, clock: Clock) -> list[Look]:
-    """Look again and again: so often and so long at least, but no longer than ``most_s``; once in any case.
+def repeat(
+    once: Callable[[], BatchTiming], number: int, least_s: float, most_s: float, clock: Clock
+) -> list[BatchTiming]:
+    """Time batches until there are ``number`` and ``least_s`` has passed, or ``most_s`` has passed.
 
-    A first look is not counted: after a pause the caches are cold.
+    The first batch is not counted, because caches are cold after a pause. At least one batch is counted.
     """
     once()
-    looks: list[Look] = []
+    timings: list[BatchTiming] = []
     start_s = clock()
     while True:
-        looks.append(once())
+        timings.append(once())
         passed_s = clock() - start_s
-        if passed_s >= most_s or (len(looks) >= number and passed_s >= least_s):
-            return looks
+        if passed_s >= most_s or (len(timings) >= number and passed_s >= least_s):
+            return timings

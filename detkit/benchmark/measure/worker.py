@@ -1,19 +1,9 @@
-"""One row's own process: it opens a runtime, looks at images when it is told to, and answers in lines of JSON.
-
-A process of its own has its own number of threads, its own peak of memory, and its own crash.
-
-    python -m detkit.benchmark.measure.worker THREADS
-"""
+"""What the process of a benchmark row does: open a runtime, time batches, measure AP, convert files."""
 
 import itertools
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import torch
@@ -21,17 +11,26 @@ import torch
 from detkit.benchmark.engines import EXPORTED, RUNTIMES, file_mb, open_predictor
 from detkit.benchmark.machine import peak_mb
 from detkit.benchmark.measure import stopwatch
-from detkit.errors import DetkitError
+from detkit.export.options import SplitName
 from detkit.inference.runtimes import is_exported
 
-REASON_CHARACTERS = 300
+if TYPE_CHECKING:  # their import would count as memory of the detector
+    from detkit.benchmark.measure.accuracy import Accuracy
+    from detkit.export.verify.check_images import DataOverrides
+
+
+class Round(NamedTuple):
+    """The timed batches of one round, and the peak of memory so far; None if it is unknown."""
+
+    timings: list[stopwatch.BatchTiming]
+    memory_mb: float | None
 
 
 class Worker:
-    """What it can be asked for; each answer is plain JSON values.
+    """Measures one detector in one runtime.
 
     Args:
-        threads: of everything that it does.
+        threads: number of threads of torch and cv2.
     """
 
     def __init__(self, threads: int) -> None:
@@ -43,97 +42,81 @@ class Worker:
         self,
         *,
         runtime: str,
-        path: str,
+        path: Path,
         device: str,
         trusted: list[str],
         image_hw: tuple[int, int],
         batch_size: int,
-        files: list[str],
+        files: list[Path],
         warmup: int,
         score_threshold: float,
-    ) -> dict[str, Any]:
-        """Open a runtime and look at ``warmup`` batches; each look takes the next files, round and round."""
+    ) -> dict[str, float]:
+        """Open a file in a runtime and run ``warmup`` batches; each batch takes the next files, in a cycle.
+
+        Returns:
+            ``first_s`` until the first result, ``file_mb`` and ``imports_mb``.
+        """
         start_s = time.perf_counter()
         self.path, self.device = path, torch.device(device)
-        self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), Path(path), device, trusted)
-        self.predictor.image_hw = (image_hw[0], image_hw[1])
-        self.detector = stopwatch.timed(self.predictor)
-        self.files, self.batch_size = itertools.cycle(map(Path, files)), batch_size
+        self.predictor = open_predictor(RUNTIMES.get(runtime, EXPORTED), path, device, trusted)
+        self.predictor.image_hw = image_hw
+        self.detector = stopwatch.with_timer(self.predictor)
+        self.files, self.batch_size = itertools.cycle(files), batch_size
         self.score_threshold = score_threshold
-        self._look()
+        self._time_batch()
         first_s = time.perf_counter() - start_s
         for _ in range(warmup - 1):
-            self._look()
-        return {"first_s": first_s, "file_mb": file_mb(Path(path)), "imports_mb": self.imports_mb}
+            self._time_batch()
+        return {"first_s": first_s, "file_mb": file_mb(path), "imports_mb": self.imports_mb}
 
-    def repeat(self, *, number: int, least_s: float, most_s: float) -> dict[str, Any]:
-        """One round of looks."""
-        looks = stopwatch.repeat(self._look, number, least_s, most_s, time.perf_counter)
-        return {"looks": looks, "memory_mb": self._memory_mb()}
+    def repeat(self, *, number: int, least_s: float, most_s: float) -> Round:
+        """Time one round of batches, see ``stopwatch.repeat``."""
+        timings = stopwatch.repeat(self._time_batch, number, least_s, most_s, time.perf_counter)
+        return Round(timings, self._memory_mb())
 
-    def accuracy(self, **arguments: Any) -> dict[str, Any]:
-        """The COCO numbers of the opened file, which knows its own classes and how images come to its size."""
-        from detkit.benchmark.measure.accuracy import measure  # Lightning, after the memory was looked at
+    def accuracy(
+        self,
+        *,
+        data_overrides: "DataOverrides",
+        split: SplitName,
+        limit: int | None,
+        batch_size: int,
+        trusted: list[str],
+    ) -> "Accuracy":
+        """The COCO numbers of the opened file, with its own classes and resize; see ``measure_accuracy``."""
+        from detkit.benchmark.measure.accuracy import measure_accuracy  # imports Lightning; memory is measured before
 
-        return measure(self.predictor, self.path, **arguments)
+        return measure_accuracy(
+            self.predictor,
+            self.path,
+            data_overrides=data_overrides,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            trusted=trusted,
+        )
 
     def convert(
         self,
         *,
-        checkpoint: str,
-        folder: str,
+        checkpoint: Path,
+        folder: Path,
         image_hw: tuple[int, int],
         trusted: list[str],
         suffix: str,
-        batch_sizes: list[int],
-    ) -> dict[str, Any]:
-        """The files that ONNX Runtime or OpenVINO opens."""
+        batch_sizes: tuple[int, ...],
+    ) -> None:
+        """Make the files of ONNX Runtime or OpenVINO, see ``converted.convert``."""
         from detkit.benchmark.measure.converted import convert
 
-        convert(Path(checkpoint), Path(folder), (image_hw[0], image_hw[1]), trusted, suffix, batch_sizes)
-        return {}
+        convert(checkpoint, folder, image_hw, trusted, suffix, batch_sizes)
 
     def _memory_mb(self) -> float | None:
-        """Of the GPU, where torch runs the detector there: what other libraries take there it does not know."""
+        """Of the process, or of torch on the GPU; None for other libraries on the GPU."""
         if self.device.type != "cuda":
             return peak_mb()
-        return None if is_exported(Path(self.path)) else torch.cuda.max_memory_allocated(self.device) / 1e6
+        return None if is_exported(self.path) else torch.cuda.max_memory_allocated(self.device) / 1e6
 
-    def _look(self) -> stopwatch.Look:
+    def _time_batch(self) -> stopwatch.BatchTiming:
         files = list(itertools.islice(self.files, self.batch_size))
-        return stopwatch.look(self.predictor, self.detector, files, self.score_threshold)
-
-
-def main(threads: int, lines: TextIO, answers: TextIO) -> None:
-    """Answer until there are no more questions; an error is the last answer."""
-
-    def answer(values: dict[str, Any]) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
-
-    def fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.__excepthook__(kind, error, trace)  # first: with its last answer it may be ended
-        answer({"failed": reason(error)})
-
-    sys.excepthook = fail
-    worker = Worker(threads)
-    asked: dict[str, Callable[..., dict[str, Any]]] = {
-        name: getattr(worker, name) for name in ("open", "repeat", "accuracy", "convert")
-    }
-    for line in lines:
-        name, arguments = json.loads(line)
-        answer(asked[name](**arguments))
-
-
-def reason(error: BaseException) -> str:
-    """Why something failed, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2])[:REASON_CHARACTERS]
-    is_plain = isinstance(error, DetkitError | ValueError) or type(error) is RuntimeError
-    return text if text and is_plain else f"{type(error).__name__}: {text}"
-
-
-if __name__ == "__main__":
-    own = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not answer
-    main(int(sys.argv[1]), sys.stdin, own)
+        return stopwatch.time_batch(self.predictor, self.detector, files, self.score_threshold)

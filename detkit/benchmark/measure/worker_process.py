@@ -1,77 +1,92 @@
-"""The other end of a worker: questions to a process of its own, and its answers."""
+"""A process that measures one row of a benchmark.
+
+Each row has its own process, so that it has its own number of threads and its own peak of memory, and so that a crash
+ends that row alone.
+"""
 
 import contextlib
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-ROOT = Path(__file__).resolve().parents[3]
-LAST_S = 10.0  # for a worker to end by itself
+from detkit.errors import DetkitError
+
+if TYPE_CHECKING:
+    from detkit.benchmark.measure.worker import Worker
+
+REASON_CHARACTERS = 300
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 
 
-class FailedError(Exception):
-    """A worker could not do what it was asked for; the text is its reason."""
+class WorkerFailedError(Exception):
+    """A worker process failed or ended; the text is the reason, in one line."""
 
 
-class Remote:
-    """A worker.
+class _Failure(NamedTuple):
+    """The last answer of a process whose work raised an error."""
+
+    reason: str
+
+
+class WorkerProcess:
+    """A started process with a ``Worker``.
 
     Args:
-        threads: of everything that it does.
-        log: where the worker's own output goes; it grows.
+        threads: number of threads of the process.
+        log: file to which the output of the process is appended, with the traceback of an error.
 
     Attributes:
-        pid: of its process.
+        pid: of the process.
     """
 
     def __init__(self, threads: int, log: Path) -> None:
-        paths = [str(ROOT), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
-        fixed = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        with log.open("a") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "detkit.benchmark.measure.worker", str(threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                env={**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                start_new_session=True,  # Ctrl-C is for the program that asks
-            )
-        self.pid = self._process.pid
-        self._log = log
+        context = multiprocessing.get_context("spawn")
+        self._connection, of_process = context.Pipe()
+        self._process = context.Process(target=_serve, args=(of_process, threads, log))
+        self._process.start()
+        of_process.close()
+        assert self._process.pid, "it was started"
+        self.pid: int = self._process.pid
 
-    def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to a question, see ``Worker``.
+    def ask(self, method: "Callable[Concatenate[Worker, P], Answer]", *args: P.args, **kwargs: P.kwargs) -> Answer:
+        """Call a method of the worker in its process.
+
+        Args:
+            method: such as ``Worker.open``.
+            args: of the method.
+            kwargs: of the method.
 
         Raises:
-            FailedError: if there is none: an error, or the process ended.
+            WorkerFailedError: if the method raises an error or the process ends.
         """
-        self._tell([name, arguments])
-        assert self._process.stdout, "it is a pipe"
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"failed": self._end()}
-        if "failed" in answer:
+        answer = _Failure("")
+        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the process has ended
+            self._connection.send((method, args, kwargs))
+            wait([self._connection, self._process.sentinel])
+            if self._connection.poll():
+                answer = self._connection.recv()
+        if isinstance(answer, _Failure):
+            reason = answer.reason or self._exit_reason()
             self.close()
-            raise FailedError(answer["failed"])
+            raise WorkerFailedError(reason)
         return answer
 
     def close(self) -> None:
-        """End it, and what it started."""
-        assert self._process.stdin and self._process.stdout, "they are pipes"
-        if self._process.stdout.closed:
-            return  # its number may be another's by now
+        """Kill the process and the processes that it started."""
+        if self._connection.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                pipe.close()
-            except BrokenPipeError:  # what it was told last it never read
-                continue
+        self._process.kill()  # for a process that is not yet the leader of its group
+        self._process.join()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -79,24 +94,39 @@ class Remote:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tell(self, values: Any) -> None:
-        assert self._process.stdin, "it is a pipe"
-        try:
-            self._process.stdin.write(json.dumps(values) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            said = self._end()
-            self.close()
-            raise FailedError(said) from error
-
-    def _end(self) -> str:
-        """How the process ended, without a word."""
-        try:
-            code = self._process.wait(LAST_S)
-        except subprocess.TimeoutExpired:
-            return f"its process closed its answers and had not ended {LAST_S:g} s later"
+    def _exit_reason(self) -> str:
+        self._process.join()
+        code = self._process.exitcode or 0
         if code == -signal.SIGKILL:
             return "its process was killed, as happens when memory runs out"
-        return (
-            f"its process ended by {signal.Signals(-code).name}" if code < 0 else f"its process ended with code {code}"
-        )
+        return f"its process ended {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}"
+
+
+def _serve(connection: Connection, threads: int, log: Path) -> None:
+    """Answer the questions of ``WorkerProcess.ask`` until the connection is closed or a method raises an error."""
+    os.setsid()  # Ctrl-C interrupts the parent alone
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)  # before torch and numpy are imported
+    try:
+        from detkit.benchmark.measure.worker import Worker
+
+        worker = Worker(threads)
+        with contextlib.suppress(EOFError):
+            while True:
+                method, args, kwargs = connection.recv()
+                connection.send(method(worker, *args, **kwargs))
+    except Exception as error:
+        traceback.print_exc()  # before the answer, because the parent kills this process when it has the answer
+        connection.send(_Failure(one_line(error)))
+        raise SystemExit(1) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line, with its class unless the message is meant for users."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2])[:REASON_CHARACTERS]
+    is_plain = isinstance(error, DetkitError | ValueError) or type(error) is RuntimeError
+    return text if text and is_plain else f"{type(error).__name__}: {text}"

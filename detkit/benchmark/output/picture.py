@@ -1,10 +1,10 @@
-"""A picture of the measurements: AP over latency, or images per second where there is no AP."""
+"""A picture of the results: AP over latency, or images per second if there is no AP."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detkit.benchmark.output.rows import Row
@@ -14,10 +14,10 @@ PANEL_WH = (6.4, 4.4)  # inches
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Write it as PNG.
+    """Write the picture as PNG.
 
     Args:
-        rows: at least one with looks.
+        rows: at least one with timings.
         path: of the picture.
     """
     measured = [row for row in rows if row.rounds]
@@ -30,14 +30,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _accuracy(shown: Sequence[Row], known: Mapping[tuple[str, tuple[int, int]], float]) -> Figure:
-    """A point for every row; AP belongs to the runtime and the size, whatever the batch and the threads."""
+    """One point a row; AP depends on the runtime and the image size, not on batch size and threads."""
     threads = sorted({row.setting.threads for row in shown})
     sizes = sorted({row.setting.image_hw for row in shown})
     figure, panels = _panels(len(threads))
     for panel, number in zip(panels, threads, strict=True):
         for row in (row for row in shown if row.setting.threads == number):
             summary = row.summary()
-            assert summary, "rows without looks were left out"
+            assert summary, "rows without timings are left out"
             panel.plot(
                 summary.latency_ms,
                 known[row.title, row.setting.image_hw],
@@ -60,7 +60,7 @@ def _accuracy(shown: Sequence[Row], known: Mapping[tuple[str, tuple[int, int]], 
 
 
 def _speed(rows: Sequence[Row]) -> Figure:
-    """Bars of images per second: a panel for every setting."""
+    """Bars of images per second, one panel a setting."""
     settings = list(dict.fromkeys(row.setting for row in rows))
     figure, panels = _panels(len(settings))
     for panel, setting in zip(panels, settings, strict=True):
@@ -75,7 +75,7 @@ def _speed(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _panels(number: int) -> tuple[Figure, list[Any]]:
+def _panels(number: int) -> tuple[Figure, list[Axes]]:
     columns = min(number, 2)
     lines = -(-number // columns)
     figure = Figure(figsize=(PANEL_WH[0] * columns + 1.5, PANEL_WH[1] * lines), layout="constrained")
@@ -85,7 +85,7 @@ def _panels(number: int) -> tuple[Figure, list[Any]]:
     return figure, panels[:number]
 
 
-def _colours(rows: Sequence[Row]) -> dict[str, Any]:
+def _colours(rows: Sequence[Row]) -> dict[str, tuple[float, float, float, float]]:
     titles = list(dict.fromkeys(row.title for row in rows))
     return {title: colormaps["tab10"](number % 10) for number, title in enumerate(titles)}
 

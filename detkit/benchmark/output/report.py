@@ -1,4 +1,4 @@
-"""What was measured, on what and how: on the terminal, as Markdown, JSON and a picture."""
+"""The report of a benchmark: on the terminal, in Markdown, in JSON and as a picture."""
 
 import itertools
 import json
@@ -7,39 +7,41 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from detkit.benchmark.machine import is_installed
-from detkit.benchmark.output.rows import BASE, Row, Sheet, phase_sheet, speed_sheet
-from detkit.benchmark.selection import Plan
+from detkit.benchmark.output.rows import BASELINE, ResultTable, Row, phase_table, speed_table
+from detkit.benchmark.selection import BenchmarkPlan
 from detkit.checkpoint import storing
 
-UNQUIET = 1.3  # slowest round over fastest: beyond it the machine did other work too
-LEAST_CORES = 0.9  # that one thread has, on a machine that is its own
+MOST_SPREAD = 1.3  # slowest round over fastest; beyond it other programs used the machine
+LEAST_CORES = 0.9  # of a row with one thread; below it other programs used the machine
 FILES = {"json": "benchmark.json", "markdown": "benchmark.md", "picture": "benchmark.png"}
 
 
-def report(plan: Plan, rows: Sequence[Row], facts: dict[str, str], console: Console, *, is_whole: bool) -> None:
-    """Show the tables and write the files.
+def report(
+    plan: BenchmarkPlan, rows: Sequence[Row], facts: dict[str, str], console: Console, *, is_complete: bool
+) -> None:
+    """Print the tables and write the files.
 
     Args:
         plan: of the measurements.
-        rows: as far as they came.
+        rows: the measured ones.
         facts: about the machine.
         console: for the tables.
-        is_whole: whether that is all of them.
+        is_complete: whether all measurements were made.
 
     Raises:
         StorageError: if a file cannot be written.
     """
-    sheets, notes = _sheets(rows), [*_notes(plan, rows, is_whole=is_whole), *_no_picture(rows)]
+    tables, notes = _tables(rows), [*_notes(plan, rows, is_complete=is_complete), *_no_picture(rows)]
     facts = {**facts, **_how(plan, rows)}
     head = [f"{name}: {text}" for name, text in facts.items()]
     console.print(*head, "", sep="\n", soft_wrap=True, highlight=False, markup=False)
-    for sheet in sheets:
-        console.print(sheet.to_rich(), "")
+    for table in tables:
+        console.print(table.to_rich(), "")
     console.print(*notes, f"kept: {plan.folder}", sep="\n", soft_wrap=True, highlight=False, markup=False)
-    tables = [sheet.to_markdown() for sheet in sheets]
+    markdown_tables = [table.to_markdown() for table in tables]
     listed = ("\n".join(f"- {line}" for line in lines) for lines in (head, notes) if lines)
     title, first = "# Benchmark", next(listed)
-    markdown = "\n\n".join([title, first, *tables, *listed]) + "\n"
+    markdown = "\n\n".join([title, first, *markdown_tables, *listed]) + "\n"
     document = {"facts": facts, "notes": notes, "rows": [row.to_json() for row in rows]}
     with storing(plan.folder):
         (plan.folder / FILES["markdown"]).write_text(markdown)
@@ -51,7 +53,7 @@ def report(plan: Plan, rows: Sequence[Row], facts: dict[str, str], console: Cons
 
 
 def _no_picture(rows: Sequence[Row]) -> list[str]:
-    """Why there is none, if so."""
+    """Why there is no picture; empty if there is one."""
     if not any(row.rounds for row in rows):
         return ["no picture: nothing was measured"]
     if not is_installed("matplotlib"):
@@ -59,15 +61,15 @@ def _no_picture(rows: Sequence[Row]) -> list[str]:
     return []
 
 
-def _sheets(rows: Sequence[Row]) -> list[Sheet]:
+def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     of_settings = [(key, list(of)) for key, of in itertools.groupby(rows, key=lambda row: row.setting)]
-    speeds = [speed_sheet(setting, of) for setting, of in of_settings]
-    phases = [phase_sheet(setting, of) for setting, of in of_settings if setting.batch_size == 1]
-    return [*speeds, *(sheet for sheet in phases if sheet.lines)]
+    speeds = [speed_table(setting, of) for setting, of in of_settings]
+    phases = [phase_table(setting, of) for setting, of in of_settings if setting.batch_size == 1]
+    return [*speeds, *(table for table in phases if table.lines)]
 
 
-def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
-    """What the words of the tables mean."""
+def _how(plan: BenchmarkPlan, rows: Sequence[Row]) -> dict[str, str]:
+    """Explanations of the columns of the tables."""
     options = plan.options
     imports = [row.costs["imports_mb"] for row in rows if "imports_mb" in row.costs]
     alone = f", of which Python and its imports alone {max(imports):.0f}" if imports else ""
@@ -87,9 +89,9 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
         "cores": "busy while the network runs, on average",
         "memory": f"{memory}; MB are 10^6 bytes",
         "repetitions": (
-            f"each row in a process of its own; {options.warmup} looks to warm up, then at least {options.repeat} and "
-            f"{options.least_s:g} s, at most {options.most_s:g} s, in 5 rounds over all rows of a table, each after "
-            "one look more that is not counted, and to the end of the last one, so that slow models take longer; boxes "
+            f"each row in its own process; {options.warmup} batches to warm up, then at least {options.repeat} and "
+            f"{options.least_s:g} s, at most {options.most_s:g} s, in 5 rounds over the rows of a table, each after "
+            "one batch that is not counted, and to the end of the last batch, so that slow models take longer; boxes "
             f"from score {options.score_threshold:g}, but where a file chooses them inside; AP from that of the recipe"
         ),
         "phases": f"of batch 1; {FILES['json']} has those of all",
@@ -100,31 +102,31 @@ def _how(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _images(plan: Plan) -> str:
+def _images(plan: BenchmarkPlan) -> str:
     number, options = len(plan.files), plan.options
-    if not plan.data:
+    if not plan.data_overrides:
         return f"{number} drawn pictures of 1280 x 960 pixels, batch after batch; no data, no AP"
     some = f"the first {options.limit} images" if options.limit else "all images"
     return f"{number} images, evenly over the {options.split} split, batch after batch; AP on {some} of it"
 
 
-def _notes(plan: Plan, rows: Sequence[Row], *, is_whole: bool) -> list[str]:
+def _notes(plan: BenchmarkPlan, rows: Sequence[Row], *, is_complete: bool) -> list[str]:
     spreads = [summary.spread for row in rows if (summary := row.summary())]
-    notes = [] if is_whole else ["stopped before the end: some rows are missing, or have fewer rounds"]
-    if spreads and max(spreads) > UNQUIET:
+    notes = [] if is_complete else ["stopped before the end: some rows are missing, or have fewer rounds"]
+    if spreads and max(spreads) > MOST_SPREAD:
         notes.append(
-            f"the machine was not quiet: the slowest round of a row took up to {max(spreads):.1f} times as long as its "
-            "fastest; measure again for figures to rely on"
+            f"other programs used the machine: the slowest round of a row took up to {max(spreads):.1f} times as long "
+            "as its fastest; measure again for reliable figures"
         )
     alone = [summary.cores for row in rows if row.setting.threads == 1 and (summary := row.summary())]
     if plan.device.type == "cpu" and alone and min(alone) < LEAST_CORES:
         notes.append(
-            f"one thread had a core for {100 * min(alone):.0f} % of its time alone: other programs took the rest; "
-            "measure again for figures to rely on"
+            f"other programs used the machine: one thread had a core for {100 * min(alone):.0f} % of its time only; "
+            "measure again for reliable figures"
         )
-    if rows and not any(row.name == BASE for row in rows):
+    if rows and not any(row.name == BASELINE for row in rows):
         notes.append("x eager: torch eager was not among the runtimes")
-    if plan.data and plan.trained_hw not in plan.sizes_of_accuracy:
+    if plan.data_overrides and plan.trained_hw not in plan.sizes_of_accuracy:
         height, width = plan.trained_hw
         notes.append(f"AP is that of the sizes in the tables; the detector was trained at {width} x {height} pixels")
     if any(row.reason for row in rows):

@@ -1,36 +1,36 @@
-"""What came out of the measurements, and tables of it."""
+"""The results of a benchmark, and tables of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.measure.stopwatch import BatchTiming
 from detkit.benchmark.measure.summary import Summary, summarise
 from detkit.benchmark.selection import Setting
 
-BASE = "eager"  # others are compared with it
+BASELINE = "eager"  # the runtime that others are compared with
 
 
 class Row:
     """A detector in one runtime and one setting.
 
     Args:
-        name: of the runtime, or the file that was given.
+        name: of the runtime, or the exported file that the user named.
         title: in tables.
-        path: of the file that is opened.
-        setting: of it.
-        reason: why it is not measured, or no further; empty: it is.
-        inside: what of the work after the network is part of it.
+        path: of the opened file.
+        setting: threads, image size and batch size.
+        reason: why it is not measured, or why its measurement stopped; empty if it is complete.
+        inside: which work after the network is part of the file.
 
     Attributes:
-        rounds: looks of each.
-        costs: ``first_s``, ``file_mb``, ``imports_mb`` and ``memory_mb``, as far as they are known.
-        numbers: the twelve of COCO, where they are measured.
-        is_done: whether nothing more is going to be measured.
+        rounds: the timed batches of each round.
+        costs: the known ones of ``first_s``, ``file_mb``, ``imports_mb`` and ``memory_mb``.
+        numbers: the twelve COCO numbers if AP is measured.
+        is_done: whether its measurement is finished.
     """
 
     def __init__(self, name: str, title: str, path: Path, setting: Setting, reason: str = "", inside: str = "") -> None:
@@ -40,17 +40,17 @@ class Row:
         self.setting = setting
         self.reason = reason
         self.inside = inside
-        self.rounds: list[list[Look]] = []
+        self.rounds: list[list[BatchTiming]] = []
         self.costs: dict[str, float] = {}
         self.numbers: dict[str, float] = {}
         self.is_done = False
 
     def summary(self) -> Summary | None:
-        """The looks as few numbers; None: there are none."""
+        """Statistics of the timed batches; None without any."""
         return summarise(self.rounds, self.setting.batch_size) if self.rounds else None
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it."""
+    def to_json(self) -> dict[str, object]:
+        """Everything about the row, as JSON values."""
         summary = self.summary()
         return {
             "runtime": self.name,
@@ -64,15 +64,15 @@ class Row:
         }
 
 
-class Sheet(NamedTuple):
-    """A table for the terminal and for Markdown; the last column holds words."""
+class ResultTable(NamedTuple):
+    """A table for the terminal and for Markdown; its last column holds remarks."""
 
     title: str
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
 
     def to_rich(self) -> Group:
-        """For a terminal, where the last column would be too narrow: it becomes lines below the table."""
+        """The table for a terminal, with the remarks as lines below it."""
         table = Table(box=None, padding=(0, 2, 0, 0), title=Text(self.title, style="bold"), title_justify="left")
         for number, heading in enumerate(self.headings[:-1]):
             table.add_column(heading, justify="right" if number else "left", no_wrap=True)
@@ -81,7 +81,7 @@ class Sheet(NamedTuple):
         return Group(table, *(Text(f"{line[0]}: {line[-1]}") for line in self.lines if line[-1]))
 
     def to_markdown(self) -> str:
-        """With its title above it."""
+        """The table in Markdown, below its title."""
         rule = ["---", *["---:"] * (len(self.headings) - 2), "---"]
         lines = [self.headings, rule, *([cell.replace("|", "\\|") for cell in line] for line in self.lines)]
         return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
@@ -91,16 +91,16 @@ SPEED = ("runtime", "latency ms", "p95", "images/s", "x eager", "cores", "memory
 PHASES = ("runtime", "read", "resize", "network", "boxes", "whole ms", "p95", "outside network", "")
 
 
-def speed_sheet(setting: Setting, rows: Sequence[Row]) -> Sheet:
-    """The rows of one setting beside each other."""
-    base = next((row.summary() for row in rows if row.name == BASE), None)
-    return Sheet(str(setting), SPEED, [_speed_line(row, base) for row in rows])
+def speed_table(setting: Setting, rows: Sequence[Row]) -> ResultTable:
+    """Latency, memory, size and AP of the rows of one setting."""
+    base = next((row.summary() for row in rows if row.name == BASELINE), None)
+    return ResultTable(str(setting), SPEED, [_speed_line(row, base) for row in rows])
 
 
-def phase_sheet(setting: Setting, rows: Sequence[Row]) -> Sheet:
-    """Where the time goes, in milliseconds."""
+def phase_table(setting: Setting, rows: Sequence[Row]) -> ResultTable:
+    """Milliseconds of each phase of the rows of one setting."""
     lines = [_phase_line(row) for row in rows if row.rounds]
-    return Sheet(f"{setting}: milliseconds from the image file to the boxes", PHASES, lines)
+    return ResultTable(f"{setting}: milliseconds from the image file to the boxes", PHASES, lines)
 
 
 def _speed_line(row: Row, base: Summary | None) -> list[str]:
@@ -129,7 +129,7 @@ def _why(row: Row) -> str:
 
 def _phase_line(row: Row) -> list[str]:
     summary = row.summary()
-    assert summary, "rows without looks were left out"
+    assert summary, "rows without timings are left out"
     phases = (summary.read_ms, summary.resize_ms, summary.network_ms, summary.boxes_ms)
     wholes = (summary.whole_ms, summary.whole_p95_ms)
     numbers = [f"{number:.1f}" for number in (*phases, *wholes)]

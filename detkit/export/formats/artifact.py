@@ -84,7 +84,7 @@ def make_artifact(
             names = tuple(output.name for output in program.graph.output)
     elif spec.format == "torchscript":
         with silenced():  # tracing warns that sizes become constants, which dynamic=batch states
-            program = torch.jit.trace(graph, (example,))
+            program = torch.jit.trace_module(graph, {"forward": (example,)})
     coding = predictions.box_coding if isinstance(predictions, YOLOPredictions) else "distances"
     signature = Signature(spec.outputs, names, spec.takes_uint8, spec.dynamic, spec.image_hw, stride, coding)
     return Artifact(spec.format, signature, program)

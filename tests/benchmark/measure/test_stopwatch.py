@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.benchmark.measure import stopwatch
-from detkit.benchmark.measure.stopwatch import Look, Timed, repeat
+from detkit.benchmark.measure.stopwatch import BatchTiming, TimedDetector, repeat
 from detkit.inference import Predictor
 from detkit.types import Detections
 
@@ -55,10 +55,10 @@ def test_each_phase_has_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         waits.append(clock.now_s)
         clock.take(4 if len(waits) == 1 else 16)
 
-    detector = Timed(Network(), wait, clock, cpu_clock)
+    detector = TimedDetector(Network(), wait, clock, cpu_clock)
     predictor = Predictor(detector, decode, ["cell"], (32, 64), "letterbox")
-    found = stopwatch.look(predictor, detector, [tmp_path / "a", tmp_path / "b"], 0.25)
-    assert found == Look(read=2, resize=4, network=24, boxes=32, network_cpu=72)
+    found = stopwatch.time_batch(predictor, detector, [tmp_path / "a", tmp_path / "b"], 0.25)
+    assert found == BatchTiming(read=2, resize=4, network=24, boxes=32, network_cpu=72)
     assert seen == [(2, 3, 32, 64)]  # all files in one batch
 
 
@@ -75,10 +75,10 @@ def test_a_predictor_is_timed_without_another_result(tmp_path: Path) -> None:
 
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     predictor = Predictor(Network(), lambda _: [empty], ["cell"], (32, 32), "squash")
-    detector = stopwatch.timed(predictor)
-    look = stopwatch.look(predictor, detector, [tmp_path / "a.png"], 0.25)
+    detector = stopwatch.with_timer(predictor)
+    timing = stopwatch.time_batch(predictor, detector, [tmp_path / "a.png"], 0.25)
     assert given[0].dtype == torch.uint8 and bool((given[0] == 255).all())  # as the program wants them
-    assert min(look[:4]) > 0
+    assert min(timing[:4]) > 0
 
 
 def test_every_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,12 +87,12 @@ def test_every_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
     predictor = Predictor(nn.Identity(), lambda _: [], ["cell"], (32, 32), "squash")
     for name in ("cpu", "mps", "xpu", "cuda:1"):
         predictor.device = torch.device(name)
-        stopwatch.timed(predictor).wait()
+        stopwatch.with_timer(predictor).wait()
     assert waited == [torch.device(name) for name in ("mps", "xpu", "cuda:1")]
 
 
 @pytest.mark.parametrize(
-    ("number", "least_s", "most_s", "looks"),
+    ("number", "least_s", "most_s", "batches"),
     [
         (3, 0, 100, 3),  # so often
         (3, 10, 100, 5),  # and so long
@@ -100,14 +100,14 @@ def test_every_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
         (30, 0, 0, 1),  # once in any case
     ],
 )
-def test_looks_are_repeated_so_often_and_so_long(number: int, least_s: float, most_s: float, looks: int) -> None:
+def test_batches_are_repeated_so_often_and_so_long(number: int, least_s: float, most_s: float, batches: int) -> None:
     """Each takes 2 s; the first one, 50 s with cold caches, is not counted."""
     clock = FakeClock()
     durations = iter([50.0, *[2.0] * 100])
 
-    def once() -> Look:
+    def once() -> BatchTiming:
         seconds = next(durations)
         clock.take(seconds)
-        return Look(0, 0, seconds, 0, seconds)
+        return BatchTiming(0, 0, seconds, 0, seconds)
 
-    assert repeat(once, number, least_s, most_s, clock) == [Look(0, 0, 2.0, 0, 2.0)] * looks
+    assert repeat(once, number, least_s, most_s, clock) == [BatchTiming(0, 0, 2.0, 0, 2.0)] * batches

@@ -1,19 +1,19 @@
-"""Few numbers of many looks, against closed forms."""
+"""Statistics of many batches, against closed forms."""
 
 import pytest
 
-from detkit.benchmark.measure.stopwatch import Look
+from detkit.benchmark.measure.stopwatch import BatchTiming
 from detkit.benchmark.measure.summary import summarise
 
 
-def look(network_ms: float) -> Look:
+def timing(network_ms: float) -> BatchTiming:
     """Of a batch: 2 ms to read, 1 to resize, 3 for the boxes; one and a half cores while the network runs."""
-    return Look(0.002, 0.001, network_ms / 1000, 0.003, 1.5 * network_ms / 1000)
+    return BatchTiming(0.002, 0.001, network_ms / 1000, 0.003, 1.5 * network_ms / 1000)
 
 
 def test_numbers_of_an_even_ramp() -> None:
     """Networks of 1, 2, .. 101 ms in any order: median 51, 95th percentile 96, mean 51."""
-    ramp = [look(number * 37 % 101 + 1) for number in range(101)]
+    ramp = [timing(number * 37 % 101 + 1) for number in range(101)]
     found = summarise([ramp[:50], ramp[50:]], batch_size=4)
     assert found.looks == 101
     assert found.latency_ms == pytest.approx(54)  # network and boxes
@@ -28,12 +28,12 @@ def test_numbers_of_an_even_ramp() -> None:
 
 
 def test_a_slow_round_does_not_move_the_median_and_is_told() -> None:
-    rounds = [[look(7)] * 5, [look(7)] * 5, [look(17)] * 4]
+    rounds = [[timing(7)] * 5, [timing(7)] * 5, [timing(17)] * 4]
     found = summarise(rounds, batch_size=1)
     assert found.latency_ms == pytest.approx(10)
     assert found.spread == pytest.approx(2)  # 20 ms over 10 ms
 
 
-def test_one_look_is_enough() -> None:
-    found = summarise([[look(7)]], batch_size=1)
+def test_one_batch_is_enough() -> None:
+    found = summarise([[timing(7)]], batch_size=1)
     assert (found.latency_ms, found.p95_ms, found.spread) == pytest.approx((10, 10, 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detkit.benchmark.output.picture import draw
-from detkit.benchmark.output.rows import Row, phase_sheet, speed_sheet
+from detkit.benchmark.output.rows import Row, phase_table, speed_table
 from tests.helpers.benchmark_rows import SETTING, row
 
 
@@ -17,62 +17,62 @@ def failed(reason: str) -> Row:
 def test_speed_beside_eager() -> None:
     fast, base = row("bf16", 17), row("eager", 37)
     fast.numbers = {"AP": 0.61234}
-    sheet = speed_sheet(SETTING, [fast, base])
-    assert sheet.title == "640 x 384 pixels, batch 1, 2 threads"
-    by_name = dict(zip(sheet.headings, sheet.lines[0], strict=True))
-    assert sheet.lines[0][0] == "torch bf16"
+    table = speed_table(SETTING, [fast, base])
+    assert table.title == "640 x 384 pixels, batch 1, 2 threads"
+    by_name = dict(zip(table.headings, table.lines[0], strict=True))
+    assert table.lines[0][0] == "torch bf16"
     assert by_name["latency ms"] == "20.0" and by_name["p95"] == "20.0"
     assert by_name["images/s"] == "50.0"
-    assert by_name["x eager"] == "2.00" and sheet.lines[1][4] == "1.00"
+    assert by_name["x eager"] == "2.00" and table.lines[1][4] == "1.00"
     assert by_name["cores"] == "1.90"
     assert (by_name["memory MB"], by_name["file MB"], by_name["AP"]) == ("700", "9.1", "0.6123")
-    assert sheet.lines[1][8] == "-"  # no AP of this one
+    assert table.lines[1][8] == "-"  # no AP of this one
 
 
 def test_images_of_a_batch_count() -> None:
-    sheet = speed_sheet(SETTING, [row("eager", 37, SETTING._replace(batch_size=8))])
-    assert sheet.lines[0][3] == "200.0"  # 8 in 40 ms
+    table = speed_table(SETTING, [row("eager", 37, SETTING._replace(batch_size=8))])
+    assert table.lines[0][3] == "200.0"  # 8 in 40 ms
 
 
 def test_without_eager_there_is_no_ratio() -> None:
-    assert speed_sheet(SETTING, [row("bf16", 17)]).lines[0][4] == "-"
+    assert speed_table(SETTING, [row("bf16", 17)]).lines[0][4] == "-"
 
 
 def test_a_row_that_failed_says_why() -> None:
     halfway = row("onnx", 17)
     halfway.reason = "its process was killed"
-    sheet = speed_sheet(SETTING, [failed("no C++ compiler"), halfway])
-    assert sheet.lines[0] == ["torch compile", *["-"] * 8, "not measured: no C++ compiler"]
-    assert sheet.lines[1][1] == "20.0" and sheet.lines[1][-1] == "stopped: its process was killed"
-    assert "no C++ compiler" not in str(phase_sheet(SETTING, [failed("no C++ compiler")]).lines)
+    table = speed_table(SETTING, [failed("no C++ compiler"), halfway])
+    assert table.lines[0] == ["torch compile", *["-"] * 8, "not measured: no C++ compiler"]
+    assert table.lines[1][1] == "20.0" and table.lines[1][-1] == "stopped: its process was killed"
+    assert "no C++ compiler" not in str(phase_table(SETTING, [failed("no C++ compiler")]).lines)
 
 
 def test_memory_that_nobody_knows() -> None:
     made = row("onnx", 37)
     del made.costs["memory_mb"]
-    assert speed_sheet(SETTING, [made]).lines[0][6] == "-"
+    assert speed_table(SETTING, [made]).lines[0][6] == "-"
 
 
 def test_where_the_time_goes() -> None:
-    [line] = phase_sheet(SETTING, [row("eager", 18)]).lines
+    [line] = phase_table(SETTING, [row("eager", 18)]).lines
     assert line == ["torch eager", "2.0", "1.0", "18.0", "3.0", "24.0", "24.0", "25.0 %", ""]
 
 
 def test_what_a_file_does_inside_is_told_where_its_phases_are() -> None:
     made = row("onnx", 18)
     made.inside = "decoding is in the network"
-    assert phase_sheet(SETTING, [made]).lines[0][-1] == "decoding is in the network"
+    assert phase_table(SETTING, [made]).lines[0][-1] == "decoding is in the network"
     assert made.to_json()["inside"] == "decoding is in the network"
 
 
 def test_markdown_is_a_table_whatever_a_reason_holds() -> None:
-    lines = speed_sheet(SETTING, [failed("a | b")]).to_markdown().splitlines()
+    lines = speed_table(SETTING, [failed("a | b")]).to_markdown().splitlines()
     assert lines[0] == "**640 x 384 pixels, batch 1, 2 threads**"
     assert lines[3].startswith("| --- | ---: |")
     assert {line.replace("\\|", "").count("|") for line in lines[2:]} == {11}
 
 
-def test_json_holds_every_look() -> None:
+def test_json_holds_every_batch() -> None:
     found = json.loads(json.dumps(row("eager", 37).to_json()))
     assert found["threads"] == 2 and found["image_hw"] == [384, 640] and found["batch_size"] == 1
     assert found["latency_ms"] == pytest.approx(40)
