@@ -162,6 +162,10 @@ def test_classes_start_at_their_prior() -> None:
     torch.testing.assert_close(head.class_logits[0].bias.sigmoid(), torch.full((3,), 0.02))
 
 
+# centres of the first and the last cell of strides 8, 16 and 32 in an image of 64 x 64 pixels
+CORNER_CELLS = [[4, 4], [60, 60], [8, 8], [56, 56], [16, 16], [48, 48]]
+
+
 @pytest.mark.parametrize("neck", [FPN, PAN])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_detector_joins_any_backbone_neck_and_head(name: str, neck: Callable[..., Any]) -> None:
@@ -178,7 +182,9 @@ def test_detector_joins_any_backbone_neck_and_head(name: str, neck: Callable[...
 @pytest.mark.parametrize("neck", NECKS)
 def test_detector_joins_any_neck(neck: str) -> None:
     detector = Detector(BACKBONES["csp_darknet"](), NECKS[neck], HEADS["yolo"])
-    assert detector(torch.rand(1, 3, 64, 64)).logits.shape == (1, 64 + 16 + 4, 5)
+    predictions = detector(torch.rand(1, 3, 64, 64))
+    assert predictions.strides.tolist() == [8] * 64 + [16] * 16 + [32] * 4
+    assert predictions.points[[0, 63, 64, 79, 80, 83]].tolist() == CORNER_CELLS
 
 
 def test_preprocess_by_hand() -> None:

@@ -43,7 +43,9 @@ def test_recipe_names_a_user_network_and_it_keeps_the_contract(name: str) -> Non
 @pytest.mark.parametrize("name", NODES)
 def test_detector_of_a_user_network(name: str, neck: Any) -> None:
     detector = Detector(recipe.instantiate(NODES[name], trusted=None), neck, lambda specs: YOLOHead(specs, 2))
-    assert detector(torch.rand(2, 3, 64, 64)).logits.shape == (2, 64 + 16 + 4, 2)
+    points = detector(torch.rand(2, 3, 64, 64)).points
+    assert points.reshape(-1, 2).mean(0).tolist() == [32, 32]  # cells of every level lie evenly in the image
+    assert points[[0, 64, 80]].tolist() == [[4, 4], [8, 8], [16, 16]]  # the first of strides 8, 16 and 32
 
 
 @pytest.mark.parametrize(
