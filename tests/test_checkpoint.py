@@ -150,7 +150,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
                 read_checkpoint(path) if path.suffix == ".ckpt" else read_detector(path)
             flip_bit(path, bit)
     assert same(files["ckpt"], 1)
-    assert read_detector(files["safetensors"])[1] == {"recipe": {"seed": 0}}
+    assert read_detector(files["safetensors"])[1]["recipe"] == {"seed": 0}
 
 
 def test_every_cut_is_found(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_detector_comes_back(tmp_path: Path) -> None:
     metadata = {"recipe": {"model": {"a": [1, 2.5, None]}}, "class_names": ["Gänse", "cat"], "ap": 0.1 + 0.2}
     write_detector(tmp_path / "detector.safetensors", weights, metadata)
     read, read_metadata = read_detector(tmp_path / "detector.safetensors")
-    assert read_metadata == metadata
+    assert read_metadata == {**metadata, "detector_format": 2}
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in weights.items())
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, make_folder, replace, storing
 from detkit.errors import CheckpointError
 
+FORMAT = 2  # of the metadata; 1 (no number inside): the recipe holds the augmentation among the keys of its data
+FORMAT_KEY = "detector_format"
+
 
 def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a trained detector: its weights and all that is needed to rebuild it.
@@ -29,7 +32,7 @@ def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[
     """
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
     try:
-        texts = {key: json.dumps(value) for key, value in metadata.items()}
+        texts = {key: json.dumps(value) for key, value in {**metadata, FORMAT_KEY: FORMAT}.items()}
     except TypeError as error:
         raise CheckpointError(f"{path}: the metadata must be plain JSON values: {error}") from error
     texts[DIGEST] = _digest_of_detector(tensors, texts)
@@ -60,9 +63,13 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if digest != _digest_of_detector(tensors, texts):
             raise CheckpointError(f"{path}: is damaged: its content does not fit the SHA-256 inside")
-        return tensors, {key: json.loads(text) for key, text in texts.items()}
+        metadata = {key: json.loads(text) for key, text in texts.items()}
     except UNREADABLE as error:
         raise CheckpointError(f"{path}: its metadata cannot be read: {first_line(error)}") from error
+    found = metadata.get(FORMAT_KEY, 1)
+    if found not in range(1, FORMAT + 1):
+        raise CheckpointError(f"{path}: has {FORMAT_KEY} {found}; this detkit reads 1 to {FORMAT}: update detkit")
+    return tensors, metadata
 
 
 def _digest_of_detector(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import runtimes
 from detkit.inference.exported_detector import ExportedModel, metadata_of_export
-from detkit.inference.metadata import metadata_faults
+from detkit.inference.metadata import in_todays_format, metadata_faults
 from detkit.inference.module_limit import at_most
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
@@ -166,6 +166,7 @@ def read_stored(path: str | Path) -> StoredDetector:
         raise CheckpointError(f"{path}: holds no weights")
     if fault := next(metadata_faults(metadata), None):
         raise CheckpointError(f"{path}: {fault}")
+    metadata = in_todays_format(metadata)
     height, width = metadata["image_hw"]
     return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path, metadata)
 
