@@ -21,6 +21,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from detkit import recipe
+from detkit.commands.run_parts import run_parts
 from detkit.training import train
 from tests.helpers.pretended_cuda import EVENTS, Event, PretendedCuda, pretend
 
@@ -55,7 +56,7 @@ def events_of_a_step(name: str) -> list[Event]:
     EVENTS.clear()
     with tempfile.TemporaryDirectory() as folder, PretendedCuda():
         given = [f"recipe={name}", f"runs_dir={folder}", *SMALL.split(), *OF_RECIPE.get(name, "").split()]
-        parts = recipe.build(recipe.load(given))
+        parts = run_parts(recipe.load(given))
         steps, keywords = Steps(), parts.trainer.keywords
         keywords |= {"logger": CSVLogger(folder), "callbacks": [*keywords.get("callbacks", []), steps]}
         train(parts, console=Console(file=io.StringIO()))

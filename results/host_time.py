@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from detkit import recipe
+from detkit.commands.run_parts import run_parts
 from detkit.training import train
 
 STEPS = 20
@@ -33,7 +34,7 @@ def milliseconds(name: str) -> dict[str, float]:
     """Of a step, by what it was spent on."""
     one_size = ["data.multi_scale=null"] if name.startswith("rtdetr") else []
     with tempfile.TemporaryDirectory() as folder:
-        parts = recipe.build(recipe.load([f"recipe={name}", f"runs_dir={folder}", *SMALL, *one_size]))
+        parts = run_parts(recipe.load([f"recipe={name}", f"runs_dir={folder}", *SMALL, *one_size]))
         parts.trainer.keywords["logger"] = CSVLogger(folder)
         profile = cProfile.Profile(time.process_time)
         profile.runcall(train, parts, console=Console(file=io.StringIO()))

@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 
 from detkit import recipe
-from detkit.training import parameter_groups, train
+from detkit.commands.run_parts import run_parts
+from detkit.training import Parts, parameter_groups, train
 from detkit.training.run.autocast import precision_here
 from detkit.types import Batch
 
@@ -36,7 +37,7 @@ ROUNDS, STEPS, WARM_UP = 3, 10, 3
 class Step:
     """One training step, with more or less of what belongs to it."""
 
-    def __init__(self, parts: recipe.Parts) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.model = parts.model.to(memory_format=torch.channels_last).train()
         self.loss = parts.loss
         self.optimizer = parts.optimizer(parameter_groups(self.model))
@@ -83,13 +84,13 @@ def images_per_s(step: object, batches: Iterable[Batch]) -> float:
     return images / (time.perf_counter() - start)
 
 
-def endless(parts: recipe.Parts) -> Iterable[Batch]:
+def endless(parts: Parts) -> Iterable[Batch]:
     """Batches of all epochs, as the module hands them to the model."""
-    loader = parts.data.train_dataloader()
+    loader = parts.datamodule.train_dataloader()
     try:
         while True:
             for batch in loader:
-                yield parts.data.on_after_batch_transfer(batch, 0)
+                yield parts.datamodule.on_after_batch_transfer(batch, 0)
     finally:
         loader.close()
 
@@ -99,7 +100,7 @@ def fit_speed(argv: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         short = ["trainer.max_epochs=3", "data.augmentation.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
         plan = recipe.load([*argv, *short, "wandb=disabled", f"runs_dir={folder}"])
-        done = train(recipe.build(plan), console=Console(quiet=False, file=io.StringIO()))
+        done = train(run_parts(plan), console=Console(quiet=False, file=io.StringIO()))
         rows = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
         return [row["images_per_s"] for row in rows if row["kind"] == "epoch"][-1]
 
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> None:
     """Measure and print."""
     plan = recipe.load(argv)
     recipe.check(plan)
-    parts = recipe.build(plan)
+    parts = run_parts(plan)
     step = Step(parts)
     stay = next(iter(endless(parts)))
     found: dict[str, list[float]] = {"network": [], "step": [], "with data": [], "fit": []}

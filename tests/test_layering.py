@@ -69,7 +69,10 @@ MAY_IMPORT["commands"] = {*MAY_IMPORT} - {"", "__main__"}  # everything; nothing
 # Inside a package: its parts in the order in which they may import, each those before it.
 INSIDE = {
     "data": ["findings", "images", "formats", "index", "augment", "demo", "loading", "checking", "modules"],
-    "training": ["distributed", "run", "optim", "image_size", "module", "callbacks", "summary", "evaluate", "train"],
+    "training": [
+        *["settings", "parts", "distributed", "run", "optim", "image_size", "module", "callbacks"],
+        *["summary", "evaluate", "run_callbacks", "train"],
+    ],
     "inference": [
         *["device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
         *["tiling", "input", "results", "output", "predictor", "predict"],

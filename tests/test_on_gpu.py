@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from detkit import recipe
+from detkit.commands.run_parts import run_parts
 from detkit.inference import Predictor
 from detkit.ops.targets import pack_targets
 from detkit.training import train
@@ -119,7 +120,7 @@ def test_a_run_of_each_family(name: str, tmp_path: Path) -> None:
     if torch.cuda.get_device_name() == "pretended":
         pytest.skip("tests/test_pretended_cuda.py trains each family")
     given = [f"recipe={name}", f"runs_dir={tmp_path}", *SMALL.split(), *OF_RECIPE[name].split()]
-    done = train(recipe.build(recipe.load(given)))
+    done = train(run_parts(recipe.load(given)))
     assert done.epoch == 1 and all(np.isfinite(value) for value in done.numbers.values())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from detkit import recipe
 from detkit.commands.evaluate import main as evaluate
+from detkit.commands.run_parts import run_parts
 from detkit.models import Classifier
 from detkit.training import train
 from detkit.types import ImageLabels, Targets
@@ -79,7 +80,7 @@ def test_learns_from_a_batch(name: str) -> None:
 def test_a_classifier_trains_on_the_demo_set(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two short epochs, then what the run says to type: it prints the numbers of the best epoch again."""
     given = [f"recipe={name}", "wandb=disabled", f"runs_dir={tmp_path}", "data.num_workers=0", "trainer.max_epochs=2"]
-    trained = train(recipe.build(recipe.load([*given, "trainer.accelerator=cpu", "trainer.limit_train_batches=6"])))
+    trained = train(run_parts(recipe.load([*given, "trainer.accelerator=cpu", "trainer.limit_train_batches=6"])))
     assert trained.numbers["val/top1"] > 0 and trained.numbers["val/top5"] == 1
     said = capsys.readouterr().out
     (command,) = [line for line in said.splitlines() if line.startswith("evaluate: ")]

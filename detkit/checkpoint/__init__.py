@@ -1,11 +1,12 @@
 """The one writer and the one reader of training checkpoints and detector files."""
 
 from detkit.checkpoint.detector import read_detector, write_detector
-from detkit.checkpoint.file import UNREADABLE, first_line, free_bytes, local, readable, storing
+from detkit.checkpoint.file import UNREADABLE, PlainData, first_line, free_bytes, local, readable, storing
 from detkit.checkpoint.plain import load_plain
 from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
 from detkit.checkpoint.training import (
     CheckpointManifest,
+    CheckpointState,
     checkpoint_path,
     latest_checkpoint,
     manifests_in,
@@ -21,6 +22,8 @@ __all__ = [
     "DETECTOR_FILE",
     "UNREADABLE",
     "CheckpointManifest",
+    "CheckpointState",
+    "PlainData",
     "checkpoint_path",
     "first_line",
     "free_bytes",

@@ -4,21 +4,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from detkit.checkpoint.file import DIGEST, UNREADABLE, first_line, local, make_folder, replace, storing
+from detkit.checkpoint.file import DIGEST, UNREADABLE, PlainData, first_line, local, make_folder, replace, storing
 from detkit.errors import CheckpointError
 
 FORMAT = 2  # of the metadata; 1 (no number inside): the recipe holds the augmentation among the keys of its data
 FORMAT_KEY = "detector_format"
 
 
-def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
     """Write a trained detector: its weights and all that is needed to rebuild it.
 
     Args:
@@ -42,7 +41,7 @@ def write_detector(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[
         replace(path, lambda file: file.write(content))
 
 
-def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_detector(path: str | Path) -> tuple[dict[str, Tensor], PlainData]:
     """Weights and metadata of a detector file, after a check of every byte.
 
     Raises:

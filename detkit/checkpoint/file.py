@@ -15,6 +15,7 @@ import safetensors
 
 from detkit.errors import CheckpointError, StorageError
 
+PlainData = dict[str, Any]  # JSON: text, numbers, booleans, null, and lists and maps of them
 DIGEST = "sha256"
 # What torch, safetensors and json raise of a file that is cut, damaged, of another kind or made to harm.
 UNREADABLE = (
@@ -74,7 +75,7 @@ def readable(size: int) -> str:
 
 
 @contextlib.contextmanager
-def beside(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
+def beside(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
     """A file that is whole and synced, next to its place: to be moved there, and removed if it was not."""
     temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
@@ -93,7 +94,7 @@ def move(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place, sync it and move it there."""
     with beside(path, write) as temporary:
         move(temporary, path)
@@ -136,14 +137,17 @@ class Hashing:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         self.size += len(data)
-        return self._noting(self._file.write, data)
+        with self._noting():
+            return self._file.write(data)
 
     def flush(self) -> None:
-        self._noting(self._file.flush)
+        with self._noting():
+            self._file.flush()
 
-    def _noting(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
         try:
-            return call(*arguments)
+            yield
         except OSError as error:
             self.failure = error
             raise

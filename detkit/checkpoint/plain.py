@@ -11,7 +11,7 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class _Value(NamedTuple):
     values: int = 1  # in it, of a tuple
 
 
-def load_plain(file: io.BufferedReader) -> Any:
+def load_plain(file: io.BufferedReader) -> object:
     """What a torch file holds, if that is tensors on the CPU, plain values and nothing else.
 
     Raises:
@@ -114,7 +114,7 @@ def _look_through(stream: BinaryIO) -> None:
                 stack.append(_result(opcode, argument, taken))
 
 
-def _result(opcode: pickletools.OpcodeInfo, argument: Any, taken: list[_Value]) -> _Value:
+def _result(opcode: pickletools.OpcodeInfo, argument: object, taken: list[_Value]) -> _Value:
     if opcode.name == "GLOBAL":
         name = str(argument).replace(" ", ".")
         if name not in ALLOWED:
@@ -135,7 +135,7 @@ def _result(opcode: pickletools.OpcodeInfo, argument: Any, taken: list[_Value]) 
     return _Value(opcode.stack_after[0].name)
 
 
-def _tensors(content: Any) -> Iterator[Tensor]:
+def _tensors(content: object) -> Iterator[Tensor]:
     """Every tensor, whatever lies in what and however often."""
     seen: set[int] = set()
     waiting = [content]

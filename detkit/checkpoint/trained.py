@@ -1,20 +1,19 @@
 """What a run left, whichever of its files is named."""
 
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from torch import Tensor
 
 from detkit.checkpoint.detector import read_detector
-from detkit.checkpoint.file import DIGEST, UNREADABLE, local
+from detkit.checkpoint.file import DIGEST, UNREADABLE, PlainData, local
 from detkit.checkpoint.training import manifest_path, read_checkpoint
 from detkit.errors import CheckpointError
 
 DETECTOR_FILE = "detector.safetensors"
 
 
-def read_trained(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_trained(path: str | Path) -> tuple[dict[str, Tensor], PlainData]:
     """The weights of the model that a run left, and what the run noted about it.
 
     Args:

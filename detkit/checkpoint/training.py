@@ -21,6 +21,7 @@ from detkit.checkpoint.file import (
     DIGEST,
     UNREADABLE,
     Hashing,
+    PlainData,
     beside,
     first_line,
     local,
@@ -39,6 +40,9 @@ MAX_MANIFEST_BYTES = 2**20
 PLAIN = (str, int, float, bool, type(None), Tensor)
 
 
+CheckpointState = dict[str, Any]  # plain containers, numbers, strings and tensors
+
+
 class CheckpointManifest(NamedTuple):
     """What is known of a checkpoint without reading it."""
 
@@ -48,7 +52,7 @@ class CheckpointManifest(NamedTuple):
     score: float | None  # what decides on the best; None: not measured at this step
     sha256: str
     size: int  # bytes
-    facts: dict[str, Any]  # fingerprints, versions, threads, world size: plain JSON
+    facts: PlainData  # fingerprints, versions, threads, world size: plain JSON
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -57,7 +61,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def write_checkpoint(
-    path: Path, state: dict[str, Any], *, step: int, epoch: int, score: float | None, facts: dict[str, Any]
+    path: Path, state: CheckpointState, *, step: int, epoch: int, score: float | None, facts: PlainData
 ) -> None:
     """Write a checkpoint and its manifest so that a crash at any moment leaves the one before, or this one.
 
@@ -74,7 +78,7 @@ def write_checkpoint(
         StorageError: if it cannot be written; what was there before still is.
     """
     _refuse_what_is_not_plain(state, "")
-    fields: dict[str, Any] = {"format": FORMAT, "step": step, "epoch": epoch, "score": score}
+    fields: PlainData = {"format": FORMAT, "step": step, "epoch": epoch, "score": score}
 
     def write_data(file: BinaryIO) -> None:
         fields.update(_save(state, file))
@@ -90,7 +94,7 @@ def write_checkpoint(
             move(manifest, manifest_path(path))
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> CheckpointState:
     """The state that was written, after a check of every byte; tensors on the CPU.
 
     Raises:
@@ -183,13 +187,13 @@ def manifest_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def manifest_text(fields: dict[str, Any]) -> str:
+def manifest_text(fields: PlainData) -> str:
     """A manifest as it lies on disk, with a digest of itself in it: one text for the same fields, to the last space."""
     own = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
     return json.dumps({**fields, MANIFEST_DIGEST: own}, indent=1)
 
 
-def _check_manifest(path: Path, fields: dict[str, Any], text: str) -> None:
+def _check_manifest(path: Path, fields: PlainData, text: str) -> None:
     if fields.get("format") not in (1, FORMAT):
         raise CheckpointError(f"{path}: has format {fields.get('format')}; this detkit reads formats 1 and {FORMAT}")
     own = fields.pop(MANIFEST_DIGEST, None)
@@ -201,7 +205,7 @@ def _check_manifest(path: Path, fields: dict[str, Any], text: str) -> None:
         )
 
 
-def _save(state: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
+def _save(state: CheckpointState, file: BinaryIO) -> PlainData:
     """Write the state; returns size and digest."""
     hashing = Hashing(file)
     try:
@@ -226,12 +230,12 @@ def _digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, DIGEST).hexdigest()
 
 
-def _refuse_what_is_not_plain(value: Any, place: str) -> None:
+def _refuse_what_is_not_plain(value: object, place: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _refuse_what_is_not_plain(key, f"{place}[{key!r}]")
             _refuse_what_is_not_plain(item, f"{place}[{key!r}]")
-    elif type(value) in (list, tuple):
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
         for number, item in enumerate(value):
             _refuse_what_is_not_plain(item, f"{place}[{number}]")
     elif type(value) not in PLAIN and not isinstance(value, Tensor):
@@ -240,7 +244,7 @@ def _refuse_what_is_not_plain(value: Any, place: str) -> None:
         )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -38,8 +38,9 @@ def main(argv: list[str]) -> None:
         return print_help(__doc__, EvaluateOptions)
     options, overrides = read_options(EvaluateOptions, argv, prefixes=[""])
     from detkit import inference, training  # torch and lightning, after the arguments were found right
+    from detkit.commands.run_parts import run_parts
 
     stored = inference.read_stored(options.checkpoint)
-    parts = recipe.build(stored.plan(overrides, options.split, options.trusted))
+    parts = run_parts(stored.plan(overrides, options.split, options.trusted))
     stored.load_into(parts.model, options.trusted)
     return training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())

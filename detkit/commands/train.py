@@ -44,8 +44,9 @@ def main(argv: list[str]) -> None:
         return
     from lightning.pytorch.utilities import rank_zero_only
 
+    from detkit.commands.run_parts import run_parts
     from detkit.training import train
     from detkit.weights import load_weights
 
     rank_zero_only(output.print)(recipe.list_changes(plan))
-    train(recipe.build(plan), load_weights)
+    train(run_parts(plan), load_weights)

@@ -118,8 +118,10 @@ def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED
 def _of_data(plan: Plan, name: str) -> Any:
     """An argument of the data, or its default; None without either."""
     node = plan.config["data"]
+    if name in node:
+        return node[name]
     parameter = (parameters_of(locate(node["_target_"], plan.trusted)) or {}).get(name)
-    return node.get(name, parameter.default if parameter else None)
+    return parameter.default if parameter else None
 
 
 def _seed(plan: Plan) -> None:

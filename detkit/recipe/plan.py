@@ -142,6 +142,11 @@ class Plan(NamedTuple):
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
     @property
+    def settings(self) -> Settings:
+        """The keys that concern the whole run."""
+        return Settings(**{field: self.config[SPELT.get(field, field)] for field in Settings._fields})
+
+    @property
     def named_packages(self) -> list[str]:
         """The trusted packages that the user named; they have to be named again when the run is resumed."""
         return named_of(self.trusted or ())

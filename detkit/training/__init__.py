@@ -2,12 +2,13 @@
 
 from detkit.training.callbacks.ema import EMA
 from detkit.training.callbacks.late_l1 import LateL1
-from detkit.training.callbacks.saver import CheckpointSettings
 from detkit.training.evaluate import Evaluation, evaluate
 from detkit.training.module import DetectionModule
 from detkit.training.optim.muon import Muon
 from detkit.training.optim.parameter_groups import parameter_groups
 from detkit.training.optim.schedules import WarmupCosine, WarmupFlatCosine
+from detkit.training.parts import Parts
+from detkit.training.settings import CheckpointSettings, FineTuningSettings, RunSettings
 from detkit.training.train import Trained, train
 
 __all__ = [
@@ -15,8 +16,11 @@ __all__ = [
     "CheckpointSettings",
     "DetectionModule",
     "Evaluation",
+    "FineTuningSettings",
     "LateL1",
     "Muon",
+    "Parts",
+    "RunSettings",
     "Trained",
     "WarmupCosine",
     "WarmupFlatCosine",

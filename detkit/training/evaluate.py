@@ -3,9 +3,9 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
@@ -18,11 +18,13 @@ from detkit.checkpoint.file import make_folder, replace
 from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
 from detkit.training.module import DetectionModule
+from detkit.training.parts import Decode, Found, ListsDetections, Metric, Parts, Predictions
 from detkit.training.run.autocast import precision_here
 from detkit.training.run.log_filters import filtered_logs
+from detkit.training.summary import print_lines
 from detkit.types import Detections, RankedClasses
 
-Found = TypeVar("Found", Detections, RankedClasses)
+FoundT = TypeVar("FoundT", Detections, RankedClasses)
 
 
 class Evaluation(NamedTuple):
@@ -30,9 +32,9 @@ class Evaluation(NamedTuple):
 
     numbers: dict[str, float]  # of the metric, e.g. the twelve COCO numbers
     per_class: dict[str, float]  # by class name
-    metric: Any  # knows what they mean; that of a detector gives what was found by detections_json()
+    metric: Metric  # knows what the numbers mean
     is_rank_zero: bool
-    detections: Path | None = None  # where to write what was found
+    detections: Path | None = None  # file for what a detector found
 
     def show(self, console: Console) -> None:
         """Print the numbers, on rank 0, and write the detections where a path was given."""
@@ -45,21 +47,20 @@ class Evaluation(NamedTuple):
         for name, value in self.per_class.items():
             classes.add_row(Text(name), _spell(value))
         console.print(numbers, classes, sep="\n\n")
-        if self.detections:
+        if self.detections and isinstance(self.metric, ListsDetections):
             results = self.metric.detections_json()
             with storing(self.detections):
                 replace(self.detections, lambda file: file.write(json.dumps(results).encode()))
-            said = f"{len(results)} detections in {self.detections}"
-            console.print(said, soft_wrap=True, highlight=False, markup=False)
+            print_lines(console, f"{len(results)} detections in {self.detections}")
 
 
-def evaluate(parts: Any, class_names: Sequence[str], detections: Path | None = None) -> Evaluation:
+def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None = None) -> Evaluation:
     """Run the model over the validation split.
 
     Args:
-        parts: of a recipe, the model with its trained weights.
+        parts: the model with its trained weights, and what is needed to evaluate it.
         class_names: of the model, in the order of its labels.
-        detections: where ``Evaluation.show`` is going to write them; whether it can is found out first.
+        detections: file that ``Evaluation.show`` is going to write; checked before the evaluation.
 
     Raises:
         DataError: if the data has a class that the model does not know.
@@ -67,14 +68,14 @@ def evaluate(parts: Any, class_names: Sequence[str], detections: Path | None = N
         StorageError: if nothing can be written there.
     """
     require_fitting_images(parts.data, parts.model)
-    decode = parts.decode
+    decode: Decode = parts.decode
     if tuple(class_names) != tuple(parts.data.class_names):
         decode = DecodeForClasses(decode, class_names, parts.data.class_names)
     metric = parts.metrics(ground_truth=parts.data.ground_truth())
-    if detections and not hasattr(metric, "detections_json"):
+    if detections and not isinstance(metric, ListsDetections):
         raise RecipeError(f"detections={detections}: a classifier finds no objects; leave it out")
     if detections:
-        _require_place(detections)
+        _require_writable(detections)
     module = DetectionModule(parts.model, parts.loss, decode, metric, parts.optimizer, parts.scheduler)
     bar = sys.stdout.isatty()
     with filtered_logs():
@@ -87,7 +88,7 @@ def evaluate(parts: Any, class_names: Sequence[str], detections: Path | None = N
             use_distributed_sampler=False,  # detkit's own sampler takes the share of its rank
             sync_batchnorm=False,
         )
-        [logged] = trainer.validate(module, datamodule=parts.data, verbose=False)
+        [logged] = trainer.validate(module, datamodule=parts.datamodule, verbose=False)
     numbers = {name.removeprefix("val/"): value for name, value in logged.items()}
     return Evaluation(numbers, metric.per_class(), metric, trainer.is_global_zero, detections)
 
@@ -106,7 +107,7 @@ class DecodeForClasses:
 
     def __init__(
         self,
-        decode: Callable[[Any], list[Any]],
+        decode: Decode,
         model_names: Sequence[str],
         data_names: Sequence[str],
     ) -> None:
@@ -120,17 +121,17 @@ class DecodeForClasses:
         labels = {name: label for label, name in enumerate(data_names)}
         self.label_of = torch.tensor([labels.get(name, -1) for name in model_names])
 
-    def __call__(self, predictions: Any) -> list[Any]:
+    def __call__(self, predictions: Predictions) -> list[Found]:
         """What was found in each image, in the classes of the data."""
         return [self._of_image(found) for found in self.decode(predictions)]
 
-    def _of_image(self, found: Found) -> Found:
+    def _of_image(self, found: FoundT) -> FoundT:
         labels = self.label_of.to(found.labels.device)[found.labels]
         known = labels >= 0
         return type(found)(*(values[known] for values in found._replace(labels=labels)))
 
 
-def _require_place(path: Path) -> None:
+def _require_writable(path: Path) -> None:
     if path.is_dir():
         raise RecipeError(f"detections={path}: is a folder; name a file in it, e.g. {path / 'found.json'}")
     with storing(path):

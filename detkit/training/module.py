@@ -1,38 +1,30 @@
 """The LightningModule. It joins the parts; the parts do the work."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from detkit.training.optim.parameter_groups import parameter_groups, scale_learning_rates
 from detkit.training.optim.schedules import count_steps
+from detkit.training.parts import (
+    BatchTargets,
+    Decode,
+    Loss,
+    MakeOptimizer,
+    MakeScheduler,
+    Metric,
+    ParameterGroup,
+    Predictions,
+    TakesTargets,
+    TrainingOutput,
+    ValidationOutput,
+)
 from detkit.training.run.logged_steps import is_logged
-from detkit.types import Batch, Detections, Targets
-
-
-class Loss(Protocol):
-    """Named scalars, already weighted: their sum is what training minimises."""
-
-    def __call__(self, predictions: Any, targets: Targets, /) -> dict[str, Tensor]: ...
-
-
-class Metric(Protocol):
-    """Gathers what was found over an epoch, on all ranks, and says how its numbers are shown."""
-
-    per_class_name: ClassVar[str]  # what per_class measures, e.g. AP
-    shown: ClassVar[Mapping[str, tuple[str, ...]]]  # in the line of an epoch: heading to numbers
-    meanings: ClassVar[Mapping[str, str]]  # of each number, in the order of compute
-
-    def update(self, found: Sequence[Any], targets: Any, /) -> None: ...
-    def compute(self) -> dict[str, Tensor]: ...
-    def per_class(self) -> dict[str, float]: ...
-    def reset(self) -> None: ...
+from detkit.types import Batch
 
 
 class DetectionModule(L.LightningModule):
@@ -53,14 +45,15 @@ class DetectionModule(L.LightningModule):
         self,
         model: nn.Module,
         loss: Loss,
-        decode: Callable[[Any], list[Detections]],
+        decode: Decode,
         metric: Metric,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler],
-        groups: Callable[[nn.Module], list[dict[str, Any]]] = parameter_groups,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler,
+        groups: Callable[[nn.Module], list[ParameterGroup]] = parameter_groups,
     ) -> None:
         super().__init__()
         self.model = model
+        self.model_takes_targets = isinstance(model, TakesTargets) and model.takes_targets
         self.memory_format = torch.channels_last
         self.loss = loss
         self.decode = decode
@@ -82,14 +75,14 @@ class DetectionModule(L.LightningModule):
         self.model.to(memory_format=self.memory_format)
 
     @override
-    def forward(self, images: Tensor, targets: Any = None) -> Any:
+    def forward(self, images: Tensor, targets: BatchTargets = None) -> Predictions:
         """(B, 3, H, W) RGB in [0, 1], and targets for a model that takes them, to raw predictions."""
         images = images.contiguous(memory_format=self.memory_format)
-        takes_targets = targets is not None and getattr(self.model, "takes_targets", False)
+        takes_targets = targets is not None and self.model_takes_targets
         return self.model(images, targets) if takes_targets else self.model(images)
 
     @override
-    def training_step(self, batch: Batch) -> dict[str, Any]:
+    def training_step(self, batch: Batch) -> TrainingOutput:
         """The total to minimise, and its terms for callbacks."""
         terms = self.loss(self(batch.images, batch.targets), batch.targets)
         total = torch.stack(tuple(terms.values())).sum()
@@ -100,7 +93,7 @@ class DetectionModule(L.LightningModule):
         return {"loss": total, "terms": self.terms}
 
     @override
-    def validation_step(self, batch: Batch) -> dict[str, Any]:
+    def validation_step(self, batch: Batch) -> ValidationOutput:
         detections = self.decode(self(batch.images))
         self.metric.update(detections, batch.targets)
         return {"detections": detections}
@@ -113,7 +106,7 @@ class DetectionModule(L.LightningModule):
         self.metric.reset()
 
     @override
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = scale_learning_rates(self.make_optimizer(self.make_groups(self.model)))
         steps_per_epoch, total_steps = count_steps(self.trainer)
         scheduler = self.make_scheduler(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)

@@ -1,8 +1,6 @@
-"""The last words of a run."""
+"""What a run prints at its end."""
 
 import shlex
-from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +9,11 @@ from rich.text import Text
 from detkit.training.callbacks.best import BestDetector
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.resume_check import trusted_argument
+from detkit.training.settings import RunSettings
 
 
-def print_summary(
-    console: Console, best: BestDetector, folder: RunFolder, data_root: Any, packages: Sequence[str]
-) -> None:
-    """Each class in the best epoch, where its detector lies and how to evaluate it."""
+def print_summary(console: Console, best: BestDetector, folder: RunFolder, settings: RunSettings) -> None:
+    """The number of each class in the best epoch, the path of the detector and the command that evaluates it."""
     lines = []
     if best.score is not None and best.metric is not None:
         table = Table("class", best.metric.per_class_name, title=f"best epoch: {best.epoch}", title_justify="left")
@@ -25,9 +22,14 @@ def print_summary(
         numbers = "  ".join(f"{name.removeprefix('val/')} {_score(value)}" for name, value in best.numbers.items())
         console.print(table)
         lines.append(numbers)
-    arguments = [f"checkpoint={folder.detector}", *([f"data.root={data_root}"] if data_root else [])]
-    arguments += trusted_argument(packages)
+    root = [f"data.root={settings.data_root}"] if settings.data_root else []
+    arguments = [f"checkpoint={folder.detector}", *root, *trusted_argument(settings.trusted_by_detector)]
     lines += [f"detector: {folder.detector}", f"evaluate: detkit evaluate {shlex.join(arguments)}"]
+    print_lines(console, *lines)
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Lines that are neither wrapped nor read as markup, so that a path or a command can be copied."""
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

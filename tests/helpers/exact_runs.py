@@ -5,10 +5,11 @@ from typing import Any
 
 import lightning as L
 
-from tests.helpers.toy import ToyData, ToyParts, toy_parts
+from detkit.training import Parts
+from tests.helpers.toy import ToyData, toy_parts
 
 
-def exact_parts(runs: Path, accelerator: str, *callbacks: L.Callback, devices: int = 1, **given: Any) -> ToyParts:
+def exact_parts(runs: Path, accelerator: str, *callbacks: L.Callback, devices: int = 1, **given: Any) -> Parts:
     """In double precision and without dropout, whose random numbers are of the device."""
     trainer = {"accelerator": accelerator, "devices": devices, "precision": "64-true", "sync_batchnorm": devices > 1}
     data = ToyData(length=32, batch_size=8 // devices)

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from detkit.commands.run_parts import run_settings
 from detkit.metrics import CocoMetric
 from detkit.ops.targets import pack_targets
 from detkit.recipe.plan import Plan, default_settings
-from detkit.training import EMA, CheckpointSettings, WarmupCosine
+from detkit.training import EMA, CheckpointSettings, Parts, WarmupCosine
 from detkit.types import Batch, Detections, GroundTruth, Target, Targets
 
 SIZE, CLASSES = 32, ("red", "green", "blue")
@@ -140,27 +141,15 @@ def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
     return Batch(torch.stack([image for image, _ in samples]), pack_targets([target for _, target in samples]))
 
 
-class ToyParts(NamedTuple):
-    plan: Plan
-    data: ToyData
-    model: nn.Module
-    loss: Any
-    decode: Any
-    metrics: Any
-    optimizer: Any
-    scheduler: Any
-    checkpoint: CheckpointSettings
-    trainer: Any
-
-
-def toy_parts(runs: Path, *, data: ToyData | None = None, epochs: int = 3, **given: Any) -> ToyParts:
+def toy_parts(runs: Path, *, data: ToyData | None = None, epochs: int = 3, **given: Any) -> Parts:
     """Parts of a toy recipe.
 
     Args:
         runs: folder of all runs.
         data: to train on.
         epochs: max_epochs.
-        given: keys of the recipe's top, ``checkpoint`` and ``trainer`` settings.
+        given: keys of the recipe's top, ``checkpoint`` and ``trainer`` settings; ``config``: over all of these, as
+            an edited recipe has them.
     """
     L.seed_everything(0, verbose=False)
     settings = default_settings() | {"wandb": "disabled", "runs_dir": str(runs)}
@@ -172,12 +161,13 @@ def toy_parts(runs: Path, *, data: ToyData | None = None, epochs: int = 3, **giv
         "model": {"_target_": "toy"},
         "checkpoint": {},
         "trainer": {},
+        **given.pop("config", {}),
     }
     ema = EMA(decay=0.9, ramp_steps=5)
     trainer = {"callbacks": [ema], "accelerator": "cpu", "gradient_clip_val": 1.0} | given.pop("trainer", {})
     assert not given, f"unknown settings {given}"
-    return ToyParts(
-        plan=Plan("toy", None, config, config, [("trainer.max_epochs", epochs)], {}, {}, None),
+    return Parts(
+        settings=run_settings(Plan("toy", None, config, config, [("trainer.max_epochs", epochs)], {}, {}, None)),
         data=data or ToyData(),
         model=ToyDetector(),
         loss=toy_loss,

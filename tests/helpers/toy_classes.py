@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from detkit.decode import ClassDecode
 from detkit.losses import ClassificationLoss
 from detkit.metrics import Accuracy
-from detkit.training import CheckpointSettings
+from detkit.training import CheckpointSettings, Parts
 from detkit.types import Batch, ClassBatch, ClassTruth, ImageLabels
-from tests.helpers.toy import CLASSES, SIZE, ToyData, ToyParts, collate, toy_parts
+from tests.helpers.toy import CLASSES, SIZE, ToyData, collate, toy_parts
 
 
 class ToyClasses(ToyData):
@@ -42,7 +42,7 @@ class ToyClassifier(nn.Module):
         return self.class_logits(self.body(images).flatten(1))
 
 
-def toy_class_parts(runs: Path, *, epochs: int = 3, **given: Any) -> ToyParts:
+def toy_class_parts(runs: Path, *, epochs: int = 3, **given: Any) -> Parts:
     """As ``toy_parts``, for a classifier."""
     data = given.pop("data", None) or ToyClasses()
     checkpoint = {"monitor": "val/top1"} | given.pop("checkpoint", {})

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from detkit.checkpoint import CheckpointManifest, manifests_in, read_checkpoint, read_detector
-from detkit.training.run.resume_check import FREE
+from detkit.training.run.resume_check import NEUTRAL_KEYS
 
 CLOCK = {"seconds"}  # in the states of callbacks: what no resume can repeat
 
@@ -57,7 +57,7 @@ def _checkpoint(manifest: CheckpointManifest | None) -> dict[str, Any]:
 def _about(metadata: dict[str, Any]) -> dict[str, Any]:
     """Without the keys that may differ from start to start."""
     recipe = dict(metadata["recipe"])
-    for key in FREE:
+    for key in NEUTRAL_KEYS:
         top, _, inner = key.partition(".")
         if isinstance(recipe.get(top), dict):
             recipe[top] = {name: value for name, value in recipe[top].items() if name != inner}

@@ -22,9 +22,9 @@ from typing_extensions import override
 
 from detkit.checkpoint import manifests_in, read_checkpoint, read_detector
 from detkit.errors import TrainingError
-from detkit.training import train
+from detkit.training import Parts, train
 from detkit.training.callbacks.ema import averaged_module
-from tests.helpers.toy import ToyData, ToyParts, toy_loss, toy_parts
+from tests.helpers.toy import ToyData, toy_loss, toy_parts
 
 STEP = 9  # the third of the second epoch
 STEPS = 12
@@ -63,7 +63,7 @@ class Fault(NamedTuple):
     """One way to break a run."""
 
     name: str
-    break_it: Callable[[ToyParts], ToyParts]
+    break_it: Callable[[Parts], Parts]
     says: str  # in the message
     step: int | None  # in which it is found; None: in any
     can_skip: bool
@@ -175,7 +175,7 @@ def _wrong_report(folder: Path, fault: Fault) -> Iterator[str]:
         yield "no event in metrics.jsonl"
 
 
-def _loss(wrong: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable[[ToyParts], ToyParts]:
+def _loss(wrong: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable[[Parts], Parts]:
     return lambda parts: parts._replace(loss=BrokenLoss(wrong))
 
 
@@ -184,12 +184,12 @@ def _root_of_zero(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return terms | {"box": terms["box"] + (terms["box"] * 0).sqrt()}
 
 
-def _image(parts: ToyParts) -> ToyParts:
+def _image(parts: Parts) -> Parts:
     return parts._replace(data=ToyData(poison=5))
 
 
-def _after(damage: Callable[[L.Trainer], None]) -> Callable[[ToyParts], ToyParts]:
-    def break_it(parts: ToyParts) -> ToyParts:
+def _after(damage: Callable[[L.Trainer], None]) -> Callable[[Parts], Parts]:
+    def break_it(parts: Parts) -> Parts:
         parts.trainer.keywords["callbacks"].append(AfterStep(damage))
         return parts
 
@@ -215,7 +215,7 @@ def _optimizer(key: str) -> Callable[[L.Trainer], None]:
     return damage
 
 
-def _rate(parts: ToyParts) -> ToyParts:
+def _rate(parts: Parts) -> Parts:
     return parts._replace(optimizer=functools.partial(torch.optim.AdamW, lr=math.inf))
 
 

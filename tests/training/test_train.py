@@ -69,10 +69,10 @@ def test_saved_detector_has_the_ap_of_the_run(learnt: Trained, tmp_path: Path) -
     assert metadata["ap"] == learnt.numbers["val/AP"] > 0 and metadata["epoch"] == learnt.epoch
     parts = toy_parts(tmp_path)
     parts.model.load_state_dict(weights)
-    metric = parts.metrics(parts.data.ground_truth())
+    metric = parts.metrics(ground_truth=parts.data.ground_truth())
     module = DetectionModule(parts.model, parts.loss, toy_decode, metric, parts.optimizer, parts.scheduler)
     trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
-    [numbers] = trainer.validate(module, datamodule=parts.data, verbose=False)
+    [numbers] = trainer.validate(module, datamodule=parts.datamodule, verbose=False)
     assert numbers == learnt.numbers and metric.per_class() == learnt.per_class
 
 

@@ -1,17 +1,17 @@
 """The best detector so far, on disk from the moment it is known."""
 
-from typing import Any
-
 import lightning as L
 from torch import nn
 from typing_extensions import override
 
-from detkit.checkpoint import write_detector
+from detkit.checkpoint import CheckpointState, write_detector
 from detkit.errors import RecipeError
 from detkit.training.callbacks.ema import averaged_module
-from detkit.training.module import DetectionModule, Metric
+from detkit.training.module import DetectionModule
+from detkit.training.parts import Metric
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
+from detkit.training.settings import RunMetadata
 
 
 class BestDetector(L.Callback):
@@ -31,7 +31,7 @@ class BestDetector(L.Callback):
         metric: whose numbers these are; there from the beginning of the fit.
     """
 
-    def __init__(self, monitor: str, folder: RunFolder, metadata: dict[str, Any], failures: FailedWrites) -> None:
+    def __init__(self, monitor: str, folder: RunFolder, metadata: RunMetadata, failures: FailedWrites) -> None:
         self.monitor = monitor
         self.folder = folder
         self.metadata = metadata
@@ -69,7 +69,7 @@ class BestDetector(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the epoch's checkpoint: whoever is killed after the last one finds nothing left to do."""
+        """Before the epoch's checkpoint, so that a run that is killed after its last checkpoint has its detector."""
         if self.score is None:
             self.epoch = trainer.current_epoch + 1
             self._write(trainer)
@@ -86,10 +86,10 @@ class BestDetector(L.Callback):
             write_detector(self.folder.detector, module.model.state_dict(), {**self.metadata, **best})
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> CheckpointState:
         return {"score": self.score, "epoch": self.epoch, "numbers": self.numbers, "per_class": self.per_class}
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: CheckpointState) -> None:
         self.score, self.epoch = state_dict["score"], state_dict["epoch"]
         self.numbers, self.per_class = state_dict["numbers"], state_dict["per_class"]

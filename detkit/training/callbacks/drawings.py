@@ -23,7 +23,7 @@ class Drawing(NamedTuple):
     columns: int
 
 
-def drawing_of(target: Any) -> Drawing:
+def drawing_of(target: object) -> Drawing:
     """The drawing for targets of this type."""
     return DRAWINGS[type(target)]
 

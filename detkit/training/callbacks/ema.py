@@ -1,7 +1,6 @@
 """Exponential moving average of the weights, which is what gets evaluated and kept."""
 
 import math
-from typing import Any
 
 import lightning as L
 import torch
@@ -62,7 +61,7 @@ class EMA(WeightAveraging):
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Average after each optimizer step."""
         if trainer.global_step > self._latest_update_step:

@@ -1,11 +1,18 @@
 """Terms of the loss that depend on how far training has come."""
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import lightning as L
 from typing_extensions import override
 
 from detkit.errors import RecipeError
+
+
+@runtime_checkable
+class HasL1Weight(Protocol):
+    """A loss whose L1 term has a weight."""
+
+    l1_weight: float
 
 
 class LateL1(L.Callback):
@@ -39,7 +46,7 @@ class LateL1(L.Callback):
         Raises:
             RecipeError: if not.
         """
-        if not hasattr(pl_module.loss, "l1_weight"):
+        if not isinstance(pl_module.loss, HasL1Weight):
             raise RecipeError(
                 f"{type(pl_module.loss).__name__} has no l1_weight for LateL1 to set; "
                 "take LateL1 out of trainer.callbacks or use YOLOXLoss"
@@ -49,10 +56,10 @@ class LateL1(L.Callback):
 
     @override
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Set the weight of this epoch."""
-        loss: Any = pl_module.loss
-        assert trainer.max_epochs is not None, "on_fit_start asked for it"
+        loss = pl_module.loss
+        assert trainer.max_epochs is not None and isinstance(loss, HasL1Weight), "on_fit_start has checked both"
         is_late = trainer.current_epoch >= trainer.max_epochs - self.last_epochs
         loss.l1_weight = self.weight if is_late else 0.0

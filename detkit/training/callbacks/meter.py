@@ -1,13 +1,15 @@
 """Means of the loss terms and images per second, over an epoch and all ranks."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, distributed
 from typing_extensions import override
 
+from detkit.checkpoint import CheckpointState
 from detkit.ops.ranks import of_all_ranks
 from detkit.training.run.logged_steps import is_logged
 from detkit.types import Batch
@@ -55,8 +57,9 @@ class TrainMeter(L.Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
+        assert isinstance(outputs, Mapping), "training_step returns a TrainingOutput"
         self.terms = outputs["terms"]
         terms = torch.stack((*self.terms.values(), torch.ones_like(outputs["loss"]))).float()
         summed = (terms * len(batch.images)).masked_fill(~terms.isfinite().all(), 0.0)
@@ -88,13 +91,13 @@ class TrainMeter(L.Callback):
         self.means["loss"] = sum(self.means.values())
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> CheckpointState:
         """Without time and speed, so that a resumed run has the state of one that was never stopped."""
         own = None if self._sums is None else self._sums.tolist()
         return {"names": list(self.terms), "sums_of_ranks": of_all_ranks(own)}
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: CheckpointState) -> None:
         is_distributed = distributed.is_available() and distributed.is_initialized()
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if is_distributed else (0, 1)
         names = state_dict["names"]

@@ -1,4 +1,4 @@
-"""Numbers of a run on disk, before anybody else sees them: metrics.csv and metrics.jsonl."""
+"""Numbers of a run on disk, before they are shown or uploaded: metrics.csv and metrics.jsonl."""
 
 import csv
 import datetime as dt
@@ -11,16 +11,19 @@ import time
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from typing_extensions import override
 
+from detkit.checkpoint import CheckpointState
 from detkit.checkpoint.file import replace
 from detkit.training.callbacks.meter import TrainMeter
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.host_copy import AsyncHostCopy
+from detkit.training.run.logged_steps import log_interval
+
+Row = dict[str, object]  # of a file: text, numbers, and lists and maps of them
 
 
 class MetricsTable(L.Callback):
@@ -55,7 +58,7 @@ class MetricsTable(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row: Row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {f"train/{name}": value for name, value in self.meter.means.items()}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], **self._validation}
         self._validation = {}
@@ -100,9 +103,9 @@ class MetricsLog(L.Callback):
         self._step = 0
         self._lr = 0.0
         self._began_s = 0.0
-        self._row: tuple[dict[str, Any], list[str], AsyncHostCopy] | None = None  # whose terms are being copied
+        self._row: tuple[Row, list[str], AsyncHostCopy] | None = None  # whose terms are being copied
 
-    def event(self, name: str, step: int, details: Mapping[str, Any] | None = None) -> None:
+    def event(self, name: str, step: int, details: Mapping[str, object] | None = None) -> None:
         """Write down what happened, e.g. ``resumed``; on disk when this returns."""
         self._write({"kind": "event", "event": name, "step": step, **(details or {})}, sync=True)
 
@@ -123,16 +126,16 @@ class MetricsLog(L.Callback):
 
     @override
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._write_row()
-        every = getattr(trainer, "log_every_n_steps", 0)
+        every = log_interval(trainer)
         if trainer.global_step == self._step or not every or trainer.global_step % every:
             return
         self._step = trainer.global_step
@@ -143,14 +146,14 @@ class MetricsLog(L.Callback):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write_row()
-        row: dict[str, Any] = {"kind": "epoch", "step": trainer.global_step, "epoch": trainer.current_epoch + 1}
+        row: Row = {"kind": "epoch", "step": trainer.global_step, "epoch": trainer.current_epoch + 1}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_s": round(self.meter.images_per_s, 2)}
         row["seconds"] = round(time.perf_counter() - self._began_s, 3)  # with validation
         row |= {f"train/{name}": value for name, value in self.meter.means.items()}
         self._write(row | validation_numbers(trainer), sync=True)
 
     @override
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
         self._write_row()  # this step is not going to be done again
 
     @override
@@ -163,7 +166,7 @@ class MetricsLog(L.Callback):
             values = dict(zip((f"train/{name}" for name in names), terms.read().tolist(), strict=True))
             self._write({**row, **values, "train/loss": sum(values.values())})
 
-    def _write(self, row: dict[str, Any], sync: bool = False) -> None:
+    def _write(self, row: Row, sync: bool = False) -> None:
         if self.path is None:
             return
         now = dt.datetime.now().astimezone().isoformat(timespec="milliseconds")
@@ -193,7 +196,7 @@ def whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines(keepends=True)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Numbers that JSON does not have become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

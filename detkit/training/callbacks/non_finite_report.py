@@ -1,21 +1,24 @@
-"""What there was when a number was not finite: a report that a person can act on, with the images."""
+"""The report of a step whose numbers are not finite: where, in which terms, of which images, with the images."""
 
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.precision import FSDPPrecision, MixedPrecision
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from detkit import __version__
-from detkit.checkpoint import storing
+from detkit.checkpoint import PlainData, storing
 from detkit.checkpoint.file import make_folder, replace
+from detkit.training.callbacks.norms import Norms, named_floats
 from detkit.types import Batch
 
 LOSS, GRADIENTS, STATE = "the loss is not finite", "the gradients are not finite", "the weights are not finite"
@@ -24,13 +27,6 @@ LISTED = 50  # names of what is not finite
 SHOWN_IDS, SHOWN_NAMES = 16, 3  # in a message
 PACKAGES = ("torch", "lightning", "numpy")
 Sheet = Callable[[Batch], np.ndarray]  # a batch drawn for a person: (H, W, 3) RGB bytes
-
-
-class Norms(NamedTuple):
-    """Of named tensors, on their device; nothing waits for them. A norm that overflows is inf."""
-
-    names: list[str]
-    values: Tensor  # (names,) float32
 
 
 class Moment(NamedTuple):
@@ -46,10 +42,10 @@ class Moment(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one rank has to say."""
+    """What one rank found."""
 
     what: str  # LOSS, GRADIENTS or STATE
-    facts: dict[str, Any]
+    facts: PlainData
     picture: bytes  # JPEG of the batch
 
     def describe(self) -> str:
@@ -73,7 +69,7 @@ class Report(NamedTuple):
 
 
 def make_report(what: str, moment: Moment, module: torch.nn.Module, trainer: L.Trainer, sheet: Sheet) -> Report:
-    """Gather what this rank knows; it waits for the device.
+    """What this rank found; it waits for the device.
 
     Args:
         what: LOSS, GRADIENTS or STATE.
@@ -123,42 +119,23 @@ def write_report(folder: Path, reports: Sequence[Report]) -> Path:
     return path
 
 
-def scaler_of(trainer: L.Trainer) -> Any:
+def scaler_of(trainer: L.Trainer) -> GradScaler | None:
     """That of half precision, or None: it skips steps whose gradients overflow by itself, and lowers its scale."""
-    return getattr(trainer.precision_plugin, "scaler", None)
+    plugin = trainer.precision_plugin
+    return plugin.scaler if isinstance(plugin, MixedPrecision | FSDPPrecision) else None
 
 
 def left_to_the_scaler(trainer: L.Trainer) -> bool:
-    """Whether gradients that overflow are its business: at a scale below 1 no lower one would help."""
+    """Whether the scaler handles gradients that overflow: at a scale below 1 no lower one would help."""
     scaler = scaler_of(trainer)
     return scaler is not None and scaler.get_scale() >= 1
 
 
-def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Norms | None:
-    """Of each parameter that has a gradient; None if none has."""
-    return norms_of((name, value.grad) for name, value in parameters if value.grad is not None)
-
-
-def norms_of(named: Iterable[tuple[str, Tensor]]) -> Norms | None:
-    """One fused pass for all; the largest value of each would be twelve times slower on a CPU."""
-    filled = {name: tensor.detach() for name, tensor in named if tensor.numel()}
-    if not filled:
-        return None
-    norms = torch._foreach_norm(list(filled.values()))  # noqa: SLF001 # pyright: ignore[reportPrivateImportUsage]
-    return Norms(list(filled), torch.stack(norms).float())
-
-
-def _gradients(norms: Norms | None) -> dict[str, Any]:
+def _gradients(norms: Norms | None) -> PlainData:
     pairs = list(zip(norms.names, norms.values.tolist(), strict=True)) if norms else []
     finite = sorted((pair for pair in pairs if math.isfinite(pair[1])), key=lambda pair: -pair[1])
     bad = [name for name, norm in pairs if not math.isfinite(norm)]
     return {"largest": dict(finite[:LARGEST]), "not_finite": bad[:LISTED], "not_finite_count": len(bad)}
-
-
-def named_floats(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
-    """Weights and running statistics."""
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return [(name, value) for name, value in tensors if value.is_floating_point()]
 
 
 def _finite(value: Tensor) -> bool:

@@ -6,11 +6,11 @@ Without a terminal there is no bar and no control character: plain lines for a l
 import datetime as dt
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch import Tensor
 from typing_extensions import override
 
 from detkit.training.callbacks.best import BestDetector
@@ -50,7 +50,7 @@ class ProgressReport(L.Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         if self.progress.disable:
@@ -80,8 +80,8 @@ class ProgressReport(L.Callback):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -113,7 +113,7 @@ class ProgressReport(L.Callback):
             if numbers.keys() >= set(names)
         ]
 
-    def _speed(self, terms: Mapping[str, Any]) -> str:
+    def _speed(self, terms: Mapping[str, Tensor | float]) -> str:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in terms_by_kind(terms).items())
         return f"{shown}  {self.meter.images_per_s:.0f} images/s"
 
@@ -127,7 +127,7 @@ class ProgressReport(L.Callback):
         return (time.perf_counter() - self._start_s) / max(done, 1) * left
 
 
-def terms_by_kind(terms: Mapping[str, Any]) -> dict[str, float]:
+def terms_by_kind(terms: Mapping[str, Tensor | float]) -> dict[str, float]:
     """Terms of one kind added up: cls, cls_aux_0 and cls_dn_0 are all cls."""
     kinds: dict[str, float] = {}
     for name, value in terms.items():

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypedDict
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -12,6 +11,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from typing_extensions import override
 
 from detkit.checkpoint import (
+    CheckpointState,
+    PlainData,
     checkpoint_path,
     free_bytes,
     manifests_in,
@@ -24,46 +25,23 @@ from detkit.checkpoint import (
 )
 from detkit.errors import StorageError
 from detkit.training.callbacks.best import BestDetector
-from detkit.training.distributed.agreement import StepRequests, agreed
-from detkit.training.run.failed_writes import FailedWrites, OnFailure
+from detkit.training.distributed.agreement import StepRequests, TrainingStopped, agreed
+from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
-from detkit.training.run.interrupt import Interrupt, TrainingStopped, stop
+from detkit.training.run.interrupt import Interrupt, stop
 from detkit.training.run.resume_check import run_facts
+from detkit.training.settings import CheckpointSettings
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """When to save, and what to do if that fails.
+class SaveOptions(TypedDict):
+    """What ``write_checkpoint`` gets beside the state, through Lightning's ``save_checkpoint``."""
 
-    Args:
-        every_n_steps: optimizer steps between saves within an epoch; null: at the end of epochs only.
-        every_minutes: as well, at the first step after so much time without a save; null: never.
-        keep: the latest so many are kept, and the best one.
-        monitor: the number that decides on the best, higher is better.
-        on_failure: of a file that cannot be written: stop, with exit code 74; or continue, with a warning,
-            and try again at the next save. What was saved before stays.
-
-    Raises:
-        ValueError: if fewer than two are to be kept, or a value says nothing that can be done.
-    """
-
-    every_n_steps: int | None = None
-    every_minutes: float | None = None
-    keep: int = 2
-    monitor: str = "val/AP"
-    on_failure: OnFailure = "stop"
-
-    def __post_init__(self) -> None:
-        if self.keep < 2:
-            raise ValueError(f"keep must be at least 2, so that one is whole while another is written; got {self.keep}")
-        if self.every_n_steps is not None and self.every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, or null; got {self.every_n_steps}")
-        if self.every_minutes is not None and not self.every_minutes > 0:
-            raise ValueError(f"every_minutes must be above 0, or null; got {self.every_minutes}")
-        if self.on_failure not in get_args(OnFailure):
-            raise ValueError(f"on_failure must be one of {', '.join(get_args(OnFailure))}; got {self.on_failure}")
+    step: int
+    epoch: int
+    score: float | None
+    facts: PlainData
 
 
 class Saver(Checkpoint):
@@ -127,7 +105,7 @@ class Saver(Checkpoint):
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return  # gradients are being accumulated
@@ -144,8 +122,8 @@ class Saver(Checkpoint):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -171,7 +149,7 @@ class Saver(Checkpoint):
         self._require_saved()
 
     @override
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
         checkpoint["detkit"] = self.best.metadata
         if trainer.validating:
             _begin_validation_again(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"])
@@ -187,14 +165,14 @@ class Saver(Checkpoint):
 
     def _save(self, trainer: L.Trainer, epoch: int) -> None:
         path = checkpoint_path(self.folder.checkpoints, trainer.global_step)
-        known = {
+        options: SaveOptions = {
             "step": trainer.global_step,
             "epoch": epoch,
             "score": self.best.score_of(trainer.global_step),
             "facts": run_facts(self.best.metadata, trainer.world_size),
         }
         failed_before = self.failures.count
-        trainer.save_checkpoint(path, storage_options=known)
+        trainer.save_checkpoint(path, storage_options=options)
         unsaved = self.failures.last if self.failures.count > failed_before else ""
         self._unsaved = trainer.strategy.broadcast(unsaved)
         self._saved_at = time.monotonic()
@@ -246,7 +224,10 @@ class DetkitCheckpointIO(CheckpointIO):
         self.failures = failures
 
     @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: CheckpointState, path: str | Path, storage_options: SaveOptions | None = None
+    ) -> None:
+        assert storage_options is not None, "Saver alone saves"
         path = Path(path)
         try:
             write_checkpoint(path, checkpoint, **storage_options)
@@ -256,11 +237,13 @@ class DetkitCheckpointIO(CheckpointIO):
             self.failures.note(f"{error}; {left}")
 
     @override
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> CheckpointState:
         return read_checkpoint(path)
 
     @override
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         remove_checkpoint(Path(path))
 
 
@@ -276,7 +259,7 @@ def _begin_next_epoch(trainer: L.Trainer) -> None:
         loop.reset_restart_stage()
 
 
-def _begin_validation_again(progress: dict[str, Any]) -> None:
+def _begin_validation_again(progress: CheckpointState) -> None:
     """Make a stop within validation look like one within its first batch.
 
     Lightning would go on after the last batch, but the metric holds nothing of those before.

@@ -1,12 +1,33 @@
 """What all ranks decide together: to stop, to end the run, to save."""
 
+import signal
 from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 MOST = 255  # that a request can be: a message has a byte for each
+
+
+class TrainingStopped(BaseException):
+    """Training was asked to stop. Like KeyboardInterrupt, it is no Exception, so that no handler swallows it.
+
+    Args:
+        at_border: whether the weights are those of a whole step, so that all ranks stop there together.
+        number: of the signal.
+    """
+
+    def __init__(self, at_border: bool, number: int = signal.SIGINT) -> None:
+        super().__init__("training was stopped by the user")
+        self.at_border = at_border
+        self.exit_code = 128 + number  # as a shell counts
+
+
+def process_rank() -> int:
+    """The rank of this process before there is a trainer: Lightning reads it from the launcher's environment."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 def agreed(trainer: L.Trainer, *values: int) -> list[int]:

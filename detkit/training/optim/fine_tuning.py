@@ -5,7 +5,6 @@ import functools
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -13,13 +12,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
+from detkit.checkpoint import CheckpointState
 from detkit.errors import RecipeError
 from detkit.training.optim.parameter_groups import parameter_groups
 from detkit.training.optim.schedules import go_on_at_step
 from detkit.training.optim.stages import stages_of
 
 SHOWN = 10
-KEYS = ("freeze", "unfreeze_epoch", "backbone_lr_factor", "layer_decay")  # of a recipe
 FIXED = {"freeze": None, "backbone_lr_factor": 1.0, "layer_decay": 1.0}  # must be the same in a run that goes on
 
 
@@ -40,7 +39,7 @@ class FineTuning(L.Callback):
         unfreeze_epoch: from this epoch on, counted from 0, everything trains; None: never.
         backbone_lr_factor: learning rate of the backbone, as a factor on the optimizer's.
         layer_decay: factor on that from each stage of the backbone to the one before it.
-        say: takes lines for people.
+        say: prints a line.
 
     Attributes:
         groups: makes of a model the groups of the parameters that train now, for an optimizer.
@@ -95,7 +94,7 @@ class FineTuning(L.Callback):
 
     @override
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Unfreeze before the epoch's first batch; a run resumed there does not see the epoch's start."""
         due = self.unfreeze_epoch is not None and trainer.current_epoch >= self.unfreeze_epoch
@@ -117,17 +116,17 @@ class FineTuning(L.Callback):
         return f"frozen{until}: {tensors}, {frozen} of {total} {unit}"
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> CheckpointState:
         return {"unfrozen": self.unfrozen} if self.frozen else {}
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: CheckpointState) -> None:
         """Known before the model is wrapped and the optimizer made."""
         self.unfrozen = state_dict["unfrozen"]
         self._set_training(self.unfrozen)
 
     @override
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
         """Compare with the run that goes on.
 
         Raises:

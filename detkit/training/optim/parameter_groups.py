@@ -1,17 +1,17 @@
 """Which parameters decay, and how fast each learns."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from detkit.training.optim.stages import stages_of
+from detkit.training.parts import ParameterGroup
 
 
 def parameter_groups(
     model: nn.Module, backbone_lr_factor: float = 1.0, layer_decay: float = 1.0
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """Weights decay; norms and biases, which have one dimension, do not. Frozen parameters are left out.
 
     Args:
@@ -53,7 +53,7 @@ def scale_learning_rates(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def _by_decay(parameters: Iterable[nn.Parameter]) -> Iterator[dict[str, Any]]:
+def _by_decay(parameters: Iterable[nn.Parameter]) -> Iterator[ParameterGroup]:
     training = [parameter for parameter in parameters if parameter.requires_grad]
     decayed = [parameter for parameter in training if parameter.ndim >= 2]
     others = [parameter for parameter in training if parameter.ndim < 2]

@@ -8,7 +8,7 @@ import torch
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
 
 
-def precision_here(given: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> Any:
+def precision_here(given: Mapping[str, Any], capabilities: Mapping[str, bool] | None = None) -> str | int | None:
     """The precision to train and evaluate with on this machine.
 
     A CPU without instructions for bfloat16 computes it all the same, several times slower than float32.

@@ -4,29 +4,28 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import lightning as L
 
 from detkit.checkpoint import storing
 from detkit.errors import StorageError
+from detkit.training.settings import OnFailure
 
 LOG = logging.getLogger(__name__)
-OnFailure = Literal["stop", "continue"]
 
 
 class FailedWrites:
     """Failures to write files of the run, noted where they happen: on rank 0, which writes them.
 
-    All ranks hear of them at the next border of a step and end together; a rank that raised alone
+    The other ranks are told at the end of the step, and all end together; a rank that raised alone
     would leave the others waiting for it.
 
     Args:
-        on_failure: stop: the run ends there with a StorageError; continue: it says so and goes on.
+        on_failure: stop: the run ends there with a StorageError; continue: it logs a warning and goes on.
 
     Attributes:
         count: how many there were.
-        last: what was said of the last one.
+        last: message of the last one.
     """
 
     def __init__(self, on_failure: OnFailure = "stop") -> None:
@@ -48,7 +47,7 @@ class FailedWrites:
             self.note(str(error))
 
     def note(self, message: str) -> None:
-        """Count a failure and speak of it."""
+        """Count a failure, and warn of it if the run goes on."""
         self.count += 1
         self.last = message
         if self.on_failure == "continue":

@@ -11,14 +11,14 @@ import socket
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storing
 from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-VARIABLE = "DETKIT_RUN_FOLDER"  # tells processes that rank 0 starts
+VARIABLE = "DETKIT_RUN_FOLDER"  # of the environment: read by the ranks that rank 0 starts
 LOG = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ class RunFolder(NamedTuple):
         return self.path / "recipe.yaml"
 
     def write_recipe(self, text: str) -> None:
-        """At every start, whole or not at all: with it the folder alone can be resumed."""
+        """Written at every start, so that the folder alone can be resumed; never left half written."""
         with storing(self.recipe):
             replace(self.recipe, lambda file: file.write(text.encode()))
 
@@ -72,8 +72,9 @@ class RunFolder(NamedTuple):
 def create_folder(runs: Path, rank: int) -> RunFolder:
     """The folder of a new run: rank 0 makes it, named by the time.
 
-    Other ranks write nothing. Those that rank 0 starts learn the folder by ``shared_with_child_ranks``; those
-    that torchrun or SLURM started beside it get a name that stands for it until the run can say it.
+    Other ranks write nothing. Those that rank 0 starts read the folder from the environment variable that
+    ``shared_with_child_ranks`` sets. Those that torchrun or SLURM started get a placeholder until ``RanksWatch``
+    has sent them the folder.
     """
     if rank != 0:
         return RunFolder(Path(os.environ.get(VARIABLE, runs / "of rank 0")))
@@ -83,7 +84,7 @@ def create_folder(runs: Path, rank: int) -> RunFolder:
 
 @contextlib.contextmanager
 def shared_with_child_ranks(folder: RunFolder) -> Iterator[None]:
-    """Processes that are started inside know the folder, and that rank 0 started them."""
+    """Sets an environment variable so that child ranks reuse this run folder."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(folder.path)
     try:
@@ -101,11 +102,11 @@ def started_by_rank_0(rank: int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Have the folder to oneself for as long as this process lives; for rank 0.
+    """Lock the folder against other runs for as long as this process lives; for rank 0.
 
-    Note [record lock]: the kernel lets go of a record lock when its process ends, however it ends. A lock
-    by flock would be shared with data loader workers, which outlive a killed run by seconds. It is
-    let go of as well when any descriptor of the file is closed, so nothing else may open it here.
+    Note [record lock]: the kernel releases a record lock when its process ends, however it ends. A lock
+    by flock would be shared with data loader workers, which outlive a killed run by seconds. A record
+    lock is also released when any descriptor of the file is closed, so no other code may open it here.
 
     Raises:
         CheckpointError: if another process has it.
@@ -114,10 +115,10 @@ def locked(folder: RunFolder) -> Iterator[None]:
     with storing(folder.lock):
         handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take(handle, folder)
+        _acquire(handle, folder)
         with storing(folder.lock):
             os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(_who()).encode())
+            os.write(handle, json.dumps(_lock_owner()).encode())
         yield
     finally:
         os.close(handle)
@@ -147,7 +148,7 @@ def find_checkpoint(runs: Path, resume: bool | str) -> CheckpointManifest:
     return manifest
 
 
-def _take(handle: int, folder: RunFolder) -> None:
+def _acquire(handle: int, folder: RunFolder) -> None:
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -155,17 +156,17 @@ def _take(handle: int, folder: RunFolder) -> None:
             LOG.warning("warning: %s: cannot be locked (%s): a second run here would go unnoticed", folder.lock, error)
             return
         raise CheckpointError(
-            f"{folder.path}: is in use by {_of_whom(os.read(handle, 1000))}; wait for it to end, stop it, "
+            f"{folder.path}: is in use by {_describe_owner(os.read(handle, 1000))}; wait for it to end, stop it, "
             "or begin a run of its own without resume"
         ) from error
 
 
-def _who() -> dict[str, Any]:
+def _lock_owner() -> dict[str, int | str]:
     now = dt.datetime.now().astimezone().isoformat(" ", "seconds")
     return {"process": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _of_whom(text: bytes) -> str:
+def _describe_owner(text: bytes) -> str:
     try:
         who = json.loads(text)
         return f"process {who['process']} on {who['host']} since {who['since']}"

@@ -1,4 +1,4 @@
-"""Small numbers on their way from the device, for which nothing waits until they are read."""
+"""Copies of small tensors from the device to the host that the GPU does not wait for."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 class AsyncHostCopy:
     """A copy of a tensor in the host's memory.
 
-    Note [no stall]: on a GPU the copy is queued behind the work that makes the numbers. Read when
-    later work has been queued, they have arrived or soon will, and the device never runs out of work.
+    Note [no stall]: on a GPU the copy is queued behind the work that computes the numbers. If they are read
+    after later work was queued, the copy is done or nearly done, and the GPU does not wait for the CPU.
 
     Args:
         tensor: on any device.

@@ -10,25 +10,11 @@ from types import FrameType
 
 import lightning as L
 
-from detkit.training.distributed.agreement import agreed
+from detkit.training.distributed.agreement import TrainingStopped, agreed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_REQUEST_S = 1.0  # a launcher passes on what it gets, beside a terminal or a cluster that tells all processes
 NOTE = b"\nstopping after this step; the same again stops at once, without saving\n"
-
-
-class TrainingStopped(BaseException):
-    """Training was asked to stop. Like KeyboardInterrupt, nothing on the way may swallow it.
-
-    Args:
-        at_border: whether the weights are those of a whole step.
-        number: of the signal.
-    """
-
-    def __init__(self, at_border: bool, number: int = signal.SIGINT) -> None:
-        super().__init__("training was stopped by the user")
-        self.at_border = at_border
-        self.exit_code = 128 + number  # as a shell counts
 
 
 class Interrupt:

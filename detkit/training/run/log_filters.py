@@ -1,4 +1,4 @@
-"""Lightning without its notes on devices, tips and logging intervals; its warnings stay."""
+"""Filters for Lightning's log: no notes on devices, tips and logging intervals; its warnings stay."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def filtered_logs() -> Iterator[None]:
-    """Only what the user can act on."""
+    """Around Lightning's work: only messages that the user can act on."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)

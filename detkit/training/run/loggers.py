@@ -1,4 +1,4 @@
-"""Numbers of a run in W&B, after they are on disk; whatever happens to W&B does not happen to the run."""
+"""Numbers of a run in W&B, after they are on disk. A failure of W&B never ends or delays a run for long."""
 
 import logging
 import netrc
@@ -7,10 +7,10 @@ import ssl
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import lightning as L
@@ -21,41 +21,41 @@ from typing_extensions import override
 from detkit.checkpoint import storing
 from detkit.checkpoint.file import replace
 from detkit.training.run.folder import RunFolder
+from detkit.training.settings import RunSettings
 
-WandbMode = Literal["auto", "online", "offline", "disabled"]
-# Whatever is wrong with W&B holds a run up for 20 s at most. Of its own it takes 10 s to find out that
-# nobody answers, before the patience that it can be given; 11 s more if an earlier run goes on.
+# A failure of W&B delays a run by 20 s at most. W&B itself needs 10 s to notice that its server does not
+# answer, before these timeouts begin; 11 s more if an earlier run goes on.
 INIT_TIMEOUT_S, RESUME_TIMEOUT_S = 6, 3
-ASK_TIMEOUT_S = 4  # for a sign of life, before W&B is begun and before it is ended
+ASK_TIMEOUT_S = 4  # to ask whether the server answers, before W&B begins and before it ends
 FINISH_TIMEOUT_S = 10  # what was not uploaded by then stays on disk for `wandb sync`
 LOG = logging.getLogger(__name__)
 KEY_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-WANDB_PACKAGES = ("wandb", "pydantic_core")  # packages whose exceptions say that W&B is broken, or got a wrong answer
+WANDB_PACKAGES = ("wandb", "pydantic_core")  # whose exceptions mean that W&B failed, or got a wrong answer
 
 
 class BufferedWandbLogger(WandbLogger):
-    """W&B that gets numbers only when the run's files have them, and whose failure is said once.
+    """W&B that gets numbers only when the run's files have them, and whose failure is reported once.
 
-    Lightning hands the numbers over as they come; they wait here until ``flush``.
+    Lightning logs the numbers of a step before the run's files are written; they are kept here until ``flush``.
 
     Args:
         experiment: a W&B run that has begun.
         folder: of the run.
     """
 
-    def __init__(self, experiment: Any, folder: RunFolder) -> None:
+    def __init__(self, experiment: wandb.Run, folder: RunFolder) -> None:
         super().__init__(experiment=experiment)
         self.folder = folder
         self.broken = False
-        self._waiting: list[tuple[dict[str, Any], int | None]] = []
+        self._waiting: list[tuple[dict[str, float], int | None]] = []
 
     @override
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.broken:
             self._waiting.append((dict(metrics), step))
 
     @override
-    def log_hyperparams(self, params: Any) -> None:
+    def log_hyperparams(self, params: object) -> None:
         """Nothing: the run began with the whole recipe."""
 
     @override
@@ -72,7 +72,7 @@ class BufferedWandbLogger(WandbLogger):
                 super().log_metrics(metrics, step)
 
     def suppress_errors(self) -> "SuppressWandbErrors":
-        """Around all that W&B does: a failure of its own ends W&B, and nothing else."""
+        """Around every call of W&B: its failure ends the logging to W&B, and nothing else."""
         return SuppressWandbErrors(self._broke)
 
     def _broke(self, error: BaseException) -> None:
@@ -82,10 +82,10 @@ class BufferedWandbLogger(WandbLogger):
 
 
 class FlushWandb(L.Callback):
-    """Gives W&B its numbers; to be listed after all that writes files.
+    """Sends the kept numbers to W&B; it must stand after all callbacks that write files.
 
     Args:
-        logger: that has kept them back.
+        logger: that keeps them.
     """
 
     def __init__(self, logger: BufferedWandbLogger) -> None:
@@ -93,7 +93,7 @@ class FlushWandb(L.Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self.logger.flush()
 
@@ -103,10 +103,10 @@ class FlushWandb(L.Callback):
 
 
 class SuppressWandbErrors:
-    """Swallows what W&B raises, which is not one kind of exception: told by where its class comes from.
+    """Suppresses the exceptions of W&B, which have no common base: see ``is_wandb_error``.
 
     Args:
-        say: gets the exception.
+        say: called with the exception.
     """
 
     def __init__(self, say: Callable[[BaseException], None]) -> None:
@@ -129,18 +129,17 @@ def is_wandb_error(kind: type[BaseException]) -> bool:
     return issubclass(kind, OSError) or kind.__module__.partition(".")[0] in WANDB_PACKAGES
 
 
-def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str, Any]) -> BufferedWandbLogger | None:
+def wandb_logger(settings: RunSettings, folder: RunFolder) -> BufferedWandbLogger | None:
     """A logger whose run has begun, online if that is wanted and possible; a resumed run goes on with its id.
 
     Args:
-        mode: auto is online where a key is found, else offline.
-        name: of the recipe, which is W&B's group.
+        settings: of the run; ``wandb=auto`` is online where a key is found, else offline.
         folder: of the run.
-        config: the recipe as it runs.
     """
+    mode = settings.wandb
     if mode == "disabled":
         return None
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports hold the exit up if the server is gone
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports delay the exit if the server is gone
     online, said = mode == "online" or (mode == "auto" and has_wandb_key()), "W&B is offline for this run"
     run, url = None, wandb.setup().settings.base_url
 
@@ -150,12 +149,12 @@ def wandb_logger(mode: WandbMode, name: str, folder: RunFolder, config: dict[str
     with SuppressWandbErrors(say):
         if online and not is_reachable(url):
             raise ConnectionError(f"nobody answers at {url}")
-        run = _begin(online, name, folder, config)
+        run = _begin(online, settings, folder)
     if run is None:
         said = "W&B cannot write its files either and is left out"
         with SuppressWandbErrors(say):
             wandb.teardown()  # else the id would count as in use
-            run = _begin(False, name, folder, config)
+            run = _begin(False, settings, folder)
     if run is None:
         return None
     run.define_metric("trainer/global_step")
@@ -196,19 +195,19 @@ def finish_wandb(logger: BufferedWandbLogger, folder: RunFolder, failed: bool) -
 
 
 def is_reachable(url: str) -> bool:
-    """Whether a server says anything at all, be it that it does not know us."""
+    """Whether a server answers, even if it refuses the request."""
     try:
         with urllib.request.urlopen(f"{url}/graphql", timeout=ASK_TIMEOUT_S):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
     except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # W&B may know certificates that we do not
+        return isinstance(error.reason, ssl.SSLError)  # W&B may know certificates that urllib does not
     except (OSError, ValueError):
         return False
 
 
-def _begin(online: bool, name: str, folder: RunFolder, config: dict[str, Any]) -> Any:
+def _begin(online: bool, run: RunSettings, folder: RunFolder) -> wandb.Run:
     run_id, resumed = run_id_of(folder)
     settings = wandb.Settings(
         init_timeout=RESUME_TIMEOUT_S if resumed else INIT_TIMEOUT_S,
@@ -218,11 +217,11 @@ def _begin(online: bool, name: str, folder: RunFolder, config: dict[str, Any]) -
     )
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", "detkit"),
-        group=name,
-        name=f"{name} {folder.path.name}",
+        group=run.recipe_name,
+        name=f"{run.recipe_name} {folder.path.name}",
         id=run_id,
         dir=folder.path,
-        config=config,
+        config=run.recipe,
         mode="online" if online else "offline",
         resume="allow" if resumed and online else None,
         settings=settings,

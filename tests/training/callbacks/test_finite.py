@@ -17,10 +17,11 @@ from typing_extensions import override
 
 from detkit.checkpoint import latest_checkpoint, read_checkpoint
 from detkit.errors import TrainingError
-from detkit.training import Muon, train
-from detkit.training.callbacks.finite import NonFinite, check_finite
+from detkit.training import Muon, Parts, train
+from detkit.training.callbacks.finite import NonFinite
+from detkit.training.callbacks.norms import check_finite
 from tests.helpers import ROOT
-from tests.helpers.toy import ToyData, ToyDetector, ToyParts, toy_parts
+from tests.helpers.toy import ToyData, ToyDetector, toy_parts
 from tests.reliability.non_finite import AfterStep, BrokenLoss
 
 EVERY_STEP = {"every_n_steps": 1, "keep": 100}
@@ -39,7 +40,7 @@ def flat(value: Any, place: str = "") -> dict[str, Any]:
     return {place: value.tolist() if isinstance(value, torch.Tensor) else value}
 
 
-def poisoned(runs: Path, **given: Any) -> ToyParts:
+def poisoned(runs: Path, **given: Any) -> Parts:
     return toy_parts(runs, data=ToyData(poison=5), non_finite="skip", checkpoint=EVERY_STEP, **given)
 
 
@@ -129,7 +130,7 @@ class Scales(L.Callback):
         self.seen.append(plugin.scaler.get_scale())
 
 
-def half_precision(runs: Path, scale: float, **given: Any) -> tuple[ToyParts, Scales]:
+def half_precision(runs: Path, scale: float, **given: Any) -> tuple[Parts, Scales]:
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     plugins, scales = [MixedPrecision("16-mixed", "cpu", scaler)], Scales()
     parts = toy_parts(runs, epochs=1, trainer={"plugins": plugins, "callbacks": [scales]}, **given)

@@ -18,10 +18,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from typing_extensions import override
 
-from detkit.training import train
+from detkit.training import Parts, train
 from tests.helpers.pretended_cuda import EVENTS
 from tests.helpers.pretended_ranks import USED, PretendedDDP, on_two_ranks
-from tests.helpers.toy import ToyData, ToyDetector, ToyParts, toy_parts
+from tests.helpers.toy import ToyData, ToyDetector, toy_parts
 
 
 class SignalInValidation(L.Callback):
@@ -60,7 +60,7 @@ class CountOfAStep(L.Callback):
 
 def parts_of(
     runs: Path, *callbacks: L.Callback, epochs: int = 2, steps: int = 4, poison: int | None = None, **given: Any
-) -> ToyParts:
+) -> Parts:
     """Batches of four images on each rank, and so many steps an epoch."""
     trainer = {"accelerator": "gpu", "devices": 2, "strategy": PretendedDDP()}
     data = ToyData(length=8 * steps, batch_size=4, poison=poison)
@@ -69,14 +69,14 @@ def parts_of(
     return comparable(parts)
 
 
-def comparable(parts: ToyParts) -> ToyParts:
+def comparable(parts: Parts) -> Parts:
     """Without what is of each rank alone: statistics of a batch, and dropout."""
     assert isinstance(parts.model, ToyDetector)
     parts.model.body = nn.Sequential(*(parts.model.body[layer] for layer in (0, 2, 3)))
     return parts
 
 
-SCENARIOS: dict[str, Callable[[Path], ToyParts]] = {
+SCENARIOS: dict[str, Callable[[Path], Parts]] = {
     "whole": parts_of,
     "resume": lambda runs: parts_of(runs, resume=True),
     "signal in validation": lambda runs: parts_of(runs, SignalInValidation()),

@@ -296,9 +296,9 @@ class Unreadable:
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_end", None])
 def test_what_a_rank_says_of_its_last_batch_is_heard(tmp_path: Path, hook: str | None) -> None:
     """Rank 0 may be done with its own by then. What ends a run is not hidden by another error."""
-    trainer: Any = Fake(0, 2, tmp_path, Unreadable(limit=1))
+    trainer: Any = Fake(0, 2, tmp_path)
     watch, events = RanksWatch(tmp_path), list[Any]()
-    report = UnreadableReport(watch, lambda *event: events.append(event))
+    report = UnreadableReport(Unreadable(limit=1), watch, lambda *event: events.append(event))
     report.on_train_batch_end(trainer, None, None, None, 5)  # type: ignore[arg-type]
     for row in (5, 6):
         watch.from_others.put([row, f"{row}.jpg", "gone"])
@@ -313,9 +313,9 @@ def test_images_of_all_ranks_are_counted_together(tmp_path: Path) -> None:
     """Two on each rank, one of them on both: three in all, each written down once; a fourth is too many."""
 
     def program(watch: RanksWatch, trainer: Any) -> None:
-        own = trainer.datamodule = Unreadable(limit=3)
+        own = Unreadable(limit=3)
         events: list[Any] = []
-        report = UnreadableReport(watch, lambda *event: events.append(event))
+        report = UnreadableReport(own, watch, lambda *event: events.append(event))
         rank = trainer.global_rank
         own.note([(5, "5.jpg", "cut"), (rank, f"{rank}.jpg", "gone")])
         for batch in range(1000):

@@ -1,14 +1,14 @@
 """A detector with a backbone of a stem and two stages, as small as it can be, to freeze and to fine-tune."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detkit.models import Detector
+from detkit.training import Parts
 from detkit.types import FeatureSpec
-from tests.helpers.toy import CLASSES, SIZE, ToyParts
+from tests.helpers.toy import CLASSES, SIZE
 
 
 class TinyBackbone(nn.Module):
@@ -65,6 +65,6 @@ def staged(plain: bool = False) -> nn.Module:
     return PlainDetector() if plain else Detector(TinyBackbone(), Passing, ToyHead)
 
 
-def with_backbone(parts: ToyParts, plain: bool = False) -> Any:
+def with_backbone(parts: Parts, plain: bool = False) -> Parts:
     """A toy recipe's parts with this detector."""
     return parts._replace(model=staged(plain))

@@ -88,7 +88,7 @@ class Recorder:
 
 
 def logger_with(run: Any, folder: Path) -> BufferedWandbLogger:
-    logger = BufferedWandbLogger(None, RunFolder(folder))
+    logger = BufferedWandbLogger(None, RunFolder(folder))  # type: ignore[arg-type]
     logger._experiment = run
     return logger
 

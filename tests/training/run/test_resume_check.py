@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from detkit.checkpoint import latest_checkpoint, manifests_in, read_checkpoint
+from detkit.checkpoint import CheckpointManifest, latest_checkpoint, manifests_in, read_checkpoint
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe.plan import ALLOW_CHANGES
-from detkit.training import train
-from detkit.training.run.resume_check import FREE, check_resume, machine_differences, resume_command, run_facts
-from detkit.training.train import metadata_of
-from tests.helpers.toy import ToyData, ToyParts, toy_parts
+from detkit.training import Parts, train
+from detkit.training.run.resume_check import NEUTRAL_KEYS, check_resume, machine_differences, resume_command, run_facts
+from tests.helpers.toy import ToyData, toy_parts
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +19,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(toy_parts(tmp_path_factory.mktemp("runs"), epochs=1)).folder
 
 
-def changed(done: Path, config: dict[str, Any] | None = None, **settings: Any) -> tuple[Any, ToyParts]:
+def changed(done: Path, config: dict[str, Any] | None = None, **settings: Any) -> tuple[CheckpointManifest, Parts]:
     """The manifest of the run's checkpoint, and parts of a run that differs from it."""
     manifest = latest_checkpoint(done / "checkpoints")
     assert manifest is not None
-    parts = toy_parts(done.parent.parent, resume=True, **{"epochs": 1, **settings})
-    return manifest, parts._replace(plan=parts.plan._replace(config=parts.plan.config | (config or {})))
+    return manifest, toy_parts(done.parent.parent, config=config or {}, **{"epochs": 1, "resume": True, **settings})
 
 
 def lines_of(done: Path, config: dict[str, Any] | None = None, **settings: Any) -> list[str]:
     manifest, parts = changed(done, config, **settings)
-    return check_resume(manifest, parts.plan, metadata_of(parts))
+    return check_resume(manifest, parts.settings, parts.metadata())
 
 
 def test_the_same_run_is_taken_without_a_word(done: Path) -> None:
@@ -88,17 +86,18 @@ def test_recipe_and_data_are_told_together(done: Path) -> None:
         lines_of(done, {"seed": 7}, data=OtherData())
 
 
-@pytest.mark.parametrize("key", FREE)
+@pytest.mark.parametrize("key", NEUTRAL_KEYS)
 def test_what_changes_no_result_may_change(done: Path, key: str) -> None:
-    config = changed(done)[1].plan.config
+    config = changed(done)[1].settings.recipe
     top, _, inner = key.partition(".")
-    free = {key: None} if key == ALLOW_CHANGES or not inner else {top: {**config.get(top, {}), inner: "else"}}
+    value = "elsewhere" if key == "runs_dir" else None
+    free = {key: value} if key == ALLOW_CHANGES or not inner else {top: {**config.get(top, {}), inner: "else"}}
     assert lines_of(done, free) == []
 
 
 @pytest.mark.parametrize("key", ["freeze", "checkpoint.monitor", "data.num_workers_", "trainer.max_epochs"])
 def test_all_else_may_not(done: Path, key: str) -> None:
-    config = changed(done)[1].plan.config
+    config = changed(done)[1].settings.recipe
     top, _, inner = key.partition(".")
     with pytest.raises(RecipeError, match=rf"\n  {key} +(-|null) +5"):
         lines_of(done, {top: {**config.get(top, {}), inner: 5} if inner else 5})
@@ -120,11 +119,11 @@ def test_a_checkpoint_of_others_has_no_recipe(done: Path, monkeypatch: pytest.Mo
         "detkit.training.run.resume_check.read_checkpoint", lambda path: {**read_checkpoint(path), "detkit": 5}
     )
     with pytest.raises(CheckpointError, match=r"step-00000006.ckpt: holds no recipe"):
-        check_resume(manifest, parts.plan, metadata_of(parts))
+        check_resume(manifest, parts.settings, parts.metadata())
 
 
 def test_another_machine_is_said_in_a_line(done: Path) -> None:
-    then = run_facts(metadata_of(toy_parts(done.parent.parent)), world_size=1)
+    then = run_facts(toy_parts(done.parent.parent).metadata(), world_size=1)
     assert machine_differences(then, then) == []
     now = {**then, "threads": 64, "world_size": 4, "versions": {**then["versions"], "torch": "9.0"}}
     (line,) = machine_differences({**then, "threads": 2}, now)
@@ -145,8 +144,8 @@ def test_an_allowed_change_is_that_of_the_next_resume(tmp_path: Path) -> None:
     _, allowed = changed(folder, {"seed": 7, ALLOW_CHANGES: True}, epochs=2)
     train(allowed)
     assert [manifest.step for manifest in manifests_in(folder / "checkpoints")] == [6, 12]
-    assert (folder / "recipe.yaml").read_text() == allowed.plan.to_yaml()
-    assert "seed: 7" in allowed.plan.to_yaml() and "allow_changes: false" in allowed.plan.to_yaml()
+    assert (folder / "recipe.yaml").read_text() == allowed.settings.recipe_yaml
+    assert "seed: 7" in allowed.settings.recipe_yaml and "allow_changes: false" in allowed.settings.recipe_yaml
     assert lines_of(folder, {"seed": 7}) == []
 
 
