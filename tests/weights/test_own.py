@@ -82,7 +82,7 @@ def test_recipe_names_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_program_without_a_loader_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot load any; train with scripts/train\.py"):
+    with pytest.raises(CheckpointError, match=r"weights=x.pth: this program cannot load any; train with detkit train"):
         train(toy_parts(tmp_path, epochs=1, weights="x.pth"))
     assert not (tmp_path / "toy").exists()
 
