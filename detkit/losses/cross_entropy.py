@@ -6,21 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detkit.losses.reduction import Reduction, mean_over_ranks, or_one, reduce
+from detkit.losses.reduction import mean_over_ranks, or_one, reduce
 from detkit.ops.precision import at_least_float32
 from detkit.types import ImageLabels
 
 
 def cross_entropy(
-    logits_BC: Tensor,
-    labels_B: Tensor,
-    *,
-    label_smoothing: float = 0.0,
-    class_weights_C: Tensor | None = None,
-    weight: float = 1.0,
-    element_weights: Tensor | None = None,
-    reduction: Reduction = "mean",
-    normaliser: Tensor | None = None,
+    logits_BC: Tensor, labels_B: Tensor, label_smoothing: float = 0.0, class_weights_C: Tensor | None = None
 ) -> Tensor:
     """-log softmax of the true class, in float32 or better.
 
@@ -28,11 +20,10 @@ def cross_entropy(
         logits_BC: raw scores.
         labels_B: class index of each image.
         label_smoothing: this fraction of the target is spread evenly over all classes.
-        class_weights_C: weight of each class; a mean divides by the weights of the true classes.
-        weight: as for ``reduce``, like all that follow.
-        element_weights: see there; (B,).
-        reduction: see there.
-        normaliser: see there.
+        class_weights_C: weight of each class.
+
+    Returns:
+        (B,) not reduced.
 
     Raises:
         ValueError: if there is not one label for each row of logits.
@@ -45,13 +36,8 @@ def cross_entropy(
             f"each row of logits needs one label; got logits {tuple(logits_BC.shape)}, labels {tuple(labels_B.shape)}"
         )
     logits_BC = at_least_float32(logits_BC)
-    if class_weights_C is not None:
-        class_weights_C = class_weights_C.to(logits_BC)
-    values_B = F.cross_entropy(logits_BC, labels_B, class_weights_C, reduction="none", label_smoothing=label_smoothing)
-    if class_weights_C is not None and reduction == "mean" and normaliser is None:
-        weights_B = class_weights_C[labels_B]
-        normaliser = or_one((weights_B if element_weights is None else weights_B * element_weights).sum())
-    return reduce(values_B, reduction, weight=weight, element_weights=element_weights, normaliser=normaliser)
+    class_weights_C = None if class_weights_C is None else class_weights_C.to(logits_BC)
+    return F.cross_entropy(logits_BC, labels_B, class_weights_C, reduction="none", label_smoothing=label_smoothing)
 
 
 class ClassificationLoss:
@@ -91,15 +77,9 @@ class ClassificationLoss:
             ValueError: if there is not one class weight for each class.
         """
         weights_B = self._weights_of(targets.labels, logits_BC)
-        cls = cross_entropy(
-            logits_BC,
-            targets.labels,
-            label_smoothing=self.label_smoothing,
-            class_weights_C=self.class_weights_C,
-            weight=self.cls_weight,
-            normaliser=or_one(mean_over_ranks(weights_B.sum())),
-        )
-        return {"cls": cls}
+        values_B = cross_entropy(logits_BC, targets.labels, self.label_smoothing, self.class_weights_C)
+        normaliser = or_one(mean_over_ranks(weights_B.sum()))
+        return {"cls": reduce(values_B, normaliser, weight=self.cls_weight)}
 
     def _weights_of(self, labels_B: Tensor, logits_BC: Tensor) -> Tensor:
         if self.class_weights_C is None:

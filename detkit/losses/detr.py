@@ -114,10 +114,10 @@ class DETRLoss:
         class_targets_BQC[pairs.image_rows, pairs.query_rows, labels_P] = iou_P.clamp(min=NO_NEGATIVE)
         cls_BQC = class_loss(output.logits, class_targets_BQC, self.cls_loss)
         wanted_P4 = xyxy_to_cxcywh_norm(gt_boxes_P4, image_hw)
-        l1 = l1_loss(coordinates_P4, wanted_P4, weight=self.l1_weight, normaliser=normaliser)
+        l1 = reduce(l1_loss(coordinates_P4, wanted_P4), normaliser, weight=self.l1_weight)
         giou_P = 1 - aligned_iou(boxes_P4, gt_boxes_P4, "giou")
         return {
-            f"cls{suffix}": reduce(cls_BQC, weight=self.cls_weight, normaliser=normaliser),
+            f"cls{suffix}": reduce(cls_BQC, normaliser, weight=self.cls_weight),
             f"l1{suffix}": l1 + 0 * coordinates_BQ4.sum(),  # a box that is NaN shows, though it has no object
-            f"giou{suffix}": reduce(giou_P, weight=self.giou_weight, normaliser=normaliser),
+            f"giou{suffix}": reduce(giou_P, normaliser, weight=self.giou_weight),
         }

@@ -55,10 +55,8 @@ class YOLOLoss:
         cls_BAC = class_loss(predictions.logits, class_targets_BAC, self.cls_loss)
         box_P = 1 - aligned_iou(matches.pred_boxes_P4, matches.gt_boxes_P4, self.iou)
         terms = {
-            "cls": reduce(
-                cls_BAC, weight=self.cls_weight, element_weights=matches.counted_BA[..., None], normaliser=normaliser
-            ),
-            "box": reduce(box_P, weight=self.box_weight, element_weights=matches.quality_P, normaliser=normaliser),
+            "cls": reduce(cls_BAC, normaliser, weight=self.cls_weight, element_weights=matches.counted_BA[..., None]),
+            "box": reduce(box_P, normaliser, weight=self.box_weight, element_weights=matches.quality_P),
         }
         logits_PD = predictions.boxes[matches.image_P, matches.point_P]
         if predictions.box_coding == "distances" and logits_PD.shape[-1] > 4:
@@ -66,7 +64,5 @@ class YOLOLoss:
                 matches.gt_boxes_P4, predictions.points[matches.point_P], predictions.strides[matches.point_P]
             )
             dfl_P = distribution_focal_loss(logits_PD.unflatten(-1, (4, -1)), distances_P4)
-            terms["dfl"] = reduce(
-                dfl_P, weight=self.dfl_weight, element_weights=matches.quality_P, normaliser=normaliser
-            )
+            terms["dfl"] = reduce(dfl_P, normaliser, weight=self.dfl_weight, element_weights=matches.quality_P)
         return terms

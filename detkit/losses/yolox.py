@@ -63,12 +63,12 @@ class YOLOXLoss:
         obj_BA = class_loss(predictions.objectness, present_BA)
         box_P = 1 - aligned_iou(matches.pred_boxes_P4, matches.gt_boxes_P4).square()
         terms = {
-            "box": reduce(box_P, weight=self.box_weight, normaliser=normaliser),
-            "obj": reduce(obj_BA, weight=self.obj_weight, element_weights=matches.counted_BA, normaliser=normaliser),
-            "cls": reduce(cls_PC, weight=self.cls_weight, normaliser=normaliser),
+            "box": reduce(box_P, normaliser, weight=self.box_weight),
+            "obj": reduce(obj_BA, normaliser, weight=self.obj_weight, element_weights=matches.counted_BA),
+            "cls": reduce(cls_PC, normaliser, weight=self.cls_weight),
         }
         if self.l1_weight:
             wanted_P4 = encode_offsets(matches.gt_boxes_P4, predictions.points[point_P], predictions.strides[point_P])
             parameters_P4 = predictions.boxes[image_P, point_P]
-            terms["l1"] = l1_loss(parameters_P4, wanted_P4, weight=self.l1_weight, normaliser=normaliser)
+            terms["l1"] = reduce(l1_loss(parameters_P4, wanted_P4), normaliser, weight=self.l1_weight)
         return terms
