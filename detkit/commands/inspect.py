@@ -68,6 +68,7 @@ def main(argv: list[str]) -> None:
     plan = None
     if not options.checkpoint:
         plan = recipe.without_demo(recipe.load_recipe(options.recipe, overrides, options.trusted))
+        recipe.check_names(plan)
     from detkit import inference, weights  # torch, after the arguments were found right
     from detkit.training.optim.fine_tuning import FineTuning
 

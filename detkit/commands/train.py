@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
         return
     options, overrides = read_options(TrainOptions, arguments, prefixes=[""])
     plan = recipe.load_recipe(options.recipe, overrides, options.trusted)
+    recipe.check_names(plan)
     recipe.check(plan)
     if arguments != argv:
         output.print(recipe.list_keys(plan))

@@ -8,7 +8,7 @@ Example::
 """
 
 from detkit.recipe.building import Parts, build, build_model, image_hw_of, instantiate, resize_of, without_demo
-from detkit.recipe.checking import check
+from detkit.recipe.checking import check, check_names
 from detkit.recipe.loading import TRUSTED, from_dict, load, load_recipe
 from detkit.recipe.overrides import parse
 from detkit.recipe.plan import Change, Plan, Settings
@@ -23,6 +23,7 @@ __all__ = [
     "build",
     "build_model",
     "check",
+    "check_names",
     "console",
     "from_dict",
     "image_hw_of",

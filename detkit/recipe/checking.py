@@ -11,7 +11,8 @@ from typing import Any
 from detkit.errors import RecipeError
 from detkit.recipe.faults import Faults, nearest
 from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of, within
-from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, parameters_of
+from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, no_such_argument, parameters_of
+from detkit.recipe.source_names import names_in_source
 
 
 def check(plan: Plan) -> None:
@@ -25,6 +26,33 @@ def check(plan: Plan) -> None:
         for place, message in faults_in(plan.config[part], part, plan.trusted):
             faults.add(place, message)
     faults.raise_if_any(f"recipe {plan.name}")
+
+
+def check_names(plan: Plan) -> None:
+    """Compare the names of arguments with the sources of their constructors: in less than a second, without imports.
+
+    What it finds, ``check`` finds too. What it cannot settle it leaves to ``check``.
+
+    Raises:
+        RecipeError: with every argument that its constructor does not have, its place and the nearest valid word.
+    """
+    faults = Faults(plan.source)
+    for part in PARTS:
+        for place, node in _nodes_in(plan.config[part], part):
+            path = node["_target_"]
+            name, known = (isinstance(path, str) and names_in_source(path)) or ("", frozenset(node))
+            for key in node:
+                if key not in known and key not in SPECIAL:
+                    faults.add(join(place, key), no_such_argument(name, key, known))
+    faults.raise_if_any(f"recipe {plan.name}")
+
+
+def _nodes_in(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if is_node(value):
+        yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _nodes_in(item, join(place, key))
 
 
 def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:

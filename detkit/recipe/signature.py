@@ -4,7 +4,7 @@ import inspect
 import re
 import types
 from collections import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -68,6 +68,11 @@ def argument_faults(
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given and not given_later:
             yield join(place, key), f"is missing, {name} needs it; give it, or write _partial_: true if it comes later"
+
+
+def no_such_argument(name: str, key: str, known: Iterable[str]) -> str:
+    """What to say of an argument that a constructor does not have."""
+    return f"{name} has no argument {key!r}{nearest(key, known)}"
 
 
 def fits(value: Any, annotation: Any) -> bool:

@@ -103,6 +103,11 @@ def test_options_that_must_be_given_have_an_example(name: str) -> None:
             "; did you mean 'recipes/yolo_csp.yaml'?",
         ),
         ("train recipe=yolo_csp trainr.max_epochs=3", "did you mean 'trainer'?"),
+        (
+            "train recipe=yolo_csp trainer.max_epohcs=3",
+            "Trainer has no argument 'max_epohcs'; did you mean 'max_epochs'?",
+        ),
+        ("train recipe=yolo_csp data.rot=a", "CocoDataModule has no argument 'rot'; did you mean 'root'?"),
         ("evaluate chekpoint=a checkpoint=b split=vall", "split: must be train, val or test; got 'vall'"),
         ("predict checkpoint=a source=b flop=true", "flop: no such key; did you mean 'flip'?"),
         ("export checkpoint=a fromat=onnx", "fromat: no such key; did you mean 'format'?"),

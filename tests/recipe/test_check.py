@@ -9,8 +9,11 @@ import pytest
 
 from detkit import recipe
 from detkit.errors import RecipeError
-from detkit.recipe.checking import locate
-from detkit.recipe.signature import as_asked, fits
+from detkit.recipe.checking import _nodes_in, locate
+from detkit.recipe.loading import recipe_files
+from detkit.recipe.plan import PARTS
+from detkit.recipe.signature import as_asked, fits, parameters_of
+from detkit.recipe.source_names import names_in_source
 from tests.recipe import toys
 from tests.recipe.conftest import Load
 
@@ -217,3 +220,52 @@ def test_an_installed_package_can_be_trusted(load: Load) -> None:
 def test_other_packages_are_not_even_imported(path: str) -> None:
     with pytest.raises(RecipeError, match=f"{path} is of no trusted package"):
         locate(path, TOYS)
+
+
+def test_names_read_from_the_source_are_those_of_the_signature() -> None:
+    """Of every class that a recipe names."""
+    configs = [recipe.load([f"recipe={name}"]).config for name in recipe_files()]
+    paths = {node["_target_"] for config in configs for part in PARTS for _, node in _nodes_in(config[part], part)}
+    assert {"lightning.Trainer", "torch.optim.AdamW", "detkit.data.CocoDataModule"} <= paths
+    for path in sorted(paths):
+        parameters, found = parameters_of(locate(path)), names_in_source(path)
+        assert found is not None, f"{path} would have to be imported to answer a misspelt key"
+        assert parameters is not None and found[1] == set(parameters)
+        assert found[0] == locate(path).__qualname__
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class A:\n    def __init__(self, a, *, b=1): ...", {"a", "b"}),
+        ("class B:\n    def __init__(self, a): ...\nclass A(B): ...", {"a"}),
+        ("def A(a, b): ...", {"a", "b"}),
+        ("from dataclasses import dataclass\n@dataclass\nclass A:\n    a: int\n    b: int = 1", {"a", "b"}),
+        ("class A:\n    def __init__(self, a, **more): ...", None),
+        ("class A:\n    def __new__(cls, b): ...\n    def __init__(self, a): ...", None),
+        ("class A(metaclass=M):\n    def __init__(self, a): ...", None),
+        ("class B(metaclass=M): ...\nclass A(B):\n    def __init__(self, a): ...", None),
+        ("@change\nclass A:\n    def __init__(self, a): ...", None),
+        ("def change(f): ...\nclass A:\n    @change\n    def __init__(self, a): ...", None),
+        ("class A:\n    def __init__(self, a): ...\nA = change(A)", None),
+        ("if x:\n    from b import A\nclass A:\n    def __init__(self, a): ...", None),
+        ("from elsewhere import *", None),
+    ],
+)
+def test_names_are_given_only_where_the_source_settles_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: set[str] | None
+) -> None:
+    module = f"settled_{abs(hash(source))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = names_in_source(f"{module}.A")
+    assert (found and found[1]) == expected
+    assert module not in sys.modules
+
+
+def test_a_misspelt_argument_is_found_without_imports(load: Load) -> None:
+    plan = load("trainer=lightning.Trainer", "trainer.max_epohcs=3", "optimizer.lrr=1")
+    with pytest.raises(RecipeError) as caught:
+        recipe.check_names(plan)
+    assert "trainer.max_epohcs: Trainer has no argument 'max_epohcs'; did you mean 'max_epochs'?" in str(caught.value)
+    assert "optimizer.lrr: AdamW has no argument 'lrr'; did you mean 'lr'?" in str(caught.value)
