@@ -94,4 +94,4 @@ def _view(model: "nn.Module", plan: Plan, options: InspectOptions) -> Renderable
     if options.names:
         return tables.weights_table(weights.find_weights(model, options.names.split(",")))
     note = "" if options.checkpoint else f"; {options.classes} classes where the recipe leaves them open (classes=)"
-    return tables.anatomy_table(measure.measure(model, image_hw, options.depth), note)
+    return tables.anatomy_table(measure.measure_parts(model, image_hw, options.depth), note)

@@ -1,8 +1,8 @@
-"""A picture of what the layers of a model see in an image."""
+"""A picture of the feature maps of a model for one image."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detkit.data import Resize, decode_image, to_input
 from detkit.errors import RecipeError
-from detkit.inspection.measure import check_size, evaluating
+from detkit.inspection.measure import HasOutSpecs, check_size, evaluation_mode
 from detkit.ops.drawing import FONT, GAP, INK, PAPER, grid
 from detkit.types import FeatureSpec
 
@@ -20,7 +20,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class FeatureMap(NamedTuple):
-    """What one level of a part gives for one image."""
+    """One level of a backbone or neck for one image."""
 
     part: str  # "backbone" or "neck"
     spec: FeatureSpec
@@ -34,15 +34,15 @@ def write_features(
 
     Args:
         model: with a ``backbone`` or a ``neck`` that has ``out_specs``.
-        image: file to look at.
-        image_hw: size at which the model sees it.
-        channels: most channels of a level.
+        image: file of the image.
+        image_hw: size of the network's input.
+        channels: largest number of channels of a level.
         out: file to write, .jpg or .png.
-        resize: how the image comes to its size, as in the model's training.
+        resize: how the image is resized, as in the model's training.
 
     Raises:
         DataError: if the image cannot be read.
-        RecipeError: if the model has neither, cannot take the size, or the file cannot be written.
+        RecipeError: if the model has neither, the size does not fit, or the file cannot be written.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise RecipeError(f"out: must end with {', '.join(SUFFIXES)}; got {str(out)!r}")
@@ -58,49 +58,50 @@ def feature_maps(model: nn.Module, image: np.ndarray) -> list[FeatureMap]:
     """Backbone and neck of a model run on one image, finest level first.
 
     Args:
-        model: in any mode, left as it was.
+        model: it is not changed.
         image: (H, W, 3) uint8 RGB, of the network's size.
 
     Raises:
         RecipeError: if there is neither a backbone nor a neck with ``out_specs``.
     """
-    parts: dict[str, Any] = {name: getattr(model, name, None) for name in ("backbone", "neck")}
-    looked_at = {name: part for name, part in parts.items() if getattr(part, "out_specs", None)}
-    if not looked_at:
-        raise RecipeError(f"features: {type(model).__name__} has no backbone or neck with out_specs to look at")
-    outputs: dict[str, Any] = {}
+    children = dict(model.named_children())
+    parts = {name: part for name in ("backbone", "neck") if isinstance(part := children.get(name), HasOutSpecs)}
+    parts = {name: part for name, part in parts.items() if part.out_specs}
+    if not parts:
+        raise RecipeError(f"features: {type(model).__name__} has no backbone or neck with out_specs")
+    outputs: dict[str, Sequence[Tensor]] = {}
     handles = [
-        part.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
-        for name, part in looked_at.items()
+        children[name].register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
+        for name in parts
     ]
     images = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             model(images.to(next(model.parameters(), images).device))
     finally:
         for handle in handles:
             handle.remove()
     return [
         FeatureMap(name, spec, output[0].float().cpu().reshape(output.shape[1], *(output.shape[2:] or (1, 1))))
-        for name, part in looked_at.items()
+        for name, part in parts.items()
         for spec, output in zip(part.out_specs, outputs[name], strict=True)
     ]
 
 
-def strongest(values: Tensor, channels: int) -> list[tuple[int, float]]:
-    """(channel, mean absolute activation) of so many channels of (channels, h, w), strongest first."""
+def strongest_channels(values: Tensor, number: int) -> list[tuple[int, float]]:
+    """(channel, mean absolute activation) of the strongest channels of (channels, h, w), strongest first."""
     strengths = values.abs().flatten(1).mean(dim=1)
-    order = strengths.argsort(descending=True, stable=True)[:channels]
+    order = strengths.argsort(descending=True, stable=True)[:number]
     return [(int(channel), float(strengths[channel])) for channel in order]
 
 
 def draw_features(image: np.ndarray, maps: Sequence[FeatureMap], channels: int) -> np.ndarray:
-    """The image, beside it a column for each part, in it a panel for each level.
+    """The image, and beside it a column for each part with a panel for each level.
 
     Args:
-        image: (H, W, 3) uint8 RGB, as the model saw it.
+        image: (H, W, 3) uint8 RGB, the network's input.
         maps: of one model.
-        channels: most channels of a level.
+        channels: largest number of channels of a level.
     """
     shown = _resized(image, IMAGE_PX)
     legend = (
@@ -123,8 +124,8 @@ def _panel(level: FeatureMap, channels: int, image_hw: tuple[int, ...]) -> np.nd
     name = level.spec.level if level.spec.stride else ""
     layer = level.spec.name if level.spec.name != name else ""
     title = " ".join(filter(None, (level.part, name, layer)))
-    chosen = strongest(level.values, channels)
-    shared_peak = None if level.spec.stride else level.values.abs().max().item()  # a vector's tiles compare
+    chosen = strongest_channels(level.values, channels)
+    shared_peak = None if level.spec.stride else level.values.abs().max().item()  # one scale for all tiles of a vector
     tiles = [
         _stacked(
             [_heat(level.values[channel], image_hw, shared_peak), _text(f"#{channel}  {strength:.2g}", 9)],
@@ -137,9 +138,9 @@ def _panel(level: FeatureMap, channels: int, image_hw: tuple[int, ...]) -> np.nd
 
 
 def _heat(channel: Tensor, image_hw: tuple[int, ...], peak: float | None) -> np.ndarray:
-    """(h, w) absolute activations as colours, in the shape of the image: black is 0, the brightest the peak.
+    """Draw (h, w) absolute activations as colours, in the shape of the image.
 
-    Without a given peak it is the channel's own.
+    Black is 0 and the brightest colour is the peak; None means the maximum of the channel.
     """
     strength = torch.nan_to_num(channel.abs(), posinf=0.0).numpy()
     brightest = float(strength.max()) if peak is None else peak
@@ -151,7 +152,7 @@ def _heat(channel: Tensor, image_hw: tuple[int, ...], peak: float | None) -> np.
 
 
 def _fitted(size_hw: tuple[int, ...], longest_px: int) -> tuple[int, int]:
-    """The same shape with another longer side."""
+    """A size of the same shape with this longer side."""
     height, width = (max(1, round(side * longest_px / max(size_hw))) for side in size_hw)
     return height, width
 
@@ -170,7 +171,7 @@ def _text(text: str, letter_px: int) -> np.ndarray:
 
 
 def _stacked(images: Sequence[np.ndarray], axis: int, gap: int = GAP) -> np.ndarray:
-    """Images below (axis 0) or beside (axis 1) each other on paper, aligned at the top left."""
+    """Images below (axis 0) or beside (axis 1) each other, aligned at the top left."""
     other = max(image.shape[1 - axis] for image in images)
     pieces = []
     for number, image in enumerate(images):

@@ -1,8 +1,8 @@
-"""What each part of a model costs for one image, and what it gives."""
+"""Cost and outputs of each part of a model for one image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,37 +10,52 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from detkit.errors import RecipeError
+from detkit.ops.strides import largest_stride_of, stride_fault
 from detkit.types import FeatureSpec
 
 
 class Output(NamedTuple):
-    """A tensor that a module gives for one image."""
+    """An output tensor of a module for one image."""
 
-    name: str  # of the field in a named output; empty where there is none
-    shape: tuple[int, ...]  # without the batch, where it has one
-    spec: FeatureSpec | None = None  # what ``out_specs`` says of it
+    name: str  # of the field of a NamedTuple or dict; "" otherwise
+    shape: tuple[int, ...]  # without the batch dimension
+    spec: FeatureSpec | None = None  # the entry of ``out_specs``
 
 
 class Part(NamedTuple):
-    """A module of a model, with all that is in it."""
+    """A module of a model, with the modules inside it."""
 
-    name: str  # dotted, as in the names of its weights; empty for the whole model
-    kind: str  # its class
+    name: str  # dotted path; "" for the whole model
+    kind: str  # name of its class
     depth: int  # 0 for the parts of the model, 1 for theirs
     parameters: int
     trainable: int  # of the parameters
-    flops: int  # a multiply-add is two
+    flops: int  # a multiply-add counts as 2
     activations: int
-    outputs: tuple[Output, ...]  # of the first call; empty for a module that was not called itself
+    outputs: tuple[Output, ...]  # of the first call; empty for a module that is never called
     calls: int
 
 
 class Anatomy(NamedTuple):
-    """A model and its parts, each before what is inside of it."""
+    """A model and its parts; each part comes before the parts inside it."""
 
     whole: Part
     parts: list[Part]
     image_hw: tuple[int, int]
+
+
+@runtime_checkable
+class HasOutSpecs(Protocol):
+    """A backbone or a neck, which describes its feature maps."""
+
+    out_specs: Sequence[FeatureSpec]
+
+
+@runtime_checkable
+class HasFields(Protocol):
+    """A NamedTuple."""
+
+    def _asdict(self) -> dict[str, object]: ...
 
 
 class _Cost(NamedTuple):
@@ -54,17 +69,16 @@ class _Record(NamedTuple):
     calls: int
 
 
-def measure(model: nn.Module, image_hw: tuple[int, int], depth: int = 1) -> Anatomy:
-    """Run a model on one black image, in evaluation mode, and note what each module does.
+def measure_parts(model: nn.Module, image_hw: tuple[int, int], depth: int = 1) -> Anatomy:
+    """Run a model on one black image in evaluation mode, and measure each module.
 
-    Counted are convolutions, matrix products and attention, whoever calls them; norms,
-    activation functions, sampling and deformable convolutions are not. Activations are the
-    elements of the outputs of what is counted.
+    Convolutions, matrix products and attention are counted; norms, activation functions, sampling and deformable
+    convolutions are not. Activations are the elements of the outputs of counted operations.
 
     Args:
-        model: takes (1, 3, H, W) in [0, 1]; left as it was.
+        model: for images (1, 3, H, W) in [0, 1]; it is not changed.
         image_hw: size of the image.
-        depth: 0: the children of the model; 1: theirs as well, and so on.
+        depth: 0 for the children of the model, 1 for their children as well, and so on.
 
     Raises:
         RecipeError: if a side of the image is no multiple of the model's ``largest_stride``.
@@ -73,28 +87,25 @@ def measure(model: nn.Module, image_hw: tuple[int, int], depth: int = 1) -> Anat
     """
     check_size(model, image_hw)
     parameter = next(model.parameters(), torch.zeros(()))
-    with evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         records = _run(model, torch.zeros(1, 3, *image_hw, device=parameter.device))
     parts = list(_walk(model, "", 0, depth, records))
     return Anatomy(_part(model, "", 0, records), parts, image_hw)
 
 
 def check_size(model: nn.Module, image_hw: tuple[int, int]) -> None:
-    """Refuse a size that the model cannot take.
+    """Refuse an image size that does not fit the model.
 
     Raises:
         RecipeError: if a side is no multiple of the model's ``largest_stride``.
     """
-    stride = getattr(model, "largest_stride", 1)
-    if any(side % stride for side in image_hw):
-        raise RecipeError(
-            f"data.image_hw: sides must be multiples of {stride}, the model's largest stride; got {list(image_hw)}"
-        )
+    if fault := stride_fault(image_hw, largest_stride_of(model)):
+        raise RecipeError(f"data.image_hw: {fault}")
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module returns to the mode it was in."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; at the end every module returns to its mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -107,7 +118,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _run(model: nn.Module, images: Tensor) -> dict[nn.Module, _Record]:
     """Cost and outputs of every module that is called.
 
-    Attention is done in plain matrix products meanwhile: torch's counter knows no fused kernel of the CPU.
+    Fused attention is switched off, because torch's counter does not know the fused kernels of the CPU.
     """
     elements = dict.fromkeys(flop_registry, _elements)
     flops, activations = FlopCounterMode(display=False), FlopCounterMode(display=False, custom_mapping=elements)
@@ -117,10 +128,10 @@ def _run(model: nn.Module, images: Tensor) -> dict[nn.Module, _Record]:
     def now() -> _Cost:
         return _Cost(flops.get_total_flops(), activations.get_total_flops())
 
-    def before(_: nn.Module, __: Any) -> None:
+    def before(_: nn.Module, __: object) -> None:
         started.append(now())
 
-    def after(module: nn.Module, _: Any, output: Any) -> None:
+    def after(module: nn.Module, _: object, output: object) -> None:
         spent = _minus(now(), started.pop())
         old = records.get(module) or _Record(_Cost(), tuple(_outputs(module, output)), 0)
         records[module] = _Record(_plus(old.cost, spent), old.outputs, old.calls + 1)
@@ -138,7 +149,7 @@ def _run(model: nn.Module, images: Tensor) -> dict[nn.Module, _Record]:
     return records
 
 
-def _elements(*_: Any, out_shape: Any, **__: Any) -> int:
+def _elements(*_: object, out_shape: Sequence[int], **__: object) -> int:
     return torch.Size(out_shape).numel()
 
 
@@ -170,7 +181,7 @@ def _part(module: nn.Module, name: str, depth: int, records: dict[nn.Module, _Re
 
 
 def _cost(module: nn.Module, records: dict[nn.Module, _Record]) -> _Cost:
-    """That of a list of modules is what its members cost."""
+    """Cost of a module; a container that is never called costs what its children cost."""
     if module in records:
         return records[module].cost
     total = _Cost()
@@ -187,17 +198,18 @@ def _minus(a: _Cost, b: _Cost) -> _Cost:
     return _Cost(a.flops - b.flops, a.activations - b.activations)
 
 
-def _outputs(module: nn.Module, output: Any) -> Iterator[Output]:
-    """The tensors of an output, with names and specs as far as there are any."""
+def _outputs(module: nn.Module, output: object) -> Iterator[Output]:
+    """The tensors of an output, with their names and specs if there are any."""
+    if isinstance(output, tuple) and isinstance(output, HasFields):
+        output = output._asdict()
     if isinstance(output, Tensor):
         output = [output]
-    names = getattr(output, "_fields", None) or (list(output) if isinstance(output, dict) else None)
-    values = list(output.values()) if isinstance(output, dict) else output
-    if not isinstance(values, list | tuple):
+    if not isinstance(output, dict | list | tuple):
         return
-    specs = getattr(module, "out_specs", None)
-    for number, value in enumerate(values):
+    named = output.items() if isinstance(output, dict) else (("", value) for value in output)
+    specs = module.out_specs if isinstance(module, HasOutSpecs) else []
+    for number, (name, value) in enumerate(named):
         if isinstance(value, Tensor):
-            spec = specs[number] if specs and len(specs) == len(values) else None
+            spec = specs[number] if len(specs) == len(output) else None
             shape = tuple(value.shape)
-            yield Output(names[number] if names else "", shape[1:] if shape[:1] == (1,) else shape, spec)
+            yield Output(name, shape[1:] if shape[:1] == (1,) else shape, spec)

@@ -1,4 +1,4 @@
-"""Measurements as tables that read well without colour, in 100 columns."""
+"""Tables of the measurements, for 100 columns without colour."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -17,11 +17,11 @@ COUNTED = (
 
 
 def anatomy_table(anatomy: Anatomy, note: str = "") -> Group:
-    """The parts as a tree with their costs and the totals below; then what each part gives.
+    """The tree of parts with costs and totals, then the outputs of the parts.
 
     Args:
         anatomy: of a model.
-        note: to the head line.
+        note: appended to the first line.
     """
     height, width = anatomy.image_hw
     head = f"{anatomy.whole.kind}, one image of {height} x {width} pixels{note}"
@@ -64,12 +64,12 @@ def _output_of(part: Part) -> str:
 
 
 def _outputs_table(anatomy: Anatomy) -> Table:
-    """What comes out of the parts that give more than a plain tensor."""
+    """The outputs of the parts that give more than one plain tensor."""
     table = _table("output of", "level", ">stride", "layer", "shape")
     for part in (part for part in (*anatomy.parts, anatomy.whole) if part.depth == 0):
         named = [output for output in part.outputs if output.spec or output.name or len(part.outputs) > 1]
         if part is anatomy.whole and table.rows:
-            continue  # the last of the parts gave it already
+            continue  # equal to the outputs of the last part
         for output in named:
             table.add_row(Text(part.name or "model"), *map(Text, _level_cells(output)), _shape(output.shape))
     return table
@@ -83,7 +83,7 @@ def _level_cells(output: Output) -> tuple[str, str, str]:
 
 
 def _table(*columns: str) -> Table:
-    """Columns whose name begins with > hold numbers."""
+    """A table; columns whose name begins with > hold numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         right = column.startswith(">")

@@ -24,14 +24,14 @@ class Weight(NamedTuple):
 
 
 def find_weights(model: nn.Module, patterns: Sequence[str]) -> list[Weight]:
-    """Those whose name matches any of the patterns, in the order of the model.
+    """Parameters and buffers whose name matches a pattern, in the order of the model.
 
     Args:
-        model: to look into.
-        patterns: whole names with ``*``, ``?`` and ``[...]`` as in file names; ``*`` matches dots as well.
+        model: any.
+        patterns: complete names with ``*``, ``?`` and ``[...]`` as in file names; ``*`` matches dots as well.
 
     Raises:
-        RecipeError: if a pattern matches nothing; with the nearest names.
+        RecipeError: if a pattern matches nothing; the error lists the nearest names.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for pattern in patterns:

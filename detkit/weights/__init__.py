@@ -1,4 +1,4 @@
-"""Weights to start from: detkit's own, other projects' files, and those that libraries publish."""
+"""Weights to start from: of detkit, of other projects' files, and published by libraries."""
 
 from detkit.weights.load import load_weights
 from detkit.weights.load_report import LoadReport

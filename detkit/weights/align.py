@@ -1,27 +1,26 @@
-"""Whose tensor is whose, where a file has other prefixes, or flattened or nested names."""
+"""From the names of a file to those of a model, if prefixes differ or dots became underscores."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-DEEPEST_PREFIX = 4  # dots
+DEEPEST_PREFIX = 4  # parts of a prefix
 
 
 def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a file under a model's names.
 
-    Tried are all prefixes that a file may have before its names (``module.``, ``model.backbone.``) and
-    the places in the model that it may be meant for: all of it, the backbone, a network inside of it.
-    The pair with the most tensors of equal name and shape is taken. A dot and an underscore are the
-    same, so ``blocks_0.conv`` is ``blocks.0.conv``.
+    Each prefix that the file's names may have (``module.``, ``model.backbone.``) is tried with each part of the model
+    that the file may belong to: the whole, the backbone, a network inside it. The pair with the most tensors of equal
+    name and shape is used. Dots and underscores are equal, so ``blocks_0.conv`` matches ``blocks.0.conv``.
 
     Args:
         weights: of the file.
         own: state_dict of the model.
 
     Returns:
-        The same tensors; those that are in the model under its names, the others under the file's.
+        The same tensors, under the model's names if they are in the model, else under the file's names.
     """
     places = [_Place(prefix, own) for prefix in _places(own)]
     pairs = [(place, prefix) for place in places for prefix in ["", *_prefixes(weights)]]
@@ -30,7 +29,7 @@ def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
 
 class _Place:
-    """A part of a model that a file may be meant for."""
+    """A part of a model that a file may belong to."""
 
     def __init__(self, prefix: str, own: Mapping[str, Tensor]) -> None:
         self.own = own
@@ -47,7 +46,7 @@ class _Place:
         return self.exact.get(inner) or self.flat.get(_plain(inner))
 
     def score(self, weights: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-        """Tensors that fit, then names that do."""
+        """(number of tensors with equal name and shape, number of equal names)."""
         pairs = [(self.name(name, prefix), tensor) for name, tensor in weights.items()]
         found = [(self.own[name], tensor) for name, tensor in pairs if name is not None]
         return sum(ours.shape == theirs.shape for ours, theirs in found), len(found)
@@ -58,7 +57,7 @@ def _places(own: Mapping[str, Tensor]) -> list[str]:
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """Beginnings that at least a quarter of the names share, short ones first."""
+    """Prefixes that at least a quarter of the names share, short ones first."""
     names = list(names)
     counts = Counter(
         ".".join(parts[:depth]) + "."

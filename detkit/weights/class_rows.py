@@ -1,12 +1,12 @@
-"""Layers with a row for each class, where classes of a file and of a model differ."""
+"""Layers with one row a class, for files and models with different classes."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-# What heads call such layers, and how many rows each has after those of the classes.
+# Names of such layers in heads, and the number of rows after those of the classes.
 CLASS_LAYERS = {"class_logits": 0, "cell_logits": 0, "noisy_classes": 1}
-Pairs = list[tuple[int, int]]  # (model's row, file's row)
+RowPairs = list[tuple[int, int]]  # (row of the model, row of the file)
 
 
 def is_class_layer(name: str) -> bool:
@@ -15,17 +15,17 @@ def is_class_layer(name: str) -> bool:
 
 
 def count_class_rows(weights: Mapping[str, Tensor]) -> int:
-    """How many classes there are rows for; 0 if there is no such layer."""
+    """Number of classes with rows; 0 if there is no such layer."""
     return max((len(tensor) - _more_rows(name) for name, tensor in weights.items() if is_class_layer(name)), default=0)
 
 
 def pair_classes(
     num_own: int, own_names: Sequence[str] | None, num_file: int, file_names: Sequence[str] | None
-) -> Pairs:
-    """By name where both sides have names, else all rows if there are as many, or none.
+) -> RowPairs:
+    """Pair rows by class name if both sides have names; else all rows if their numbers are equal, or none.
 
     Raises:
-        ValueError: if there are not as many names as the model has classes.
+        ValueError: if the number of names is not the number of the model's classes.
     """
     if own_names is not None and num_own not in (0, len(own_names)):
         raise ValueError(f"one name for each of the model's {num_own} classes; got {len(own_names)}")
@@ -35,16 +35,16 @@ def pair_classes(
     return [(row, file_rows[_plain(name)]) for row, name in enumerate(own_names) if _plain(name) in file_rows]
 
 
-def with_rows(name: str, own: Tensor, given: Tensor, pairs: Pairs) -> Tensor | None:
-    """The model's own tensor with rows of the file's; None if they have other columns."""
-    if given.shape[1:] != own.shape[1:] or any(row >= len(given) for _, row in pairs):
+def with_rows(name: str, own: Tensor, source: Tensor, pairs: RowPairs) -> Tensor | None:
+    """The model's tensor with rows of the file's tensor; None if their columns differ."""
+    if source.shape[1:] != own.shape[1:] or any(row >= len(source) for _, row in pairs):
         return None
     rows = own.clone()
     for own_row, file_row in pairs:
-        rows[own_row] = given[file_row]
+        rows[own_row] = source[file_row]
     more = _more_rows(name)
     if pairs and more:
-        rows[-more:] = given[-more:]
+        rows[-more:] = source[-more:]
     return rows
 
 

@@ -1,9 +1,8 @@
-"""Files of other projects, read without running what is in them."""
+"""Weight files of other projects, read without running code in them."""
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from detkit.errors import CheckpointError
 from detkit.files import open_regular
 
 SHOWN = 10
-DEEPEST = 4  # nests in nests
-# Under which checkpoints keep weights; averaged ones go first, since they are what was evaluated.
-NESTS = ("ema", "state_dict", "model", "model_state_dict", "module")
+DEEPEST = 4  # levels of nesting
+# Keys under which checkpoints keep weights; averaged weights first, because those were evaluated.
+NESTING_KEYS = ("ema", "state_dict", "model", "model_state_dict", "module")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -28,10 +27,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = local(path)
     content = _read(path)
     if isinstance(content, Mapping) and "detkit" in content:
-        read_checkpoint(path)  # one of detkit's without its mark: says what is missing
-    state_dict = _without_nests(content)
+        read_checkpoint(path)  # a detkit checkpoint without its manifest; the error says what is missing
+    state_dict = _innermost(content)
     if not isinstance(state_dict, Mapping) or not state_dict:
-        nests = ", ".join(repr(name) for name in NESTS)
+        nests = ", ".join(repr(name) for name in NESTING_KEYS)
         raise CheckpointError(f"{path}: holds no state_dict, neither itself nor under {nests}")
     others = [name for name, value in state_dict.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others:
@@ -40,16 +39,16 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
-def _spell(name: Any) -> str:
-    """A name for a message; what a terminal would obey is written out."""
+def _spell(name: object) -> str:
+    """A name for a message, with control characters escaped."""
     if not isinstance(name, str):
         return f"a {type(name).__name__}"
     return name if name.isprintable() else ascii(name)
 
 
-def _without_nests(content: Any) -> Any:
+def _innermost(content: object) -> object:
     for _ in range(DEEPEST):
-        inner = (content.get(name) for name in NESTS) if isinstance(content, Mapping) else ()
+        inner = (content.get(name) for name in NESTING_KEYS) if isinstance(content, Mapping) else ()
         nested = next((value for value in inner if isinstance(value, Mapping)), None)
         if nested is None:
             break
@@ -57,7 +56,7 @@ def _without_nests(content: Any) -> Any:
     return content
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         with open_regular(path) as file:
             if path.suffix != ".safetensors":

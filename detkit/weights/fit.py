@@ -1,47 +1,60 @@
-"""Weights into a model: what fits goes in, what does not is told."""
+"""Load the weights that fit a model, and report the others."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
 from detkit.models import Preprocess
-from detkit.weights.class_rows import Pairs, count_class_rows, is_class_layer, pair_classes, with_rows
+from detkit.weights.class_rows import RowPairs, count_class_rows, is_class_layer, pair_classes, with_rows
 from detkit.weights.load_report import LoadReport
-from detkit.weights.source_weights import Given
+from detkit.weights.source_weights import SourceWeights
 
-COUNTER = "num_batches_tracked"  # of batch norm: old files lack it, frozen norms have none
+COUNTER = "num_batches_tracked"  # of batch norm; old files and frozen norms lack it
 PREPROCESS = "preprocess."
 
 
+@runtime_checkable
+class HasAdapters(Protocol):
+    """A backbone with layers of its own around a published network."""
+
+    adapters: Sequence[str]
+
+
 def fit(
-    given: Given, model: nn.Module, class_names: Sequence[str] | None = None, leave_out: Sequence[str] = ()
+    source_weights: SourceWeights,
+    model: nn.Module,
+    class_names: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
 ) -> LoadReport:
     """Load what fits by name and shape, in the model's own precision.
 
     Args:
-        given: what there is to load.
+        source_weights: to be loaded.
         model: changed in place, unless an error is raised.
         class_names: of the model, in the order of its labels.
         leave_out: names with wildcards that are not loaded.
 
     Raises:
-        CheckpointError: if the backbone is not filled (training would start from noise unawares), if
-            nothing fits, or a name to leave out is not there.
+        CheckpointError: if the backbone is not filled completely, if nothing fits, or if a name to leave out matches
+            nothing.
     """
     own = model.state_dict()
-    _require_matches(leave_out, [*given.weights, *own], given.source)
+    _require_matches(leave_out, [*source_weights.weights, *own], source_weights.source)
     left_out = tuple(name for name in own if _matches(name, leave_out))
-    weights = {name: t for name, t in given.weights.items() if name not in left_out and not _matches(name, leave_out)}
+    weights = {
+        name: t for name, t in source_weights.weights.items() if name not in left_out and not _matches(name, leave_out)
+    }
     num_own, num_file = count_class_rows(own), count_class_rows(weights)
-    pairs = pair_classes(num_own, class_names, num_file, given.class_names)
+    pairs = pair_classes(num_own, class_names, num_file, source_weights.class_names)
     fitted = {name: _fitted(name, ours, weights[name], pairs) for name, ours in own.items() if name in weights}
     fitting = {name: tensor for name, tensor in fitted.items() if tensor is not None}
-    images = _preprocess(given, fitting, model)
+    images = _preprocess(source_weights, fitting, model)
     report = LoadReport(
-        given.source,
+        source_weights.source,
         names=tuple(name for name in own if _is_counted(name)),
         loaded=tuple(name for name in fitting if _is_counted(name) and (pairs or not is_class_layer(name))),
         missing=tuple(name for name in own if name not in weights and name not in left_out and _is_counted(name)),
@@ -56,14 +69,20 @@ def fit(
         kept_classes=tuple(row for row, _ in pairs),
         images=images,
     )
-    _require_backbone(report, fitting, getattr(getattr(model, "backbone", None), "adapters", ()))
+    _require_backbone(report, fitting, _adapters(model))
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _preprocess(given: Given, fitting: dict[str, Tensor], model: nn.Module) -> str:
-    """Put what the weights expect of an image among them, and say it."""
-    own = getattr(model, "preprocess", None)
+def _adapters(model: nn.Module) -> Sequence[str]:
+    """Parts of the backbone that may start untrained."""
+    backbone = dict(model.named_children()).get("backbone")
+    return backbone.adapters if isinstance(backbone, HasAdapters) else ()
+
+
+def _preprocess(source_weights: SourceWeights, fitting: dict[str, Tensor], model: nn.Module) -> str:
+    """Add the preprocessing that the weights expect to them, and describe it."""
+    own = dict(model.named_children()).get("preprocess")
     if not isinstance(own, Preprocess):
         return ""
     if f"{PREPROCESS}mean" in fitting:
@@ -71,13 +90,17 @@ def _preprocess(given: Given, fitting: dict[str, Tensor], model: nn.Module) -> s
         of_file = Preprocess()
         of_file.load_state_dict(own_values)
         return f"{of_file.extra_repr()} (with the weights)"
-    if given.preprocess is None:
+    if source_weights.preprocess is None:
         return f"{own.extra_repr()} (of the recipe; the file does not say)"
-    if not given.is_certain and not own.is_plain:
+    if not source_weights.is_certain and not own.is_plain:
         return f"{own.extra_repr()} (of the recipe)"
-    fitting |= {f"{PREPROCESS}{name}": tensor for name, tensor in given.preprocess.state_dict().items()}
-    why = "as these weights were trained" if given.is_certain else "as the published weights of this backbone; check it"
-    return f"{given.preprocess.extra_repr()} ({why})"
+    fitting |= {f"{PREPROCESS}{name}": tensor for name, tensor in source_weights.preprocess.state_dict().items()}
+    why = (
+        "as these weights were trained"
+        if source_weights.is_certain
+        else "as the published weights of this backbone; check it"
+    )
+    return f"{source_weights.preprocess.extra_repr()} ({why})"
 
 
 def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor], adapters: Sequence[str]) -> None:
@@ -111,7 +134,7 @@ def _is_counted(name: str) -> bool:
     return not name.endswith(COUNTER) and not name.startswith(PREPROCESS)
 
 
-def _fitted(name: str, own: Tensor, given: Tensor, pairs: Pairs) -> Tensor | None:
+def _fitted(name: str, own: Tensor, source: Tensor, pairs: RowPairs) -> Tensor | None:
     if is_class_layer(name):
-        return with_rows(name, own, given, pairs)
-    return given if given.shape == own.shape else None
+        return with_rows(name, own, source, pairs)
+    return source if source.shape == own.shape else None

@@ -1,26 +1,40 @@
-"""Weights that torchvision or timm publish for a backbone, by their name."""
+"""Weights that torchvision or timm publish for a backbone, by name."""
 
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from detkit.errors import CheckpointError
 from detkit.models.backbones.published import PublishedWeights, WeightsUnavailableError
 from detkit.weights.align import align
-from detkit.weights.source_weights import Given
+from detkit.weights.source_weights import SourceWeights
+
+
+@runtime_checkable
+class HasPublished(Protocol):
+    """A backbone with published weights."""
+
+    published: PublishedWeights | None
 
 
 def published_by(model: nn.Module) -> PublishedWeights | None:
-    """What the backbone says of published weights, if it does."""
-    return getattr(getattr(model, "backbone", None), "published", None)
+    """The published weights of the model's backbone; None if it states none."""
+    backbone = dict(model.named_children()).get("backbone")
+    return backbone.published if isinstance(backbone, HasPublished) else None
 
 
-def fetch(name: str, published: PublishedWeights, own: Any) -> Given:
-    """Published weights under the model's names; DEFAULT is the library's own choice.
+def fetch(name: str, published: PublishedWeights, own: Mapping[str, Tensor]) -> SourceWeights:
+    """Published weights under the model's names.
+
+    Args:
+        name: of the weights; DEFAULT means the first of ``published.names``.
+        published: of the backbone.
+        own: state_dict of the model.
 
     Raises:
-        CheckpointError: if there are none of this name, or they are not to be had.
+        CheckpointError: if no weights have this name, or they cannot be downloaded.
     """
     names = published.names
     if not names:
@@ -36,4 +50,4 @@ def fetch(name: str, published: PublishedWeights, own: Any) -> Given:
         weights = published.fetch(chosen)
     except WeightsUnavailableError as error:
         raise CheckpointError(f"weights={name}: {error}") from error
-    return Given(chosen, align(weights, own), preprocess=published.preprocess(chosen))
+    return SourceWeights(chosen, align(weights, own), preprocess=published.preprocess(chosen))

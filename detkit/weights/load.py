@@ -1,4 +1,4 @@
-"""Weights to start from, whoever wrote them."""
+"""Load weights to start from, of detkit, another project or a library."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from detkit.weights.library import fetch, published_by
 from detkit.weights.projects.rtdetr import is_rtdetr, of_rtdetr
 from detkit.weights.projects.transformers import class_names_in, is_transformers_folder, weights_in
 from detkit.weights.projects.yolox import is_yolox, of_yolox
-from detkit.weights.source_weights import Given
+from detkit.weights.source_weights import SourceWeights
 
-# Whose names they are, and what to make of them; all others are compared with the model's own.
+# Test of the names of a project, and conversion of its weights. All other names are aligned with the model's.
 PROJECTS = ((is_yolox, of_yolox), (is_rtdetr, of_rtdetr))
 FILES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 
@@ -26,7 +26,7 @@ def load_weights(
     class_names: Sequence[str] | None = None,
     leave_out: str | Sequence[str] = (),
 ) -> LoadReport:
-    """Give a model weights to start from, and the pixel values that they expect.
+    """Load weights into a model, with the preprocessing that they expect.
 
     Args:
         source: what a run of detkit left (its folder, detector.safetensors or a checkpoint, also of a
@@ -38,14 +38,14 @@ def load_weights(
         leave_out: names with wildcards, the file's or the model's, that are not loaded.
 
     Raises:
-        CheckpointError: if the source cannot be read or had, does not fill the backbone, or nothing of
-            it fits; if a name to leave out is not there.
+        CheckpointError: if the source cannot be read, does not fill the backbone, or nothing of it fits; if a name to
+            leave out matches nothing.
     """
-    given = _given(source, model)
-    return fit(given, model, class_names, [leave_out] if isinstance(leave_out, str) else leave_out)
+    source_weights = _source_weights(source, model)
+    return fit(source_weights, model, class_names, [leave_out] if isinstance(leave_out, str) else leave_out)
 
 
-def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given:
+def _source_weights(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> SourceWeights:
     if isinstance(source, Mapping):
         return _foreign("state_dict", source, model)
     path, published = Path(source).expanduser(), published_by(model)
@@ -54,18 +54,18 @@ def _given(source: str | Path | Mapping[str, Tensor], model: nn.Module) -> Given
         return fetch(str(source), published, model.state_dict())
     if is_transformers_folder(path):
         class_names = class_names_in(path)
-        given = _foreign(str(source), read_state_dict(weights_in(path)), model)
-        return given._replace(class_names=class_names or given.class_names)
+        weights = _foreign(str(source), read_state_dict(weights_in(path)), model)
+        return weights._replace(class_names=class_names or weights.class_names)
     if is_own(path):
         weights, metadata = read_trained(path)
-        return Given(str(source), weights, metadata.get("class_names"))
+        return SourceWeights(str(source), weights, metadata.get("class_names"))
     return _foreign(str(source), read_state_dict(path), model)
 
 
-def _foreign(source: str, weights: Mapping[str, Tensor], model: nn.Module) -> Given:
+def _foreign(source: str, weights: Mapping[str, Tensor], model: nn.Module) -> SourceWeights:
     for is_theirs, of_theirs in PROJECTS:
         if is_theirs(weights):
             return of_theirs(weights, source)
     published = published_by(model)
     preprocess = published.preprocess() if published else None
-    return Given(source, align(weights, model.state_dict()), preprocess=preprocess, is_certain=False)
+    return SourceWeights(source, align(weights, model.state_dict()), preprocess=preprocess, is_certain=False)

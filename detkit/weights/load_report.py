@@ -1,4 +1,4 @@
-"""What of a file's weights went into a model."""
+"""The report of which weights were loaded into a model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ SHOWN = 10
 
 
 class LoadReport(NamedTuple):
-    """What went in and what did not; ``str`` says it to people. Names are the model's.
+    """Names of loaded and of other tensors, as the model calls them; ``str`` makes it readable.
 
-    The counters of batch norm and the preprocessing are loaded, but not counted.
+    Counters of batch norm and the preprocessing are loaded, but not counted.
     """
 
     source: str
     names: tuple[str, ...]  # all tensors of the model
-    loaded: tuple[str, ...]  # wholly, or some of their class rows
+    loaded: tuple[str, ...]  # completely or some of their class rows
     missing: tuple[str, ...]  # in the model, not in the file
     unexpected: tuple[str, ...]  # in the file, not in the model
     other_shape: tuple[str, ...]  # each with both shapes
-    left_out: tuple[str, ...]  # as asked
+    left_out: tuple[str, ...]  # as requested
     num_classes: int  # of the model; 0 where the file has no class rows
     kept_classes: tuple[int, ...]  # class indices of the model whose rows came from the file
-    images: str  # what the network now expects of an image
+    images: str  # the preprocessing that the network now uses
 
     def __str__(self) -> str:
-        """A line for what was loaded, one for each way in which something was not, one for the images."""
+        """One line for the loaded tensors, one for each reason that others were not loaded, one for the images."""
         total, loaded = (Counter(name.partition(".")[0] for name in names) for names in (self.names, self.loaded))
         parts = ", ".join(f"{part} {loaded[part]} of {total[part]}" for part in total)
         by_part = f" ({parts})" if len(self.loaded) < len(self.names) and len(total) > 1 else ""

@@ -1,4 +1,4 @@
-"""Weights that a file or a library gives, under detkit's names."""
+"""Weights of a file or a library, under detkit's names."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from torch import Tensor
 from detkit.models import Preprocess
 
 
-class Given(NamedTuple):
-    """What there is to load, whoever wrote it."""
+class SourceWeights(NamedTuple):
+    """Weights that can be loaded into a model."""
 
     source: str  # for messages
-    weights: Mapping[str, Tensor]  # under the model's names where they are known
-    class_names: Sequence[str] | None = None  # of the class rows; None: not known
-    preprocess: Preprocess | None = None  # what the weights expect of an image; None: among them, or not known
-    is_certain: bool = True  # of the preprocess; if it is not, one that the recipe says goes first
+    weights: Mapping[str, Tensor]  # under the model's names as far as they are known
+    class_names: Sequence[str] | None = None  # of the class rows; None if unknown
+    preprocess: Preprocess | None = None  # that the weights were trained with; None if it is among them or unknown
+    is_certain: bool = True  # whether ``preprocess`` is certain; if not, one in the recipe is preferred

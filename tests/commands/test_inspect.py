@@ -110,7 +110,7 @@ def test_features(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("arguments", "message"),
     [
         ([*SMALL, "names=backbone.stm.*"], "names: no parameter or buffer matches 'backbone.stm.*'; nearest: "),
-        ([*SMALL, "data.image_hw=[64,72]"], "data.image_hw: sides must be multiples of 32"),
+        ([*SMALL, "data.image_hw=[64,72]"], "data.image_hw: must be multiples of 32"),
         ([*SMALL, "depth=x"], "depth: must be a whole number from 0 on; got 'x'"),
         ([*SMALL, "features"], "image: is missing"),
         ([*SMALL, "features", "image=no.jpg"], "no.jpg: cannot be read"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from detkit.data import Resize, decode_image, to_input
 from detkit.errors import DataError, RecipeError
-from detkit.inspection.features import FeatureMap, draw_features, feature_maps, strongest, write_features
+from detkit.inspection.features import FeatureMap, draw_features, feature_maps, strongest_channels, write_features
 from detkit.types import FeatureSpec
 from tests.inspection.nets import Net
 
@@ -38,8 +38,8 @@ def test_maps_are_what_the_parts_give() -> None:
 
 def test_strongest_by_mean_absolute_activation() -> None:
     values = torch.tensor([[[1.0, 1.0]], [[-3.0, 3.0]], [[0.0, 5.0]]])
-    assert strongest(values, 2) == [(1, 3.0), (2, 2.5)]
-    assert [channel for channel, _ in strongest(values, 9)] == [1, 2, 0]
+    assert strongest_channels(values, 2) == [(1, 3.0), (2, 2.5)]
+    assert [channel for channel, _ in strongest_channels(values, 9)] == [1, 2, 0]
 
 
 def test_picture_shows_where_a_channel_is_active() -> None:

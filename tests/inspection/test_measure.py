@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit import recipe
 from detkit.errors import RecipeError
-from detkit.inspection.measure import Part, measure
+from detkit.inspection.measure import Part, measure_parts
 from tests.inspection.nets import Net
 
 # parameters, FLOPs, activations by hand, of a 16 x 24 image: maps of 8 x 12 and 4 x 6
@@ -27,7 +27,7 @@ def total(*rows: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def test_closed_forms_of_convolutions_and_of_a_product_that_no_module_makes() -> None:
-    anatomy = measure(Net(), (16, 24))
+    anatomy = measure_parts(Net(), (16, 24))
     assert {part.name: costs(part) for part in anatomy.parts} == {
         "backbone": total(FINE, COARSE),
         "backbone.fine": FINE,
@@ -40,7 +40,7 @@ def test_closed_forms_of_convolutions_and_of_a_product_that_no_module_makes() ->
 
 
 def test_outputs_have_shapes_and_specs() -> None:
-    parts = {part.name: part for part in measure(Net(), (16, 24), depth=0).parts}
+    parts = {part.name: part for part in measure_parts(Net(), (16, 24), depth=0).parts}
     assert set(parts) == {"backbone", "neck", "head"}
     assert [(output.shape, output.spec.name) for output in parts["backbone"].outputs if output.spec] == [
         ((4, 8, 12), "fine"),
@@ -54,7 +54,7 @@ def test_outputs_have_shapes_and_specs() -> None:
 def test_frozen_parameters_are_not_trainable() -> None:
     model = Net()
     model.backbone.fine.requires_grad_(False)
-    trainable = {part.name: part.trainable for part in measure(model, (16, 16)).parts}
+    trainable = {part.name: part.trainable for part in measure_parts(model, (16, 16)).parts}
     assert trainable["backbone.fine"] == 0 and trainable["backbone"] == COARSE[0]
 
 
@@ -79,7 +79,7 @@ class Attention(nn.Module):
 def test_closed_form_of_attention(kind: str) -> None:
     """T tokens of C channels, all heads together: scores and their product with the values are 2 T T C each."""
     tokens, channels, heads = 16, 6, 2
-    whole = measure(Attention(kind), (16, 16)).whole
+    whole = measure_parts(Attention(kind), (16, 16)).whole
     flops = 2 * 48 * channels * tokens + 2 * (2 * tokens * tokens * channels)
     activations = channels * tokens + heads * tokens * tokens + channels * tokens
     if kind == "module":  # projections to query, key and value, and of the output
@@ -99,14 +99,14 @@ def test_fast_path_of_a_transformer_layer_is_counted() -> None:
 
     tokens, channels = 16, 8
     projections, attention, hidden = 4 * channels * channels, 2 * tokens * channels, 2 * channels * 16
-    assert measure(Tokens(), (4, 4)).whole.flops == 2 * tokens * (projections + attention + hidden)
+    assert measure_parts(Tokens(), (4, 4)).whole.flops == 2 * tokens * (projections + attention + hidden)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
 def test_torchvision_says_the_same(name: str) -> None:
     published = next(iter(torchvision.models.get_model_weights(name))).meta
-    whole = measure(torchvision.models.get_model(name), (224, 224), depth=0).whole
+    whole = measure_parts(torchvision.models.get_model(name), (224, 224), depth=0).whole
     assert whole.parameters == published["num_params"]
     assert whole.flops / 2e9 == pytest.approx(published["_ops"], abs=5.1e-4)  # in billions of multiply-adds
 
@@ -114,14 +114,14 @@ def test_torchvision_says_the_same(name: str) -> None:
 def test_activations_of_resnet18() -> None:
     """64 maps of 112 x 112; then in units of 64 x 56 x 56 the stages have 4, 2 + 1/2, half of that, half again; fc."""
     unit = 64 * 56 * 56
-    whole = measure(torchvision.models.resnet18(), (224, 224), depth=0).whole
+    whole = measure_parts(torchvision.models.resnet18(), (224, 224), depth=0).whole
     assert whole.activations == 64 * 112 * 112 + 4 * unit + 2.5 * unit + 1.25 * unit + 0.625 * unit + 1000
     assert round(whole.activations / 1e6, 1) == 2.5  # as timm lists it
 
 
 def test_yolox_s() -> None:
     """Its README says 26.8 GFLOPs at 640 pixels: its counter adds two multiply-adds for each batch norm's element."""
-    whole = measure(recipe.build_model(recipe.load(["recipe=yolox_s"]), 80), (320, 320), depth=0).whole
+    whole = measure_parts(recipe.build_model(recipe.load(["recipe=yolox_s"]), 80), (320, 320), depth=0).whole
     assert whole.parameters == 8_968_255
     normed = whole.activations - 2100 * 85  # all convolutions but the last of each branch
     assert 4 * (whole.flops + 4 * normed) / 1e9 == pytest.approx(26.8, abs=0.05)
@@ -139,7 +139,7 @@ def test_calls_of_one_module_add_up() -> None:
         def forward(self, images: Tensor) -> dict[str, Tensor]:
             return {"small": self.conv(images[..., ::2, ::2]), "large": self.listed[0](self.conv(images))}
 
-    anatomy = measure(Twice(), (8, 8), depth=0)
+    anatomy = measure_parts(Twice(), (8, 8), depth=0)
     parts = {part.name: part for part in anatomy.parts}
     assert (parts["conv"].calls, parts["conv"].flops) == (2, 2 * 9 * (16 + 64))
     assert parts["conv"].outputs[0].shape == (3, 4, 4)  # of the first call
@@ -156,7 +156,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
     model[2].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    measure(model, (4, 4))
+    measure_parts(model, (4, 4))
     assert [module.training for module in model.modules()] == [True, True, True, False]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -164,4 +164,4 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_an_image_that_does_not_fit() -> None:
     with pytest.raises(RecipeError, match=r"multiples of 4, the model's largest stride; got \[16, 18\]"):
-        measure(Net(), (16, 18))
+        measure_parts(Net(), (16, 18))

@@ -7,7 +7,7 @@ import torchvision
 from rich.console import Console, RenderableType
 from torch import Tensor, nn
 
-from detkit.inspection.measure import measure
+from detkit.inspection.measure import measure_parts
 from detkit.inspection.tables import anatomy_table, weights_table
 from detkit.inspection.weights import find_weights
 from tests.inspection.nets import Net
@@ -26,7 +26,7 @@ def rows(text: str) -> list[list[str]]:
 def test_table_of_parts() -> None:
     model = Net()
     model.backbone.fine.requires_grad_(False)
-    text = shown(anatomy_table(measure(model, (16, 24), depth=1), "; 7 classes"))
+    text = shown(anatomy_table(measure_parts(model, (16, 24), depth=1), "; 7 classes"))
     head, *lines = rows(text)
     assert " ".join(head) == "Net, one image of 16 x 24 pixels; 7 classes"
     assert "a multiply-add counts as 2" in text
@@ -38,7 +38,7 @@ def test_table_of_parts() -> None:
 
 
 def test_numbers_in_units() -> None:
-    text = shown(anatomy_table(measure(torchvision.models.resnet18(), (224, 224), depth=0)))
+    text = shown(anatomy_table(measure_parts(torchvision.models.resnet18(), (224, 224), depth=0)))
     assert text.startswith("ResNet, one image of 224 x 224 pixels\n")
     assert ["total", "ResNet", "11.7", "M", "11.7", "M", "3.628", "2.48", "M", "1000"] in rows(text)
     assert "output of" not in text  # no part gives more than a tensor
@@ -54,7 +54,7 @@ def test_outputs_of_a_model_whose_parts_give_tensors() -> None:
             x = self.conv(self.conv.weight.new_zeros(1, 3, 2, 2) + images[..., :2, :2])
             return x, torch.zeros(())
 
-    lines = rows(shown(anatomy_table(measure(Two(), (16, 24), depth=1))))
+    lines = rows(shown(anatomy_table(measure_parts(Two(), (16, 24), depth=1))))
     assert ["model", "2", "x", "2", "x", "2"] in lines and ["model", "scalar"] in lines
 
 

@@ -1,4 +1,4 @@
-"""Weights of RT-DETR and RT-DETRv2, of the authors' release and of its port in transformers."""
+"""Weights of RT-DETR and RT-DETRv2, from the authors' release and from transformers."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from detkit.models import Preprocess
 from detkit.weights.class_rows import count_class_rows
 from detkit.weights.projects.coco_names import COCO_NAMES
 from detkit.weights.projects.rename import rename
-from detkit.weights.source_weights import Given
+from detkit.weights.source_weights import SourceWeights
 
 # Names of the port to the authors'. "mlp.", "aifi" and "o_proj" are in a model, the others in a saved file.
 PORT_RULES = (
@@ -103,16 +103,16 @@ RULES = (
     (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.1\.", r"\1.2."),
     (r"^(head\.(cell_boxes|positions|box_offsets\.\d+))\.layers\.2\.", r"\1.4."),
 )
-# Computed from the size of the image or the numbers of points: nothing that was learnt.
+# Tensors computed from the image size or the number of points, which are not learnt.
 COMPUTED = re.compile(r"^decoder\.(anchors|valid_mask)$|\.n(um)?_points_scale$|^encoder\.pos_embed")
 QUERY_PROJECTION = re.compile(r"\.q_proj\.(weight|bias)$")
-# Names that no other layout has: of the authors' heads and backbone, of their backbone alone, of the port's heads.
+# Unique names: of the authors' heads, of the heads in transformers, of the authors' backbone alone.
 HALLMARK, PORT_HALLMARK = "decoder.enc_score_head.weight", "model.enc_score_head.weight"
 BACKBONE_HALLMARK = "res_layers.0.blocks.0.branch2a.conv.weight"
 
 
 def detkit_name(official_name: str) -> str:
-    """The name of a tensor of the authors' in a detkit detector."""
+    """The name in a detkit detector of a tensor of the authors' release."""
     return rename(official_name, RULES)
 
 
@@ -121,28 +121,27 @@ def is_rtdetr(state_dict: Mapping[str, Tensor]) -> bool:
     return any(name in state_dict for name in (HALLMARK, PORT_HALLMARK, BACKBONE_HALLMARK))
 
 
-def of_rtdetr(state_dict: Mapping[str, Tensor], source: str) -> Given:
+def of_rtdetr(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
     """Weights of RT-DETR or RT-DETRv2 under detkit's names.
 
-    They were trained on RGB images in 0..1, without mean and standard deviation. Of a backbone alone
-    nobody knows what it was trained on.
+    They were trained on RGB images in [0, 1] without mean and standard deviation. For a backbone alone that is unknown.
 
     Args:
         state_dict: of the authors' code, of the backbone in it, or of the port.
         source: the file, for messages.
     """
     if BACKBONE_HALLMARK in state_dict:
-        return Given(source, {detkit_name(f"backbone.{name}"): tensor for name, tensor in state_dict.items()})
+        return SourceWeights(source, {detkit_name(f"backbone.{name}"): tensor for name, tensor in state_dict.items()})
     if PORT_HALLMARK in state_dict:
         state_dict = _stacked({rename(name, PORT_RULES): tensor for name, tensor in state_dict.items()})
     learnt = {name: tensor for name, tensor in state_dict.items() if not COMPUTED.search(name)}
     weights = {detkit_name(name): tensor for name, tensor in learnt.items()}
     class_names = COCO_NAMES if count_class_rows(weights) == len(COCO_NAMES) else None
-    return Given(source, weights, class_names, Preprocess())
+    return SourceWeights(source, weights, class_names, Preprocess())
 
 
 def _stacked(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Projections to queries, keys and values as the one tensor that they are for the authors."""
+    """Join the projections to queries, keys and values to one tensor, as in the authors' release."""
     stacked = dict(state_dict)
     for name in state_dict:
         match = QUERY_PROJECTION.search(name)

@@ -1,4 +1,4 @@
-"""Folders that transformers saves: config.json beside the weights."""
+"""Folders saved by transformers: config.json beside the weights."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from detkit.weights.projects.coco_names import COCO_NAMES
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 2**24
 FILES = ("model.safetensors", "pytorch_model.bin")
-UNNAMED = "LABEL_0"  # what the library calls the first class when nobody gave it a name
+UNNAMED = "LABEL_0"  # the first class of a model without class names
 
 
 def is_transformers_folder(path: Path) -> bool:
@@ -32,10 +32,10 @@ def weights_in(folder: Path) -> Path:
 
 
 def class_names_in(folder: Path) -> tuple[str, ...] | None:
-    """The names of the class rows; None if they were not given.
+    """The names of the class rows; None if the config has none.
 
-    The published models spell six of COCO's names in another way ("sofa" for "couch"): names of which
-    most are COCO's, each at its place, are COCO's.
+    Published models spell six of COCO's names differently ("sofa" for "couch"), so names that mostly equal COCO's, each
+    at its position, become COCO's.
 
     Raises:
         CheckpointError: if the config cannot be read.

@@ -1,4 +1,4 @@
-"""Weights of the official YOLOX release: where each tensor belongs in detkit."""
+"""Weights of the official YOLOX release, under detkit's names."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from detkit.models import Preprocess
 from detkit.weights.class_rows import count_class_rows
 from detkit.weights.projects.coco_names import COCO_NAMES
 from detkit.weights.projects.rename import rename
-from detkit.weights.source_weights import Given
+from detkit.weights.source_weights import SourceWeights
 
 CSP = r"(dark[234]\.1|dark5\.2|C3_[pn][34])"
 RULES = (
@@ -40,7 +40,7 @@ RULES = (
     (r"^head\.reg_preds\.", "head.box_parameters."),
     (r"^head\.obj_preds\.", "head.objectness."),
 )
-HALLMARK = "head.obj_preds.0.weight"  # a name that no other layout has
+HALLMARK = "head.obj_preds.0.weight"  # a unique name
 
 
 def detkit_name(official_name: str) -> str:
@@ -53,11 +53,11 @@ def is_yolox(state_dict: Mapping[str, Tensor]) -> bool:
     return HALLMARK in state_dict
 
 
-def of_yolox(state_dict: Mapping[str, Tensor], source: str) -> Given:
+def of_yolox(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
     """Weights of YOLOX 0.1.1 or later under detkit's names.
 
-    They were trained on BGR images in 0..255. Files of the first release (0.0.1, "legacy") have the
-    same names, but another normalisation.
+    They were trained on BGR images in [0, 255]. Files of the first release (0.0.1, "legacy") have the same names but
+    another normalisation.
 
     Args:
         state_dict: of the official project.
@@ -65,4 +65,4 @@ def of_yolox(state_dict: Mapping[str, Tensor], source: str) -> Given:
     """
     weights = {detkit_name(name): tensor for name, tensor in state_dict.items()}
     class_names = COCO_NAMES if count_class_rows(weights) == len(COCO_NAMES) else None
-    return Given(source, weights, class_names, Preprocess("bgr", 255.0))
+    return SourceWeights(source, weights, class_names, Preprocess("bgr", 255.0))
