@@ -19,7 +19,7 @@ from detkit.types import QueryOutput, Targets
 
 LOG = logging.getLogger(__name__)
 LOG_EPSILON = 1e-8  # keeps the logarithm of a saturated score finite
-LARGEST = 1e30  # a cost beyond it says no more than infinity, and sums of such costs would overflow
+LARGEST = 1e30  # a larger cost is replaced like infinity: sums of such costs would overflow
 
 
 class Pairs(NamedTuple):
@@ -33,13 +33,13 @@ class Pairs(NamedTuple):
 class HungarianAssigner:
     """One-to-one assignment by focal class cost, L1 of centres and sizes, and GIoU.
 
-    Where an image has more objects than there are queries, the costliest objects go without.
+    Where an image has more objects than there are queries, the costliest objects get no query.
 
     Note [one wait per step]: the solver runs on the host. The costs of all outputs go there in one piece
     and the pairs come back in one; nothing else waits for the device, so a training step waits once.
 
     A cost that is not finite (a prediction that is NaN, above all) is replaced by one that is worse than
-    all finite ones together: such a pair is made only where an object would go without.
+    all finite ones together: such a pair is made only where an object would get no query otherwise.
 
     Args:
         cls_weight: of the class cost.
@@ -49,7 +49,7 @@ class HungarianAssigner:
         gamma: its exponent.
 
     Attributes:
-        replaced_costs: how many were not finite so far.
+        replaced_costs: number of costs that were not finite so far.
 
     Raises:
         ValueError: if a weight or gamma is negative, all weights are 0, or alpha lies outside [0, 1].
@@ -122,7 +122,7 @@ class HungarianAssigner:
     def _solve(self, costs_OGQ: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
         """(O, 3, P) image, query and object of each pair."""
         usable_OGQ = np.abs(costs_OGQ) < LARGEST
-        self._tell_of(int((~usable_OGQ).sum()), costs_OGQ.size)
+        self._count_replaced(int((~usable_OGQ).sum()), costs_OGQ.size)
         ends_B = np.cumsum(counts_B)
         pairs = []
         for costs_GQ, usable_GQ in zip(costs_OGQ, usable_OGQ, strict=True):
@@ -132,8 +132,8 @@ class HungarianAssigner:
                 pairs.append(np.stack((np.full_like(gt_P, image), query_P, start + gt_P)))
         return np.stack(np.split(np.concatenate(pairs, axis=1), len(costs_OGQ), axis=1))
 
-    def _tell_of(self, replaced: int, total: int) -> None:
-        """Count them; a warning the first time, where this process speaks for all."""
+    def _count_replaced(self, replaced: int, total: int) -> None:
+        """Count the replaced costs, and warn of the first ones on rank 0."""
         is_first = self.replaced_costs == 0
         self.replaced_costs += replaced
         if replaced and is_first and not (dist.is_available() and dist.is_initialized() and dist.get_rank()):
@@ -147,7 +147,7 @@ class HungarianAssigner:
 
 
 def _without_unusable(costs_NQ: np.ndarray, usable_NQ: np.ndarray) -> np.ndarray:
-    """The costs with all unusable ones so large that one of them outweighs any choice among the others."""
+    """The costs, with unusable ones replaced by one that is larger than any sum of the usable ones."""
     if usable_NQ.all():
         return costs_NQ
     usable = costs_NQ[usable_NQ].astype(np.float64)

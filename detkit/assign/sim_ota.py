@@ -1,4 +1,4 @@
-"""SimOTA: every object gets as many positive points as its predictions deserve, the cheapest ones."""
+"""SimOTA: each object gets its cheapest points, and the more of them, the better its boxes are predicted."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
 from detkit.types import Targets
 
-FAR = 1e6  # cost of a point outside of the object's centre square: taken only when those inside run out
+FAR = 1e6  # cost of a point outside of the object's centre square: taken only if there are too few inside
 LOWEST_LOG = -100.0  # keeps the cross-entropy of a saturated score finite, as torch's own does
 
 
@@ -47,12 +47,7 @@ class SimOTAAssigner:
 
     @torch.no_grad()
     def __call__(
-        self,
-        scores_BAC: Tensor,
-        boxes_BA4: Tensor,
-        points_A2: Tensor,
-        strides_A: Tensor,
-        targets: Targets,
+        self, scores_BAC: Tensor, boxes_BA4: Tensor, points_A2: Tensor, strides_A: Tensor, targets: Targets
     ) -> Assignment:
         """Pair points with ground truth.
 
@@ -61,7 +56,7 @@ class SimOTAAssigner:
             boxes_BA4: predicted boxes, pixels.
             points_A2: centres of the cells, pixels.
             strides_A: pixels per cell.
-            targets: ground truth of the batch; crowd boxes are not looked at.
+            targets: ground truth of the batch; crowd boxes are not used.
 
         Returns:
             The assignment; ``quality_BA`` is the IoU with the matched ground truth.
@@ -126,7 +121,7 @@ def _candidates(near_GA: Tensor, image_G: Tensor, num_images: int) -> tuple[Tens
 def _class_cost(scores_BKC: Tensor, image_G: Tensor, gt_labels_G: Tensor) -> Tensor:
     """(G, K) binary cross-entropy of sqrt(score) and the one-hot class, summed over the classes.
 
-    All classes are first taken as absent, once for each point; then the object's class is put right.
+    The sum over all classes as absent is computed once for each point; then the object's class is corrected.
     """
     probs_BKC = scores_BKC.sqrt()
     absent_BKC = probs_BKC.neg().log1p().clamp(min=LOWEST_LOG)
@@ -136,7 +131,7 @@ def _class_cost(scores_BKC: Tensor, image_G: Tensor, gt_labels_G: Tensor) -> Ten
 
 
 def _resolve(gt_P: Tensor, column_P: Tensor, cost_GK: Tensor, image_G: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs with every point once: a contested one goes to the least cost of all objects of its image."""
+    """The pairs with each point once: a point taken twice goes to the object of its image with the least cost."""
     width = cost_GK.shape[1]
     slot_X, pair_to_slot_P, takers_X = torch.unique(
         image_G[gt_P] * width + column_P, return_inverse=True, return_counts=True

@@ -41,12 +41,7 @@ class TaskAlignedAssigner:
 
     @torch.no_grad()
     def __call__(
-        self,
-        scores_BAC: Tensor,
-        boxes_BA4: Tensor,
-        points_A2: Tensor,
-        strides_A: Tensor,
-        targets: Targets,
+        self, scores_BAC: Tensor, boxes_BA4: Tensor, points_A2: Tensor, strides_A: Tensor, targets: Targets
     ) -> Assignment:
         """Pair points with ground truth.
 
@@ -55,7 +50,7 @@ class TaskAlignedAssigner:
             boxes_BA4: predicted boxes, pixels.
             points_A2: centres of the cells, pixels.
             strides_A: pixels per cell.
-            targets: ground truth of the batch; crowd boxes are not looked at.
+            targets: ground truth of the batch; crowd boxes are not used.
 
         Returns:
             The assignment; ``quality_BA`` is the alignment, scaled for each ground truth so that its

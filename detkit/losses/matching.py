@@ -1,4 +1,4 @@
-"""What both YOLO losses do first: decode, assign, and gather the positive points."""
+"""The first step of both YOLO losses: decode the boxes, assign ground truth, and gather the positive points."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,15 +12,10 @@ from detkit.types import Targets, YOLOPredictions
 
 
 class Assigner(Protocol):
-    """Pairs anchor points with ground truth, as ``detkit.assign`` has several."""
+    """Pairs anchor points with ground truth: ``TaskAlignedAssigner`` and ``SimOTAAssigner`` do."""
 
     def __call__(
-        self,
-        scores_BAC: Tensor,
-        boxes_BA4: Tensor,
-        points_A2: Tensor,
-        strides_A: Tensor,
-        targets: Targets,
+        self, scores_BAC: Tensor, boxes_BA4: Tensor, points_A2: Tensor, strides_A: Tensor, targets: Targets
     ) -> Assignment: ...
 
 

@@ -18,8 +18,8 @@ class Accuracy:
     """Top-1 and top-5 accuracy, and that of each class, over all images that were given to ``update``.
 
     With five classes or fewer top-5 is 1, if the decoder ranks them all; an image that has no ranked
-    class counts as wrong. A number of no image is -1. ``per_class`` tells of the last ``compute``, also
-    after a ``reset``.
+    class counts as wrong. A number of no image is -1. ``per_class`` is that of the last ``compute``,
+    also after a ``reset``.
 
     Args:
         ground_truth: the classes of the split.

@@ -26,7 +26,7 @@ class CocoMetric:
 
     An image that was never given to ``update`` counts as one without detections. A number that
     has no ground truth to measure is -1, as in pycocotools; a detector that finds nothing has AP 0.
-    ``per_class`` and ``detections_json`` tell of the last ``compute``, also after a ``reset``.
+    ``per_class`` and ``detections_json`` are those of the last ``compute``, also after a ``reset``.
 
     Note [where the numbers differ from pycocotools on the user's own file]: annotation ids are
     renumbered from 1 in the file's order, because pycocotools takes a match with annotation 0
@@ -34,7 +34,7 @@ class CocoMetric:
 
     Args:
         ground_truth: annotations of the split, as its file has them.
-        engine: "hotcoco", or "pycocotools" (75 times slower, the judge in the tests).
+        engine: "hotcoco", or "pycocotools" (75 times slower; the tests compare with it).
 
     Raises:
         ValueError: if the engine is unknown.
@@ -170,7 +170,7 @@ class CocoMetric:
 
 
 class _Result(NamedTuple):
-    rows: np.ndarray  # (N, 7) what the engine was given
+    rows: np.ndarray  # (N, 7) detections as given to the engine
     precision: np.ndarray  # (IoU thresholds, recalls, classes by category id, areas, max detections)
 
 
@@ -181,7 +181,7 @@ def _rows(detections: Detections) -> Tensor:
 
 
 def _gather_over_ranks(gathered: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """What all ranks have; an image that several ranks saw is taken from the first."""
+    """Rows of the images of all ranks; an image that several ranks saw is taken from the first of them."""
     return {image_id: rows for of_rank in reversed(of_all_ranks(gathered)) for image_id, rows in of_rank.items()}
 
 

@@ -12,11 +12,11 @@ from detkit.types import Targets
 
 
 class Noise(NamedTuple):
-    """How much of it.
+    """How much noise the copies of the ground truth get.
 
     Args:
         num_queries: about how many noisy positives an image gets, over all groups.
-        label: a label is drawn anew with half this probability.
+        label: a label is replaced by a random one with half this probability.
         box: corners of positives move by up to this times half a side, those of negatives by up to twice that.
     """
 
@@ -43,7 +43,7 @@ class NoisyQueries(NamedTuple):
 def noisy_queries(
     targets: Targets, image_hw: tuple[int, int], num_classes: int, num_others: int, noise: Noise
 ) -> NoisyQueries | None:
-    """Make them; None without an object in the batch.
+    """Noisy copies of the ground truth; None without an object in the batch.
 
     Random numbers come from torch's generator of the targets' device, in this order: which labels change,
     new labels, signs, sizes.
@@ -53,7 +53,7 @@ def noisy_queries(
         image_hw: pixels of the network input.
         num_classes: C.
         num_others: queries that follow the noisy ones in the decoder, which must not see them.
-        noise: how much.
+        noise: its amount.
 
     Source: Zhang et al., DINO, 2022, §3.3; Zhao et al., RT-DETR, 2023 (code). https://arxiv.org/abs/2203.03605
     """
