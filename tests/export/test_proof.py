@@ -115,7 +115,8 @@ def program_in(path: Path) -> object:
         return onnx.load(path).graph.SerializeToString(deterministic=True)
     if path.suffix == ".xml":
         tree = ET.parse(path)
-        return [ET.tostring(tree.find(part)) for part in ("layers", "edges")], path.with_suffix(".bin").read_bytes()
+        parts = [ET.tostring(part) for part in tree.getroot() if part.tag != "rt_info"]
+        return parts, path.with_suffix(".bin").read_bytes()
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist() if "/extra/" not in name}
 
