@@ -1,8 +1,9 @@
-"""Errors that a user can mend. Scripts print them as one line, without a traceback."""
+"""Errors that a user can mend, and what several of them say. Commands print them as one line, without a traceback."""
 
+import difflib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -47,6 +48,40 @@ class StorageError(DetkitError):
     """A file cannot be written: the disk is full, the folder is read-only, a quota is used up."""
 
     exit_code = 74
+
+
+def did_you_mean(
+    word: str, known: Iterable[str], at_most: int = 1, *, likeness: float = 0.6, list_all: bool = True
+) -> str:
+    """The end of a message about an unknown word: the known words that are most like it.
+
+    Args:
+        word: that is not among the known ones.
+        known: what could have been meant.
+        at_most: how many words are proposed.
+        likeness: that a proposed word needs, from 0 to 1.
+        list_all: whether all known words are listed where none is like it.
+    """
+    known = sorted(set(known))
+    close = [repr(name) for name in difflib.get_close_matches(word, known, at_most, likeness)]
+    if close:
+        return f"; did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
+    return f"; known: {', '.join(known)}" if known and list_all else ""
+
+
+def stride_fault(image_hw: Sequence[int], stride: int) -> str | None:
+    """The end of a message about images of a size that a model cannot take; None if it can.
+
+    Args:
+        image_hw: size of the images.
+        stride: the model's largest one, in pixels.
+    """
+    if all(side >= stride and side % stride == 0 for side in image_hw):
+        return None
+    near = [max(1, round(side / stride)) * stride for side in image_hw]
+    return (
+        f"must be multiples of {stride}, the model's largest stride; got {list(image_hw)}, the nearest size is {near}"
+    )
 
 
 def run_script(main: Callable[[list[str]], None]) -> None:

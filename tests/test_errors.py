@@ -12,6 +12,21 @@ CODES = {"DetkitError": 1, "RecipeError": 78, "DataError": 65, "CheckpointError"
 CODES["StorageError"] = 74
 
 
+def test_known_words_that_are_most_like_an_unknown_one() -> None:
+    known = ["depth", "width", "dept_2"]
+    assert errors.did_you_mean("dept", known) == "; did you mean 'depth'?"
+    assert errors.did_you_mean("dept", known, 3) == "; did you mean 'depth' or 'dept_2'?"
+    assert errors.did_you_mean("dept", known, 3, likeness=0) == "; did you mean 'depth', 'dept_2' or 'width'?"
+    assert errors.did_you_mean("x", known) == "; known: dept_2, depth, width"
+    assert errors.did_you_mean("x", known, list_all=False) == errors.did_you_mean("x", []) == ""
+
+
+def test_sizes_that_do_not_fit_a_stride() -> None:
+    assert errors.stride_fault((64, 96), 32) is None
+    near = "must be multiples of 32, the model's largest stride; got [100, 0], the nearest size is [96, 32]"
+    assert errors.stride_fault((100, 0), 32) == near
+
+
 @pytest.mark.parametrize("name", CODES)
 def test_an_error_is_one_line_and_its_code(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

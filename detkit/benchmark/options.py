@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
-from detkit.errors import RecipeError
+from detkit.errors import RecipeError, stride_fault
 from detkit.export.options import SplitName
 from detkit.recipe.options import Between
 
@@ -82,9 +82,6 @@ def _size(text: str, largest_stride: int) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
         raise RecipeError(f"image_hw={text}: must be pixels of both sides, or HEIGHTxWIDTH, e.g. 640 or 384x640")
     height, width = int(sides[0]), int(sides[-1])
-    if height % largest_stride or width % largest_stride:
-        nearest = "x".join(str(max(1, round(int(side) / largest_stride)) * largest_stride) for side in sides)
-        raise RecipeError(
-            f"image_hw={text}: must be multiples of {largest_stride}, the detector's largest stride, e.g. {nearest}"
-        )
+    if fault := stride_fault((height, width), largest_stride):
+        raise RecipeError(f"image_hw={text}: {fault}")
     return height, width

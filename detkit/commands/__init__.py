@@ -7,8 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from detkit.errors import RecipeError, run_script
-from detkit.recipe.faults import nearest
+from detkit.errors import RecipeError, did_you_mean, run_script
 
 COMMANDS = ("train", "evaluate", "predict", "export", "benchmark", "check", "convert", "inspect")
 USAGE = """\
@@ -40,7 +39,7 @@ def _dispatch(argv: list[str]) -> None:
         return
     name, *arguments = argv
     if name not in COMMANDS:
-        raise RecipeError(f"no command {name!r}{nearest(name, COMMANDS)}")
+        raise RecipeError(f"no command {name!r}{did_you_mean(name, COMMANDS)}")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # so that a user's own class can be imported from the user's folder
     importlib.import_module(f"detkit.commands.{name}").main(arguments)

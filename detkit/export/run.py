@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from detkit.errors import CheckpointError, ExportError, RecipeError
+from detkit.errors import CheckpointError, ExportError, RecipeError, stride_fault
 from detkit.export.exported_file import ExportedFile
 from detkit.export.formats.artifact import ONNX_BASED, Artifact, ExportSpec, make_artifact
 from detkit.export.formats.graph import BestDecode, DenseDecode, SuppressingDecode
@@ -21,7 +21,7 @@ from detkit.inference import runtimes
 from detkit.inference.predictor import Predictor, predictor_of
 from detkit.inference.runtimes.forms import Outputs
 from detkit.inference.stored_detector import StoredDetector, read_stored
-from detkit.ops.strides import largest_stride_of, stride_fault
+from detkit.ops.strides import largest_stride_of
 from detkit.types import Detections
 
 
@@ -114,7 +114,7 @@ def prepare(options: ExportOptions, data_overrides: DataOverrides = ()) -> Expor
     stored = _as_exported(stored, options)
     reference = predictor_of(stored, options.trusted)
     if fault := stride_fault(stored.image_hw, largest_stride_of(reference.detector)):
-        raise RecipeError(f"image_hw {fault}")
+        raise RecipeError(f"image_hw: {fault}")
     _require_detector(reference)
     outputs = options.outputs or _default_outputs(options, reference)
     spec = ExportSpec(options.format, outputs, options.input == "uint8", options.dynamic, stored.image_hw)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, stride_fault
 from detkit.inference import runtimes
 from detkit.inference.device import instruction_set
 from detkit.inference.runtimes.forms import Outputs
@@ -70,14 +70,13 @@ class ExportedModel(nn.Module):
         return self._predictions(self._run(as_taken(images, self.takes_uint8)), image_hw)
 
     def _require_fitting(self, height: int, width: int) -> None:
-        stride, got = self.largest_stride, f"got {height} x {width}"
         if self.signature.dynamic == "size":
-            if height % stride or width % stride:
-                raise ValueError(f"{self.path}: takes images whose sides are multiples of {stride} pixels; {got}")
+            if fault := stride_fault((height, width), self.largest_stride):
+                raise ValueError(f"{self.path}: both sides of images {fault}")
         elif (height, width) != self.signature.image_hw:
             size = " x ".join(map(str, self.signature.image_hw))
-            remedy = f"An export with dynamic=size takes all multiples of {stride}"
-            raise ValueError(f"{self.path}: takes images of {size} pixels alone; {got}. {remedy}")
+            remedy = f"An export with dynamic=size takes all multiples of {self.largest_stride}"
+            raise ValueError(f"{self.path}: takes images of {size} pixels alone; got {height} x {width}. {remedy}")
 
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
         batches = [images] if self.signature.dynamic != "none" else np.split(images, len(images))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, overload
 import cv2
 import numpy as np
 
+from detkit.errors import did_you_mean
 from detkit.ops.drawing import draw_detections
-from detkit.recipe.faults import nearest
 
 NAMED = 5  # classes in a repr
 NOTEBOOK_PX = 1024  # longest side of the picture in a notebook
@@ -122,7 +122,7 @@ class ImageDetections:
         if classes is not None:
             wanted = [classes] if isinstance(classes, str) else list(classes)
             if unknown := sorted(set(wanted) - set(self.class_names)):
-                raise ValueError(f"there is no class {unknown[0]!r}{nearest(unknown[0], self.class_names)}")
+                raise ValueError(f"there is no class {unknown[0]!r}{did_you_mean(unknown[0], self.class_names)}")
             mask = mask & np.array([name in wanted for name in self.names], dtype=bool)
         return self._those(mask)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from detkit.errors import RecipeError
-from detkit.ops.strides import largest_stride_of, stride_fault
+from detkit.errors import RecipeError, stride_fault
+from detkit.ops.strides import largest_stride_of
 from detkit.types import FeatureSpec
 
 

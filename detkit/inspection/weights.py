@@ -1,6 +1,5 @@
 """The parameters and buffers of a model by name."""
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from math import nan
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from detkit.errors import RecipeError
+from detkit.errors import RecipeError, did_you_mean
 
 
 class Weight(NamedTuple):
@@ -36,10 +35,8 @@ def find_weights(model: nn.Module, patterns: Sequence[str]) -> list[Weight]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in tensors):
-            near = difflib.get_close_matches(pattern.replace("*", ""), tensors, n=3, cutoff=0)
-            raise RecipeError(
-                f"names: no parameter or buffer matches {pattern!r}; nearest: {', '.join(near) or 'there are none'}"
-            )
+            near = did_you_mean(pattern.replace("*", ""), tensors, 3, likeness=0) or "; there are none"
+            raise RecipeError(f"names: no parameter or buffer matches {pattern!r}{near}")
     return [
         _weight(name, tensor)
         for name, tensor in tensors.items()

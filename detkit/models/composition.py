@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from detkit.errors import RecipeError
+from detkit.errors import RecipeError, stride_fault
 from detkit.models.preprocess import Preprocess
 from detkit.types import FeatureSpec
 
@@ -66,10 +66,7 @@ class Composition(nn.Module):
         """
         height, width = images.shape[-2:]
         if height % self.largest_stride or width % self.largest_stride:
-            raise ValueError(
-                f"images of {height} x {width} pixels: both sides must be multiples of {self.largest_stride}, "
-                "the largest stride"
-            )
+            raise ValueError(f"both sides of images {stride_fault((height, width), self.largest_stride)}")
         maps = self.backbone(self.preprocess(images))
         _require_described(maps, self.backbone, "backbone", images)
         features = self.neck(maps)

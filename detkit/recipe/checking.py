@@ -8,8 +8,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from detkit.errors import RecipeError
-from detkit.recipe.faults import Faults, nearest
+from detkit.errors import RecipeError, did_you_mean
+from detkit.recipe.faults import Faults
 from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of, within
 from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, no_such_argument, parameters_of
 from detkit.recipe.source_names import names_in_source
@@ -100,7 +100,7 @@ def _walk(path: str, packages: Sequence[str] | None) -> Any:
             except ModuleNotFoundError as error:
                 if error.name is None or not within(inner, (error.name,)):
                     raise  # of an import inside the user's module
-                hint = nearest(name, (key for key in dir(found) if not key.startswith("_"))) if walked else ""
+                hint = did_you_mean(name, (key for key in dir(found) if not key.startswith("_"))) if walked else ""
                 raise RecipeError(f"cannot import {path!r}: {walked or 'Python'} has no {name!r}{hint}") from None
         else:
             found = getattr(found, name)

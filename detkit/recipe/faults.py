@@ -1,7 +1,6 @@
 """Faults are gathered and raised together, each with its place, who wrote it and the nearest valid word."""
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from detkit.errors import RecipeError
 
@@ -37,12 +36,3 @@ class Faults:
         """Raise that error unless all is well."""
         if self.lines:
             raise self.error(where)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message: the known word that is most like ``word``, or all of them where none is."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""

@@ -1,6 +1,5 @@
 """From arguments to a plan. Only the file and the command line are read: no class is imported yet."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detkit.errors import RecipeError
-from detkit.recipe.faults import Faults, nearest
+from detkit.errors import RecipeError, did_you_mean
+from detkit.recipe.faults import Faults
 from detkit.recipe.overrides import apply, pairs_of
 from detkit.recipe.plan import (
     LIBRARIES,
@@ -142,12 +141,11 @@ def _find(name: str, faults: Faults) -> Path:
         return known[name]
     elif "/" not in name and not name.endswith((".yaml", ".yml")):
         folders = " or ".join(map(str, recipe_folders()))
-        faults.add("recipe", f"no recipe {name!r} in {folders}{nearest(name, known)}")
+        faults.add("recipe", f"no recipe {name!r} in {folders}{did_you_mean(name, known)}")
     elif path.is_file():
         return path
     else:
-        close = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
-        hint = f"; did you mean '{path.with_name(close[0])}'?" if close else ""
+        hint = did_you_mean(path.name, (file.name for file in path.parent.glob("*.y*ml")), list_all=False)
         faults.add("recipe", f"no file {str(path)!r}{hint}")
     raise faults.error("the arguments")
 
@@ -159,7 +157,7 @@ def _check_keys(plan: Plan, faults: Faults) -> None:
         top = key.removesuffix("+").partition(".")[0]
         if top not in TOP:
             inside = [place for place in plan.lines if place.endswith(f".{key}") and not place.startswith("demo.")]
-            hint = f"; did you mean {inside[0]!r}?" if inside else nearest(top, TOP)
+            hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(top, TOP)
             faults.add(key, f"no key {top!r} at the top of a recipe{hint}")
 
 

@@ -18,7 +18,8 @@ from typing import (
     get_type_hints,
 )
 
-from detkit.recipe.faults import Faults, nearest
+from detkit.errors import did_you_mean
+from detkit.recipe.faults import Faults
 from detkit.recipe.overrides import pairs_of
 from detkit.recipe.read import NULLS
 
@@ -130,7 +131,7 @@ def _sorted_arguments(
         elif not equals:
             faults.add(argument, f"must have the form key=value, e.g. {_example(known)}")
         else:
-            faults.add(key, f"no such key{nearest(key, [*known, *(f'{prefix}*' for prefix in prefixes)])}")
+            faults.add(key, f"no such key{did_you_mean(key, [*known, *(f'{prefix}*' for prefix in prefixes)])}")
     return texts, more, rest
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from detkit.recipe.faults import nearest
+from detkit.errors import did_you_mean
 from detkit.recipe.plan import is_node, join
 
 SPECIAL = ("_target_", "_partial_")
@@ -61,7 +61,7 @@ def argument_faults(
     name = getattr(target, "__qualname__", repr(target))
     for key, value in given.items():
         if key not in parameters:
-            hint = f"; did you mean {inner!r}?" if deeper and (inner := deeper(key)) else nearest(key, parameters)
+            hint = f"; did you mean {inner!r}?" if deeper and (inner := deeper(key)) else did_you_mean(key, parameters)
             yield join(place, key), f"{name} has no argument {key!r}{hint}"
         elif not fits(value, parameters[key].annotation):
             yield join(place, key), _type_message(key, value, parameters[key].annotation)
@@ -72,7 +72,7 @@ def argument_faults(
 
 def no_such_argument(name: str, key: str, known: Iterable[str]) -> str:
     """What to say of an argument that a constructor does not have."""
-    return f"{name} has no argument {key!r}{nearest(key, known)}"
+    return f"{name} has no argument {key!r}{did_you_mean(key, known)}"
 
 
 def fits(value: Any, annotation: Any) -> bool:

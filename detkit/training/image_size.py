@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from detkit.errors import RecipeError
+from detkit.errors import RecipeError, stride_fault
 from detkit.training.parts import HasImageSize, HasLargestStride, HasMultiScale
 
 SIZE_STEP_PX = 32  # of data.multi_scale
@@ -21,12 +21,8 @@ def require_fitting_images(data: object, model: nn.Module) -> None:
     if not isinstance(data, HasImageSize) or not isinstance(model, HasLargestStride):
         return
     stride = model.largest_stride
-    if any(side % stride for side in data.image_hw):
-        nearest = [max(1, round(side / stride)) * stride for side in data.image_hw]
-        raise RecipeError(
-            f"data.image_hw must be multiples of {stride}, the model's largest stride; got {list(data.image_hw)}, "
-            f"near it is {nearest}"
-        )
+    if fault := stride_fault(data.image_hw, stride):
+        raise RecipeError(f"data.image_hw: {fault}")
     if isinstance(data, HasMultiScale) and data.multi_scale is not None and stride > SIZE_STEP_PX:
         raise RecipeError(
             f"data.multi_scale draws multiples of {SIZE_STEP_PX} pixels, but the model's largest stride is {stride}; "

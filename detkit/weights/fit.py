@@ -1,13 +1,12 @@
 """Load the weights that fit a model, and report the others."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, did_you_mean
 from detkit.models import Preprocess
 from detkit.weights.class_rows import RowPairs, count_class_rows, is_class_layer, pair_classes, with_rows
 from detkit.weights.load_report import LoadReport
@@ -119,11 +118,8 @@ def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor], adapter
 def _require_matches(patterns: Sequence[str], names: Sequence[str], source: str) -> None:
     for pattern in patterns:
         if not any(_matches(name, [pattern]) for name in names):
-            close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
-            raise CheckpointError(
-                f"weights_except: {pattern!r} matches nothing in {source} or the model"
-                + (f"; there is {', '.join(close)}" if close else "")
-            )
+            hint = did_you_mean(pattern, names, 3, likeness=0.4, list_all=False)
+            raise CheckpointError(f"weights_except: {pattern!r} matches nothing in {source} or the model{hint}")
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

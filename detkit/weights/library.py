@@ -1,12 +1,11 @@
 """Weights that torchvision or timm publish for a backbone, by name."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, did_you_mean
 from detkit.models.backbones.published import PublishedWeights, WeightsUnavailableError
 from detkit.weights.align import align
 from detkit.weights.source_weights import SourceWeights
@@ -41,11 +40,8 @@ def fetch(name: str, published: PublishedWeights, own: Mapping[str, Tensor]) -> 
         raise CheckpointError(f"weights={name}: no weights are published for this backbone; give the path of a file")
     chosen = names[0] if name == "DEFAULT" else name
     if chosen not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise CheckpointError(
-            f"weights={name}: neither a file nor published for this backbone; there are {', '.join(names)}{hint}"
-        )
+        hint = did_you_mean(name, names)
+        raise CheckpointError(f"weights={name}: neither a file nor published for this backbone{hint}")
     try:
         weights = published.fetch(chosen)
     except WeightsUnavailableError as error:

@@ -64,7 +64,7 @@ def test_evaluate_and_predict_take_the_export(run: Path, done: Done, tmp_path: P
         (["format=torchscript", "outputs=detections"], 69, "outputs=detections with format=torchscript: torch cannot"),
         (["format=torchscript", "precision=fp16"], 78, "fp16 is for format=onnx and openvino; got format=torchscript"),
         (["fromat=onnx"], 78, "fromat: no such key; did you mean 'format'?"),
-        (["image_hw=100"], 78, r"image_hw must be multiples of 8, .*; got \[100, 100\]"),
+        (["image_hw=100"], 78, r"image_hw: must be multiples of 8, .*; got \[100, 100\]"),
     ],
 )
 def test_what_fails_is_one_line(run: Path, words: list[str], code: int, said: str) -> None:

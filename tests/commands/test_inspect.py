@@ -109,7 +109,7 @@ def test_features(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*SMALL, "names=backbone.stm.*"], "names: no parameter or buffer matches 'backbone.stm.*'; nearest: "),
+        ([*SMALL, "names=backbone.stm.*"], "names: no parameter or buffer matches 'backbone.stm.*'; did you mean "),
         ([*SMALL, "data.image_hw=[64,72]"], "data.image_hw: must be multiples of 32"),
         ([*SMALL, "depth=x"], "depth: must be a whole number from 0 on; got 'x'"),
         ([*SMALL, "features"], "image: is missing"),

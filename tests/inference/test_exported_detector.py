@@ -40,7 +40,7 @@ def test_what_a_file_says_is_what_it_is(tmp_path: Path) -> None:
     of_any_size = write(tmp_path / "b.onnx", signature={**SIGNATURE, "dynamic": "size"})  # says it, and is not
     with pytest.raises(CheckpointError, match=r"b\.onnx: fails on images of \(1, 3, 64, 64\): .*INVALID_ARGUMENT"):
         detkit.load(of_any_size).detector(torch.zeros(1, 3, 64, 64))
-    with pytest.raises(ValueError, match=r"b\.onnx: takes images whose sides are multiples of 32 pixels; got 64 x 40"):
+    with pytest.raises(ValueError, match=r"b\.onnx: .* must be multiples of 32, .*; got \[64, 40\]"):
         detkit.load(of_any_size).detector(torch.zeros(1, 3, 64, 40))
 
 

@@ -40,8 +40,8 @@ def test_nothing_in_it_has_no_numbers() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("backbone.fin.bias", r"matches 'backbone\.fin\.bias'; nearest: backbone\.fine\.bias, "),
-        ("*hed.weight*", r"matches '\*hed\.weight\*'; nearest: head\.weight, "),
+        ("backbone.fin.bias", r"matches 'backbone\.fin\.bias'; did you mean 'backbone\.fine\.bias', "),
+        ("*hed.weight*", r"matches '\*hed\.weight\*'; did you mean 'head\.weight', "),
     ],
 )
 def test_a_pattern_that_matches_nothing(pattern: str, message: str) -> None:
@@ -50,5 +50,5 @@ def test_a_pattern_that_matches_nothing(pattern: str, message: str) -> None:
 
 
 def test_a_model_without_weights() -> None:
-    with pytest.raises(RecipeError, match="nearest: there are none"):
+    with pytest.raises(RecipeError, match="; there are none"):
         find_weights(nn.ReLU(), ["a"])

@@ -120,7 +120,11 @@ def test_a_copy_is_a_backbone_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("network", "layers", "message"),
     [
-        (StageAttributes(), ["layer5"], r"no layer 'layer5'; did you mean layer4 .*; at the top it has stem, layer1"),
+        (
+            StageAttributes(),
+            ["layer5"],
+            r"no layer 'layer5'; did you mean 'layer4', .*; at the top it has stem, layer1",
+        ),
         (StageAttributes(), ["qqq"], r"StageAttributes has no layer 'qqq'; at the top it has stem"),
         (StageAttributes(), [], "each wanted layer once, at least one; got none"),
         (StageAttributes(), ["layer2", "layer2"], "once, at least one; got layer2, layer2"),

@@ -251,16 +251,16 @@ def tiny_vit() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TimmBackbone("convnext_tinny"), "timm has no network 'convnext_tinny'; did you mean convnext_tiny"),
+        (lambda: TimmBackbone("convnext_tinny"), "timm has no network 'convnext_tinny'; did you mean 'convnext_tiny"),
         (
             lambda: TimmBackbone("convnext_atto.d2_in2k"),
-            "no weights 'd2_in2k' of convnext_atto; did you mean d2_in1k.?; there",
+            "no weights 'd2_in2k' of convnext_atto; did you mean 'd2_in1k'",
         ),
         (lambda: TimmBackbone("convnext_atto", ["P1"]), r"no level or layer P1; .* P2 \(stages.0, 40 channels\)"),
         (lambda: TimmBackbone("vit_tiny_patch16_224", ["P7"]), r"P7; .* P2 \(pyramid.levels.P2, 48 channels\)"),
         (lambda: TimmBackbone("vit_small_patch14_dinov2"), "vit_small_patch14_dinov2 have strides 14, which must"),
-        (lambda: TorchvisionBackbone("vg16"), "torchvision has no classifier 'vg16'; did you mean vgg16"),
-        (lambda: TorchvisionBackbone("mobilenet_v3_small", ["features.33"]), "'features.33'; did you mean features.3"),
+        (lambda: TorchvisionBackbone("vg16"), "torchvision has no classifier 'vg16'; did you mean 'vgg16"),
+        (lambda: TorchvisionBackbone("mobilenet_v3_small", ["features.33"]), "'features.33'; did you mean 'features.3"),
         (lambda: TorchvisionBackbone("mobilenet_v3_small", out_levels=["P6"]), r"P6; .* P5 \(features.12, 576"),
         (lambda: find_layers(tiny_vit()), "VisionTransformer takes only images of one size .*TimmBackbone"),
     ],

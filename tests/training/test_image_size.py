@@ -17,8 +17,8 @@ class Strided(nn.Module):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"image_hw": (640, 416)}, r"multiples of 64, .* got \[640, 416\], near it is \[640, 384\]"),
-        ({"image_hw": (8, 64)}, r"near it is \[64, 64\]"),
+        ({"image_hw": (640, 416)}, r"multiples of 64, .* got \[640, 416\], the nearest size is \[640, 384\]"),
+        ({"image_hw": (8, 64)}, r"the nearest size is \[64, 64\]"),
         ({"image_hw": (64, 64), "multi_scale": (0.5, 1.5)}, "multi_scale draws multiples of 32 pixels, .* is 64"),
     ],
 )

@@ -14,7 +14,7 @@ from detkit.data.loading.loader import Loader, TrainLoader, lightning_position
 from detkit.data.loading.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler, multi_scale_sizes
 from detkit.data.modules.coco_splits import CocoSplits
 from detkit.data.modules.split_datamodule import SplitDataModule
-from detkit.errors import DataError
+from detkit.errors import DataError, stride_fault
 from detkit.types import GroundTruth
 
 
@@ -96,8 +96,8 @@ class CocoDataModule(CocoSplits, SplitDataModule[CocoIndex]):
         found = [*super().faults(), *self.split_faults()]
         if self.resize not in RESIZES:
             found.append(f"resize must be {' or '.join(RESIZES)}; got {self.resize!r}")
-        if any(side < SIZE_STEP_PX or side % SIZE_STEP_PX for side in self.image_hw):
-            found.append(f"image_hw must be multiples of {SIZE_STEP_PX}, the largest stride; got {list(self.image_hw)}")
+        if fault := stride_fault(self.image_hw, SIZE_STEP_PX):
+            found.append(f"image_hw {fault}")
         elif self.multi_scale is not None and not multi_scale_sizes(self.image_hw, self.multi_scale):
             found.append(
                 f"multi_scale must be the smallest and the largest factor on image_hw, with a multiple of "

@@ -1,6 +1,5 @@
 """A backbone out of any network, by the names of its layers."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, cast
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor
 
+from detkit.errors import did_you_mean
 from detkit.models.backbones.levels import choose_levels
 from detkit.types import FeatureSpec
 
@@ -108,17 +108,14 @@ def stride_of(values: object) -> int | None:
     return rows if rows == columns and height_left == width_left == 0 else None
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """``; did you mean x or y?``, or nothing."""
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
     known = [name for name, _ in network.named_modules() if name]
     for layer in layers:
         if layer not in known:
-            hint, top = nearest(layer, known), ", ".join(name for name, _ in network.named_children())
+            hint, top = (
+                did_you_mean(layer, known, 3, list_all=False),
+                ", ".join(name for name, _ in network.named_children()),
+            )
             raise ValueError(
                 f"layers: {type(network).__name__} has no layer {layer!r}{hint}; at the top it has {top or 'none'}"
             )

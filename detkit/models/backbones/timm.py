@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.models.backbones.layers import nearest
+from detkit.errors import did_you_mean
 from detkit.models.backbones.levels import OUT_LEVELS, choose_levels
 from detkit.models.backbones.published import WeightsUnavailableError
 from detkit.models.backbones.pyramid import SimplePyramid
@@ -121,12 +121,12 @@ def _timm() -> ModuleType:
 
 def _check_name(timm: ModuleType, name: str, tag: str) -> None:
     if not timm.is_model(name):
-        raise ValueError(f"model: timm has no network {name!r}{nearest(name, timm.list_models())}")
+        hint = did_you_mean(name, timm.list_models(), 3, list_all=False)
+        raise ValueError(f"model: timm has no network {name!r}{hint}")
     tags = _tags(timm, name)
     if tag and tag not in tags:
-        raise ValueError(
-            f"model: timm has no weights {tag!r} of {name}{nearest(tag, tags)}; there are {', '.join(tags) or 'none'}"
-        )
+        hint = did_you_mean(tag, tags, 3) or "; there are none"
+        raise ValueError(f"model: timm has no weights {tag!r} of {name}{hint}")
 
 
 def _check_strides(name: str, available: Sequence[FeatureSpec]) -> None:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from torch import nn
 from torchvision import models
 
-from detkit.models.backbones.layers import LayerBackbone, evaluating, nearest, probe_image, stride_of
+from detkit.errors import did_you_mean
+from detkit.models.backbones.layers import LayerBackbone, evaluating, probe_image, stride_of
 from detkit.models.backbones.levels import OUT_LEVELS
 from detkit.models.backbones.published import TorchvisionWeights
 
@@ -29,7 +30,9 @@ class TorchvisionBackbone(LayerBackbone):
     def __init__(self, model: str, layers: Sequence[str] | None = None, out_levels: Sequence[str] = OUT_LEVELS) -> None:
         known = models.list_models(module=models)
         if model not in known:
-            raise ValueError(f"model: torchvision has no classifier {model!r}{nearest(model, known)}")
+            raise ValueError(
+                f"model: torchvision has no classifier {model!r}{did_you_mean(model, known, 3, list_all=False)}"
+            )
         network = models.get_model(model, weights=None)
         super().__init__(network, layers or find_layers(network), out_levels)
         self.published = TorchvisionWeights(model)

@@ -1,6 +1,5 @@
 """Fine-tuning: what stays as it is, until when, and how fast the backbone learns."""
 
-import difflib
 import functools
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from detkit.checkpoint import CheckpointState
-from detkit.errors import RecipeError
+from detkit.errors import RecipeError, did_you_mean
 from detkit.training.optim.parameter_groups import parameter_groups
 from detkit.training.optim.schedules import go_on_at_step
 from detkit.training.optim.stages import stages_of
@@ -203,9 +202,9 @@ def _found(model: nn.Module, pattern: str) -> set[str]:
     found = {name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
     if not found:
         known = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
-        near = difflib.get_close_matches(pattern.rstrip(".*"), [*known, *parameters], n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(n for n in known if '.' not in n)}"
-        raise RecipeError(f"freeze={pattern}: {type(model).__name__} has no parameter of such a name; {hint}")
+        hint = did_you_mean(pattern.rstrip(".*"), [*known, *parameters], 3, list_all=False)
+        hint = hint or f"; it has {', '.join(name for name in known if '.' not in name)}"
+        raise RecipeError(f"freeze={pattern}: {type(model).__name__} has no parameter of such a name{hint}")
     return found
 
 

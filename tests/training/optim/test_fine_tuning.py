@@ -65,7 +65,7 @@ def test_single_parameters_are_frozen() -> None:
         ({"freeze": -1}, r"freeze=-1: the backbone's stages are 0 "),
         (
             {"freeze": ["backbone", "backbone.layr1.*"]},
-            r"freeze=backbone.layr1.\*: Detector .* did you mean backbone.la",
+            r"freeze=backbone.layr1.\*: Detector .* did you mean 'backbone.la",
         ),
         ({"freeze": "xyz"}, "freeze=xyz: Detector has no parameter of such a name; it has backbone, head$"),
         ({"freeze": "*"}, r"freeze=\* leaves nothing to train"),
