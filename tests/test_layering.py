@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "files": set(),
     "lazy": set(),
     "types": set(),
+    "yaml_text": set(),
     "progress": set(),
     "ops": {"errors", "types"},
     "layers": {"ops"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "assign": {"types", "ops"},
     "losses": {"types", "ops", "assign"},
     "decode": {"types", "ops"},
-    "data": {"errors", "files", "lazy", "types", "ops", "reports", "progress"},
+    "data": {"errors", "files", "yaml_text", "lazy", "types", "ops", "reports", "progress"},
     "metrics": {"types", "ops"},
     "training": {"errors", "types", "ops", "checkpoint"},
     "weights": {"errors", "files", "types", "models", "checkpoint"},
@@ -60,7 +61,7 @@ MAY_IMPORT = {
         "recipe",
         "progress",
     },
-    "recipe": {"errors"},
+    "recipe": {"errors", "yaml_text"},
     "": {"lazy", "inference"},  # detkit/__init__.py offers detkit.load
     "__main__": {"commands"},
 }

@@ -6,7 +6,7 @@ Every check gathers into ``Findings``; the console, the JSON and the HTML report
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn, SupportsInt
 
 from detkit.errors import DataError
 
@@ -94,15 +94,15 @@ class Findings:
         self.found: list[Finding] = []
         self.locate: Callable[[int], str] | None = None  # line or object of an annotation id that the reader gave
 
-    def error(self, kind: str, what: str, number: Any, places: Iterable[Place], remedy: str) -> None:
+    def error(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place], remedy: str) -> None:
         """Note what must be mended; a number of 0 is no error."""
         self._add(Finding(kind, "error", what, int(number), (), remedy), places)
 
-    def repaired(self, kind: str, what: str, number: Any, places: Iterable[Place]) -> None:
+    def repaired(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place]) -> None:
         """Note what was mended in memory; a number of 0 is none."""
         self._add(Finding(kind, "repaired", what, int(number), ()), places)
 
-    def notice(self, kind: str, what: str, number: Any, places: Iterable[Place], remedy: str = "") -> None:
+    def notice(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place], remedy: str = "") -> None:
         """Note what the user should know; a number of 0 is nothing to know."""
         self._add(Finding(kind, "notice", what, int(number), (), remedy), places)
 

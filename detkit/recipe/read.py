@@ -1,7 +1,6 @@
 """YAML text to plain values: maps, lists, text, numbers, booleans and null. Nothing else gets through."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,14 +8,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detkit.yaml_text import Fault, fault_of, look_through
+
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 MAX_KEY = 1000
-MAX_DIGITS = 100
-LONG_NUMBER = rf"[-+]?[\da-fA-FxobX_:.]{{{MAX_DIGITS + 1},}}"
 MAX_NUMBER = 2**63
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for events and line numbers; OmegaConf makes the values
 NULLS = ("", "null", "Null", "NULL", "~")
 
 
@@ -28,7 +26,7 @@ class Text(NamedTuple):
 
     values: dict[str, Any]
     lines: dict[str, int]
-    faults: list[tuple[int, str]]
+    faults: list[Fault]
 
 
 def read_file(path: Path) -> Text:
@@ -47,23 +45,15 @@ def read_file(path: Path) -> Text:
 
 def read_text(text: str) -> Text:
     """The content of a YAML text."""
-    lines: dict[str, int] = {}
+    looked = look_through(text, MAX_DEPTH)
+    if looked.faults:
+        return Text({}, *looked)
     try:
-        faults = list(_unsafe(text))
-        if faults:
-            return Text({}, {}, faults)
-        root = yaml.compose(text, Loader=LOADER)
-        if not isinstance(root, yaml.MappingNode):
-            return Text({}, {}, [(1, "must hold keys and values (key: value)")])
-        faults = list(_index(root, "", lines))
-        values = {} if faults else OmegaConf.to_container(OmegaConf.create(text))
-        return Text(values, lines, faults)  # type: ignore[arg-type]
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return Text({}, {}, [(line, f"is no YAML: {' '.join(filter(None, (error.context, error.problem)))}")])
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        line = lines.get(str(getattr(error, "full_key", "")), 1)
-        return Text({}, {}, [(line, str(error).splitlines()[0])])
+        return Text(OmegaConf.to_container(OmegaConf.create(text)), *looked)  # type: ignore[arg-type]
+    except yaml.YAMLError as error:
+        return Text({}, {}, [fault_of(error)])
+    except OmegaConfBaseException as error:
+        return Text({}, {}, [(looked.lines.get(str(error.full_key), 1), str(error).splitlines()[0])])
 
 
 def read_value(text: str) -> Any:
@@ -117,40 +107,3 @@ def _value_fault(value: Any, depth: int) -> str | None:
     if not all(isinstance(key, str) and len(key) <= MAX_KEY for key in keys):
         return f"keys must be text of at most {MAX_KEY} letters"
     return None
-
-
-def _unsafe(text: str) -> Iterator[tuple[int, str]]:
-    """What can run code, or make much of a small file: tags, anchors, aliases, deep nesting."""
-    depth = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            yield line, f"anchors and aliases are not allowed (got {event.anchor!r}); write the value out"
-        elif getattr(event, "tag", None):
-            yield line, f"tags are not allowed (got {event.tag!r}); write the plain value"
-        elif isinstance(event, yaml.ScalarEvent) and event.implicit[0] and re.fullmatch(LONG_NUMBER, event.value):
-            yield line, f"a number has at most {MAX_DIGITS} digits; got {len(event.value)}"
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            yield line, f"at most {MAX_DEPTH} levels of nesting"
-            return
-
-
-def _index(node: yaml.Node, place: str, lines: dict[str, int]) -> Iterator[tuple[int, str]]:
-    """Fill ``lines``; what comes out are the keys that are no text or are given twice."""
-    if isinstance(node, yaml.SequenceNode):
-        for number, item in enumerate(node.value):
-            inner = f"{place}.{number}"
-            lines[inner] = item.start_mark.line + 1
-            yield from _index(item, inner, lines)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.tag != "tag:yaml.org,2002:str":
-                yield line, f"a key must be text; got {key.value!r}"
-                continue
-            inner = f"{place}.{key.value}" if place else key.value
-            if inner in lines:
-                yield line, f"{inner} is given twice, first in line {lines[inner]}; keep one"
-            lines[inner] = line
-            yield from _index(value, inner, lines)

@@ -5,13 +5,15 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard, TypeVar, cast
 
 import numpy as np
 
 from detkit.data.findings import Findings, Place
 from detkit.files import open_regular
 
+_Value = TypeVar("_Value")
+_Check = Callable[[object], TypeGuard[_Value]]
 _MISSING = object()
 _RULE = "make it an object with images, annotations and categories, as COCO's own are"
 _NO_COCO = "not a COCO annotation file"
@@ -96,20 +98,26 @@ class _Table:
         findings: takes the faults.
     """
 
-    def __init__(self, document: dict[str, Any], key: str, record: str, findings: Findings) -> None:
-        self.records = document[key]
+    def __init__(self, document: dict[str, object], key: str, record: str, findings: Findings) -> None:
+        records = document[key]
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            findings.fail("not-coco", _NO_COCO, f"{key!r} must be a list of objects", _RULE)
+        self.records: list[dict[str, object]] = records
         self.key = key
         self.record = record
         self.findings = findings
         self.ids = np.zeros(0, dtype=np.int64)
-        if not isinstance(self.records, list) or not all(isinstance(record, dict) for record in self.records):
-            findings.fail("not-coco", _NO_COCO, f"{key!r} must be a list of objects", _RULE)
         self.ids = np.array(self.column("id", _is_integer, "a whole number", fill=0), dtype=np.int64)
 
     def column(
-        self, key: str, is_right: Callable[[Any], bool], rule: str, fill: Any, default: Any = _MISSING
-    ) -> list[Any]:
-        """Values of one key; wrong ones are replaced by ``fill``, for a fault will end the run."""
+        self,
+        key: str,
+        is_right: _Check[_Value],
+        rule: str,
+        fill: _Value,
+        default: object = _MISSING,
+    ) -> list[_Value]:
+        """Values of one key; wrong ones become faults, which will end the run, and ``fill``."""
         values = [record.get(key, default) for record in self.records]
         wrong = [row for row, value in enumerate(values) if not is_right(value)]
         places = (self._place(row, values[row]) for row in wrong)
@@ -119,9 +127,9 @@ class _Table:
         )
         for row in wrong:
             values[row] = fill
-        return values
+        return cast("list[_Value]", values)  # all of them are right now
 
-    def _place(self, row: int, value: Any) -> Place:
+    def _place(self, row: int, value: object) -> Place:
         if not len(self.ids):
             return Place(f"{self.key}[{row}] has {_show(value)}")
         number = int(self.ids[row])
@@ -129,7 +137,7 @@ class _Table:
         return Place(f"{self.record} {number} has {_show(value)}", image_id=image_id, annotation_id=annotation_id)
 
 
-def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
+def _read_json(file: Path, findings: Findings) -> dict[str, object]:
     kind = "json-invalid"
     constants: Counter[str] = Counter()
 
@@ -159,35 +167,35 @@ def _read_json(file: Path, findings: Findings) -> dict[str, Any]:
     return document
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return "none" if value is _MISSING else reprlib.repr(value)
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: object) -> TypeGuard[float]:
     return (type(value) is int and -(2**63) <= value < 2**63) or (
         type(value) is float and value.is_integer() and abs(value) < 2**53
     )
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> TypeGuard[float]:
     return _is_integer(value) and 1 <= value < 2**31
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     return type(value) is str and value != "" and value == value.encode(errors="ignore").decode()
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return type(value) in (int, float) and -_TOO_LARGE < value < _TOO_LARGE
 
 
-def _is_box(value: Any) -> bool:
+def _is_box(value: object) -> TypeGuard[list[float]]:
     return type(value) is list and len(value) == 4 and all(_is_number(number) for number in value)
 
 
-def _is_area(value: Any) -> bool:
+def _is_area(value: object) -> TypeGuard[float | None]:
     return value is None or (type(value) in (int, float) and 0 <= value < _TOO_LARGE**2)
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> TypeGuard[int]:
     return type(value) in (int, bool) and value in (0, 1)

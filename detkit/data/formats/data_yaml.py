@@ -2,21 +2,22 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import yaml
 
 from detkit.data.formats.label_files import read_limited
 from detkit.data.images.image_files import list_folder
 from detkit.errors import DataError
+from detkit.yaml_text import LOADER, look_through
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 SPLITS = ("train", "val", "test")
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 16
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FAULTS_SHOWN = 10
 
 
 class DataYaml(NamedTuple):
@@ -67,69 +68,48 @@ def is_there(path: Path) -> bool:
 
 
 def read_yaml(file: Path) -> DataYaml:
-    """Read and check the file. Keys that detkit has no use for, such as ``download``, are not looked at.
+    """Read and check the file. Keys that detkit has no use for, such as ``download``, are ignored.
 
     Raises:
-        DataError: if it cannot be read, may not be read, or a key has a wrong value; one for all keys.
+        DataError: if it cannot be read, is unsafe YAML, or a key has a wrong value; one for all keys.
     """
     content = _read(file)
     faults: list[str] = []
     class_names = dict(_names(content, faults))
-    base = _text(content, "path", faults)
+    base = content.get("path") or ""
+    if not _is_path(base or "."):
+        faults.append(f"path: must be a folder; got {base!r:.80}")
     splits = {split: members for split in SPLITS if (members := tuple(_members(content, split, faults)))}
     shape = content.get("kpt_shape", [0, 0])
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 <= n < 1000 for n in shape)):
         faults.append(f"kpt_shape: must be [keypoints, numbers of each]; got {shape!r:.80}")
         shape = [0, 0]
     if faults:
-        raise DataError("\n  ".join([f"{file} cannot be used:", *faults]))
-    return DataYaml(file, class_names, splits, base, shape[0] * shape[1])
+        more = [f"and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
+        raise DataError("\n  ".join([f"{file} cannot be used:", *faults[:_FAULTS_SHOWN], *more]))
+    return DataYaml(file, class_names, splits, str(base), shape[0] * shape[1])
 
 
 def _names_classes(file: Path) -> bool:
     return re.search(rb"^names\s*:", read_limited(file, _MAX_BYTES), re.MULTILINE) is not None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[object, object]:
     try:
         text = read_limited(file, _MAX_BYTES).decode("utf-8-sig")
-        for line, message in _unsafe(text):
+        for line, message in look_through(text, _MAX_DEPTH, text_keys=False).faults:
             raise DataError(f"{file}:{line}: {message}")
-        values = yaml.load(text, Loader=_LOADER)  # noqa: S506 - safe, and written in C where there is one
+        values = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe loader
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: must be UTF-8 text; {error.reason} at byte {error.start}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict) or "names" not in values:
+    if "names" not in values:
         raise DataError(f"{file}: must hold names: (the classes), and train: and val: (their images)")
     return values
 
 
-def _unsafe(text: str) -> Iterator[tuple[int, str]]:
-    """What makes much of a small file, or one value hide another: aliases, deep nesting, keys given twice."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            yield line, f"anchors and aliases are not allowed (got {event.anchor!r}); write the value out"
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            yield line, f"at most {_MAX_DEPTH} levels of nesting"
-    root = yaml.compose(text, Loader=_LOADER)
-    yield from _twice(root)
-    for _, value in root.value if isinstance(root, yaml.MappingNode) else ():
-        yield from _twice(value)
-
-
-def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    seen: dict[str, int] = {}
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-        if isinstance(key.value, str) and key.value in seen:
-            yield key.start_mark.line + 1, f"{key.value} is given twice, first in line {seen[key.value]}; keep one"
-        seen[str(key.value)] = key.start_mark.line + 1
-
-
-def _names(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[int, str]]:
+def _names(content: Mapping[object, object], faults: list[str]) -> Iterator[tuple[int, str]]:
     names = content["names"]
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -139,9 +119,7 @@ def _names(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[int, st
     for number, name in names.items():
         if type(number) is not int or not 0 <= number < 2**31:
             faults.append(f"names: a class is numbered from 0; got {number!r:.80}")
-        elif (
-            type(name) not in (str, int, float) or str(name) != str(name).encode(errors="ignore").decode() or name == ""
-        ):
+        elif not _is_name(name):
             faults.append(f"names: class {number} is {name!r:.80}, no text; write the name in quotes")
         else:
             yield number, str(name)
@@ -150,24 +128,20 @@ def _names(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[int, st
         faults.append(f"nc: says {count!r:.80} classes, and names has {len(names)}; correct one of them")
 
 
-def _is_name(name: Any) -> bool:
-    return type(name) in (str, int, float) and name != "" and str(name).encode(errors="ignore").decode() == str(name)
+def _is_name(value: object) -> bool:
+    return type(value) in (str, int, float) and str(value).encode(errors="ignore").decode() == str(value) != ""
 
 
-def _members(content: dict[str, Any], split: str, faults: list[str]) -> Iterator[str]:
+def _is_path(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _members(content: Mapping[object, object], split: str, faults: list[str]) -> Iterator[str]:
     stated = content.get(split) or []
     for name in stated if isinstance(stated, list) else [stated]:
-        if isinstance(name, str) and name and "\0" not in name:
+        if _is_path(name):
             yield name.replace("\\", "/")
         else:
             faults.append(
                 f"{split}: must name a folder of images, a file that lists them, or several; got {name!r:.80}"
             )
-
-
-def _text(content: dict[str, Any], key: str, faults: list[str]) -> str:
-    value = content.get(key) or ""
-    if isinstance(value, str) and "\0" not in value:
-        return value
-    faults.append(f"{key}: must be a folder; got {value!r:.80}")
-    return ""

@@ -31,7 +31,7 @@ class LabelFile(NamedTuple):
     """What one label file says. A box and its class are in the terms of the format."""
 
     numbers: list[int]  # line or object of each box, from 1
-    classes: list[Any]
+    classes: list[Any]  # of YOLO numbers; of VOC names, which its reader numbers
     boxes: list[tuple[float, float, float, float]]
     crowd: list[bool]
     notes: list[Note]

@@ -6,12 +6,14 @@ All of it is arithmetic on whole arrays, so a million boxes take seconds.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from detkit.data.findings import Findings, Place
 from detkit.types import GroundTruth
+
+_Value = TypeVar("_Value", int, str)
 
 TINY_PX = 2  # narrower or lower boxes show nothing to learn from
 NEAR_COPY_IOU = 0.95
@@ -101,7 +103,7 @@ def at(annotation_id: int, text: str = "") -> Place:
     return Place(f"annotation {annotation_id}{text}", annotation_id=int(annotation_id))
 
 
-def repeated(values: Iterable[Any]) -> list[Any]:
+def repeated(values: Iterable[_Value]) -> list[_Value]:
     """Values that stand several times, sorted."""
     return sorted(value for value, count in Counter(values).items() if count > 1)
 

@@ -8,7 +8,6 @@ import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -141,7 +140,7 @@ def _check_relations(columns: CocoColumns, findings: Findings) -> None:
         )
 
 
-def _repeated_place(kind: str, value: Any) -> Place:
+def _repeated_place(kind: str, value: int | str) -> Place:
     keys = {"image-id-repeated": "image_id", "annotation-id-repeated": "annotation_id", "image-name-repeated": "file"}
     return Place(str(value), **({keys[kind]: value} if kind in keys else {}))
 

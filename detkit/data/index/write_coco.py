@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detkit.data.formats.layout import find_layout
 from detkit.data.index.coco_index import CocoIndex, load_index
@@ -65,7 +65,7 @@ def convert(source: str | Path, target: str | Path, images: str = "link", *, fol
     return Converted(place, indices)
 
 
-def to_document(index: CocoIndex) -> dict[str, Any]:
+def to_document(index: CocoIndex) -> dict[str, list[dict[str, object]]]:
     """A split as COCO's annotation files have it; annotations are numbered from 1."""
     truth = index.ground_truth()
     names = [index.path(row).relative_to(index.folder).as_posix() for row in range(len(index))]
@@ -135,7 +135,7 @@ def _write_images(index: CocoIndex, folder: Path, images: str) -> None:
             shutil.copyfile(original, path)
 
 
-def _write_json(document: dict[str, Any], path: Path) -> None:
+def _write_json(document: dict[str, list[dict[str, object]]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         json.dump(document, file)
