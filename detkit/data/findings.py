@@ -1,4 +1,4 @@
-"""What was found in a data set: errors, which end a run; repairs, which are counted; notices, which are told.
+"""What was found in a data set: errors, which end a run; repairs in memory; notices.
 
 Every check gathers into ``Findings``; the console, the JSON and the HTML report read the same ``Finding``.
 """
@@ -12,16 +12,16 @@ from detkit.errors import DataError
 
 Level = Literal["error", "repaired", "notice"]
 
-PLACES_KEPT = 10_000  # of each finding; those beyond are counted
+PLACES_KEPT = 10_000  # of each finding; further ones are only counted
 _LONGEST = 500  # letters of a place on the console
-_SHOWN = {"error": 10, "repaired": 5, "notice": 5}  # of them on the console
+_SHOWN = {"error": 10, "repaired": 5, "notice": 5}  # places of a finding on the console
 
 
 class Place(NamedTuple):
-    """Where a finding is: in words, and by the file and the ids that the words speak of."""
+    """Where a finding is: as a text, and as the file and ids that the text names."""
 
     text: str
-    file: str | None = None  # of an image: its name in the annotations
+    file: str | None = None  # the image's name in the annotations
     image_id: int | None = None
     annotation_id: int | None = None
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One kind of finding: how many there are, where, and what mends them."""
+    """All findings of one kind: how many, where, and the remedy."""
 
     kind: str  # a slug for programs, e.g. "box-outside-image"
     level: Level
@@ -50,13 +50,13 @@ class Finding(NamedTuple):
 
 
 def _printable(text: str) -> str:
-    """A text that may hold a hostile file name: cut, and nothing in it that a terminal would obey."""
+    """A text without what a terminal would take for a command; it may hold a hostile file name."""
     cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut)
 
 
 class Report(NamedTuple):
-    """What a split holds and what was found in it: ``print`` it once."""
+    """What a split holds and what was found in it, to be printed once."""
 
     summary: str
     findings: tuple[Finding, ...]
@@ -70,7 +70,7 @@ class Report(NamedTuple):
 
 
 class UnusableDataError(DataError):
-    """Data with errors; ``findings`` holds these and all else that was found until then."""
+    """Data with errors; ``findings`` holds all that was found until then."""
 
     def __init__(self, file: Path, findings: Sequence[Finding]) -> None:
         super().__init__(file, findings)
@@ -83,7 +83,7 @@ class UnusableDataError(DataError):
 
 
 class Findings:
-    """Gathers the findings of one annotation file, or of one folder of images.
+    """Collects the findings of one annotation file, or of one folder of images.
 
     Args:
         file: named in the error.
@@ -92,22 +92,22 @@ class Findings:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.found: list[Finding] = []
-        self.locate: Callable[[int], str] | None = None  # line or object of an annotation id that the reader gave
+        self.locate: Callable[[int], str] | None = None  # line or object in a label file of an annotation id
 
     def error(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place], remedy: str) -> None:
-        """Note what must be mended; a number of 0 is no error."""
+        """Note an error; a number of 0 is ignored."""
         self._add(Finding(kind, "error", what, int(number), (), remedy), places)
 
     def repaired(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place]) -> None:
-        """Note what was mended in memory; a number of 0 is none."""
+        """Note a repair in memory; a number of 0 is ignored."""
         self._add(Finding(kind, "repaired", what, int(number), ()), places)
 
     def notice(self, kind: str, what: str, number: SupportsInt, places: Iterable[Place], remedy: str = "") -> None:
-        """Note what the user should know; a number of 0 is nothing to know."""
+        """Note what the user should know; a number of 0 is ignored."""
         self._add(Finding(kind, "notice", what, int(number), (), remedy), places)
 
     def raise_errors(self) -> None:
-        """End here if there is any error.
+        """Raise if there is any error.
 
         Raises:
             UnusableDataError: one for all errors.
@@ -116,7 +116,7 @@ class Findings:
             raise UnusableDataError(self.file, self.found)
 
     def fail(self, kind: str, what: str, place: str, remedy: str) -> NoReturn:
-        """Note an error after which nothing more can be read, and end here.
+        """Note an error after which reading cannot go on, and raise.
 
         Raises:
             UnusableDataError: one for all errors.

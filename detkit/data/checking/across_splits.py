@@ -1,4 +1,4 @@
-"""What two splits say of each other: the same classes, no picture in both, no class in one of them alone."""
+"""The comparison of splits: different categories, images that are in both, classes that only one of them has."""
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -11,8 +11,8 @@ from detkit.data.images.header_cache import read_digests, read_ends, read_sizes
 from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError
 
-# each tells more of a file than the one before, and costs more
-_SIEVES: tuple[Callable[[Path, list[str]], list[int | DataError] | list[str | DataError]], ...] = (
+# what equal files have in common: each reads more of a file than the one before and takes longer
+_KEYS: tuple[Callable[[Path, list[str]], list[int | DataError] | list[str | DataError]], ...] = (
     read_sizes,
     read_ends,
     read_digests,
@@ -20,7 +20,7 @@ _SIEVES: tuple[Callable[[Path, list[str]], list[int | DataError] | list[str | Da
 
 
 def compare_splits(indices: Mapping[str, CocoIndex], findings: Mapping[str, Findings]) -> None:
-    """Note in the findings of each split how it differs from those before it, and what it shares with them."""
+    """Note in the findings of each split how it differs from the splits before it, and which images it shares."""
     for (first_name, first), (name, second) in combinations(indices.items(), 2):
         _compare_categories(first_name, first, name, second, findings[name])
         _compare_files(first_name, first, name, second, findings[name])
@@ -29,7 +29,7 @@ def compare_splits(indices: Mapping[str, CocoIndex], findings: Mapping[str, Find
 
 
 def _compare_categories(first_name: str, first: CocoIndex, name: str, second: CocoIndex, findings: Findings) -> None:
-    """Class indices come from the category ids of each file, so ids and names must agree."""
+    """Class indices come from the category ids of each file, so all files must have the same ids and names."""
     one, other = (dict(zip(i.category_ids.tolist(), i.class_names, strict=True)) for i in (first, second))
     differing = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
     findings.error(
@@ -37,7 +37,7 @@ def _compare_categories(first_name: str, first: CocoIndex, name: str, second: Co
         f"categories that {first_name} and {name} do not share",
         len(differing),
         (Place(_differs(key, (first_name, one.get(key)), (name, other.get(key)))) for key in differing),
-        f"{first_name} and {name} must list the same categories: copy those of one annotation file into the other",
+        f"{first_name} and {name} must list the same categories; copy those of one annotation file into the other",
     )
 
 
@@ -71,12 +71,12 @@ def _compare_files(first_name: str, first: CocoIndex, name: str, second: CocoInd
         f"images of {name} that are in {first_name} too, byte for byte",
         len(same),
         (Place(f"{names[row]} is {other}", names[row], int(second.image_ids[row])) for row, other in same.items()),
-        f"what is measured on them tells nothing of new images: remove them from {first_name} or {name}",
+        f"results on them say nothing about new images; remove them from {first_name} or {name}",
     )
 
 
 def _same_files(first: CocoIndex, second: CocoIndex) -> dict[int, str]:
-    """Row of each file of the second split whose content is in the first, and the name that it has there."""
+    """Row of each file of the second split whose content is in the first split too, and its name there."""
     ours, theirs = first.file_names(), second.file_names()
     if first.folder.resolve() == second.folder.resolve():
         there = set(ours)
@@ -85,7 +85,7 @@ def _same_files(first: CocoIndex, second: CocoIndex) -> dict[int, str]:
         same = {}
     left, right = list(range(len(ours))), [row for row in range(len(theirs)) if row not in same]
     found: dict[int, str] = {}
-    for read in _SIEVES:
+    for read in _KEYS:
         left_keys = dict(zip(left, read(first.folder, [ours[row] for row in left]), strict=True))
         right_keys = dict(zip(right, read(second.folder, [theirs[row] for row in right]), strict=True))
         twins = {key: ours[row] for row, key in left_keys.items()}

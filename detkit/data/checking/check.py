@@ -1,4 +1,4 @@
-"""The data check: all splits of a run read, checked and compared, and what was found in each."""
+"""The data check: reads, checks and compares all splits of a run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +16,13 @@ class CheckedSplit:
     """One split after its check."""
 
     name: str  # train, val or test
-    index: CocoIndex | None  # none where the report has an error
+    index: CocoIndex | None  # None if the report has an error
     report: Report
     annotations: Path
     images: Path
 
     def plus(self, findings: Findings) -> "CheckedSplit":
-        """The split, in which more was found."""
+        """The split with further findings."""
         report = self.report._replace(findings=(*self.report.findings, *findings.found))
         usable = None if self.index is None or report.of_level("error") else replace(self.index, report=report)
         return replace(self, report=report, index=usable)
@@ -35,13 +35,13 @@ class CheckedSplit:
 def check_splits(
     splits: dict[str, Split], root: str | Path | None = None, *, follow_links: bool = False, decode: bool = False
 ) -> dict[str, CheckedSplit]:
-    """Read, check and compare the splits; what is wrong with one does not keep the others from being read.
+    """Read, check and compare the splits. All splits are read even if one has errors.
 
     Args:
         splits: by name.
-        root: of the data set, which no image may lie outside of; None: its folder of images.
-        follow_links: whether symbolic links may lead out of there.
-        decode: whether every image file is decoded, of the splits without errors.
+        root: of the data set; an image outside it is an error. None: the split's folder of images.
+        follow_links: whether symbolic links may lead out of the root.
+        decode: whether every image file of the splits without errors is decoded.
     """
     checked = {name: _read(name, split, root, follow_links) for name, split in splits.items()}
     indices = {name: split.index for name, split in checked.items() if split.index is not None}
@@ -60,7 +60,7 @@ def _read(name: str, split: Split, root: str | Path | None, follow_links: bool) 
     except UnusableDataError as error:
         findings.found.extend(error.findings)
     except DataError as error:
-        findings.error("data-unreadable", "data that cannot be read", 1, (Place(str(error)),), "mend what is named")
+        findings.error("data-unreadable", "data that cannot be read", 1, (Place(str(error)),), "correct what is named")
     else:
         return CheckedSplit(name, index, index.report, *split)
     return CheckedSplit(name, None, Report(f"{split.annotations}: cannot be used", tuple(findings.found)), *split)

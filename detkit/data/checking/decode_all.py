@@ -1,6 +1,6 @@
-"""Every image file of a split decoded once, by all cores, before a training meets a broken one.
+"""Decodes every image file of a split once, on all cores, to find broken files before a training.
 
-A decoder is C code, which a hostile file can crash; the file is then named, and the others are decoded.
+A decoder is C code, which a damaged file can crash. That file is then named, and the others are decoded.
 """
 
 from functools import partial
@@ -26,19 +26,19 @@ def decode_all(
     num_workers: int | None = None,
     console: Console | None = None,
 ) -> int:
-    """Note every file that cannot be decoded, or whose picture has another size than stated.
+    """Note every file that cannot be decoded, or whose size is not that in the annotations.
 
     Args:
-        folder: that the names are relative to.
-        names: of the images.
+        folder: of the images.
+        names: of the images, relative to the folder.
         image_ids: (images,) named in findings.
         sizes_hw: (images, 2) upright, as the annotations say.
         findings: takes the errors.
         num_workers: processes; None: one for each core that this process may use.
-        console: a bar is drawn there, if it is a terminal; None: stderr.
+        console: a terminal gets a progress bar; None: stderr.
 
     Returns:
-        How many files gave a picture of the right size.
+        How many files were decoded to the right size.
 
     Raises:
         ValueError: if ``num_workers`` is less than 1.
@@ -64,21 +64,21 @@ def decode_all(
         "image files that cannot be decoded",
         len(undecodable),
         (undecodable[row] for row in sorted(undecodable)),
-        "copy them again from where they come, or remove their images from the annotation file",
+        "copy them again, or remove their images from the annotation file",
     )
     findings.error(
         "image-decoded-size",
-        "pictures of another size than the annotations say, decoded",
+        "images whose decoded size is not that in the annotations",
         len(resized),
         (resized[row] for row in sorted(resized)),
-        "their boxes would not fit: correct width and height, or the files",
+        "their boxes would not fit; correct width and height, or the files",
     )
     return len(names) - len(undecodable) - len(resized)
 
 
 def _decoded_hw(folder: Path, name: str) -> tuple[int, int] | str:
-    """Height and width of the decoded picture, or why there is none."""
-    cv2.setNumThreads(0)  # the processes are as many as the cores
+    """Height and width of the decoded image, or why it cannot be decoded."""
+    cv2.setNumThreads(0)  # there is one process for each core
     try:
         height, width = decode_image(folder / name).shape[:2]
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Pictures for a data report: the images that a finding names, small, with the boxes that it names on them."""
+"""Pictures for the page of the data check: small copies of the images that a finding names, with its boxes."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from detkit.reports.figures import jpeg_uri
 PER_FINDING = 4
 _LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # of a picture; a smaller image is enlarged to the second
 _REDUCTIONS = (8, 4, 2, 1)
-_MARGIN_FRAC = 0.25  # of the picture's side, at most, around it where boxes leave it
+_MARGIN_FRAC = 0.25  # largest margin around a picture whose boxes reach over its edge, as a share of its side
 _OTHER_BOXES = (200, 200, 200)
 
 
@@ -24,7 +24,7 @@ class Picture(NamedTuple):
     """One image of a finding."""
 
     text: str
-    uri: str  # data:, empty if there is no picture
+    uri: str  # data URI; empty if there is no picture
     why_not: str = ""
 
 
@@ -32,11 +32,11 @@ class _Named(NamedTuple):
     """An image that a finding names."""
 
     places: list[Place]
-    boxes: list[int]  # rows of the ground truth; empty: the finding is of the image
+    boxes: list[int]  # rows of the ground truth; empty: the finding is about the whole image
 
 
 class PictureMaker:
-    """Makes pictures up to a number of bytes, so that a report stays a file that a browser opens at once.
+    """Makes pictures until they reach a number of bytes, so that a browser can open the page at once.
 
     Args:
         max_bytes: of all data URIs together.
@@ -46,7 +46,7 @@ class PictureMaker:
         self.bytes_left = max_bytes
 
     def pictures_of(self, finding: Finding, split: CheckedSplit) -> list[Picture]:
-        """Of the first images that it names; none if no picture can be made of any."""
+        """Pictures of the first images that the finding names; none if no picture can be made."""
         if self.bytes_left <= 0:
             return []
         named = _by_file(finding) if split.index is None else _by_row(finding, split.index)
@@ -95,7 +95,7 @@ def _find(place: Place, index: CocoIndex) -> tuple[int | None, int | None]:
 
 
 def _draw_file(name: str, split: CheckedSplit) -> np.ndarray:
-    """An image of a split that cannot be used: its boxes are not known."""
+    """An image of a split that cannot be used, so that its boxes are not known."""
     path = split.images / name.replace("\0", "")
     if not path.resolve().is_relative_to(split.images.resolve()):
         raise DataError(f"{name!r} is not in the image folder")
@@ -103,7 +103,7 @@ def _draw_file(name: str, split: CheckedSplit) -> np.ndarray:
 
 
 def _draw_row(row: int, named: _Named, index: CocoIndex) -> np.ndarray:
-    """The image, the named boxes with their classes, and all others thin; all of them if none is named."""
+    """The image with the named boxes and their classes, and thin lines for the others; without named boxes, all."""
     long_side = int(index.sizes_hw[row].max())
     reduce = next(factor for factor in _REDUCTIONS if factor == 1 or long_side >= factor * _LONG_SIDE_PX)
     image = _fit(decode_image(index.path(row), reduce))
@@ -122,14 +122,14 @@ def _draw_row(row: int, named: _Named, index: CocoIndex) -> np.ndarray:
 
 
 def _fit(image: np.ndarray) -> np.ndarray:
-    """A copy, at most so large on its longer side."""
+    """A copy whose longer side has at most ``_LONG_SIDE_PX``."""
     factor = min(1.0, _LONG_SIDE_PX / max(image.shape[:2]))
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _add_margin(image: np.ndarray, boxes: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Room around the picture where a marked box leaves it, and the boxes moved with it."""
+    """The picture with a margin where a marked box reaches over its edge, and the boxes moved with it."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (boxes[marked].T if marked.any() else np.zeros((4, 1))).astype(float)
     beyond = np.array([-y1.min(), y2.max() - height, -x1.min(), x2.max() - width]) + 2

@@ -1,4 +1,4 @@
-"""What the data check found, for people and for programs."""
+"""The result of the data check on the console and as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _HEADINGS: tuple[tuple[Level, str, str], ...] = (
 
 
 def show(splits: Mapping[str, CheckedSplit], console: Console, html: Path | None = None) -> None:
-    """Print each split with its findings by level, then where the report lies, and the verdict."""
+    """Print each split with its findings by level, then the path of the report, and the verdict."""
     for split in splits.values():
         console.print(Text.assemble((f"{split.name}  ", "bold"), split.report.summary), soft_wrap=True)
         for level, heading, style in _HEADINGS:
@@ -35,7 +35,7 @@ def show(splits: Mapping[str, CheckedSplit], console: Console, html: Path | None
 
 
 def to_json(splits: Mapping[str, CheckedSplit]) -> str:
-    """The same for programs, with every place that was kept."""
+    """The same as JSON, with every place that was kept."""
     return json.dumps({name: _plain(split) for name, split in splits.items()}, indent=1)
 
 

@@ -1,4 +1,4 @@
-"""The train and validation split of a run: where they lie, and what the check says of them."""
+"""The splits of a run: where they are, and whether the data check accepts them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Explicit = dict[str, tuple[str | None, str | None]]
 
 
 def find_splits(root: str | None, explicit: Explicit, needed: Sequence[str] = ("val",)) -> dict[str, Split]:
-    """The splits that the user names, relative to ``root``, and those of the others that ``root`` holds.
+    """The splits that the user names, with paths relative to ``root``, and the other splits that ``root`` holds.
 
     Raises:
         DataError: if a split that is needed is missing, or ``root`` holds nothing.
@@ -33,22 +33,22 @@ def find_splits(root: str | None, explicit: Explicit, needed: Sequence[str] = ("
 
 
 def no_split(name: str, root: str | None, other: Split | None = None) -> DataError:
-    """What to say when a split is missing, and which other one might stand in for it."""
+    """The error for a missing split, which may propose another split in its place."""
     where = "" if root is None else f" under {root}"
     remedy = f"name it by data.{name}_annotations and data.{name}_images"
     if other is not None and root is not None:
         annotations, images = (path.relative_to(Path(root).expanduser()) for path in other)
         remedy += (
             f"; data.{name}_annotations={annotations} data.{name}_images={images} evaluates on the training images, "
-            "which tells nothing about new ones"
+            "which says nothing about new images"
         )
     return DataError(f"there is no {name} split{where}; {remedy}")
 
 
 def find_splits_or_demo(root: str | None, explicit: Explicit, needed: Sequence[str] = ("val",)) -> dict[str, Split]:
-    """As ``find_splits``; the splits of the demo set, where nothing is named."""
+    """As ``find_splits``; without a root and paths these are the splits of the demo set."""
     if root is None and not any(any(paths) for paths in explicit.values()):
-        from lightning.pytorch.utilities import rank_zero_info  # seconds, which few need
+        from lightning.pytorch.utilities import rank_zero_info  # importing it takes seconds
 
         folder = make_demo(default_demo_root())
         rank_zero_info(f"the demo set lies in {folder}")
@@ -59,12 +59,12 @@ def find_splits_or_demo(root: str | None, explicit: Explicit, needed: Sequence[s
 def load_indices(
     splits: dict[str, Split], root: str | None = None, *, follow_links: bool = False
 ) -> dict[str, CocoIndex]:
-    """Read, check and compare the splits, and report once what is odd in each.
+    """Read, check and compare the splits, and log what was found in each.
 
     Args:
         splits: by name.
-        root: of the data set, which no image may lie outside of; None: its folder of images.
-        follow_links: whether symbolic links may lead out of there.
+        root: of the data set; an image outside it is an error. None: the split's folder of images.
+        follow_links: whether symbolic links may lead out of the root.
 
     Raises:
         DataError: one for all errors of all splits.

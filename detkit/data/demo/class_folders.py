@@ -1,4 +1,4 @@
-"""The demo image folder: crops of the demo set as small images, written on first use, the same on every machine."""
+"""The demo image folder: crops of the demo set as small images, written at the first use, equal on all machines."""
 
 import functools
 from pathlib import Path
@@ -15,13 +15,13 @@ from detkit.data.index.coco_index import load_index
 from detkit.data.index.crops import crop_regions
 from detkit.data.index.regions import RegionIndex
 
-VERSION = 1  # a change of the crops is a new set, in a new folder
+VERSION = 1  # every change of the crops needs a new version, which gets a new folder
 SIDE_PX = 32
-MIN_BOX_PX = 12  # smaller parts cannot be told apart
+MIN_BOX_PX = 12  # the classes of smaller parts cannot be distinguished
 
 
 def default_demo_folder() -> Path:
-    """Where the demo image folder lies: beside the demo set.
+    """The path of the demo image folder, which is beside the demo set.
 
     Raises:
         DataError: as ``default_demo_root``.
@@ -31,16 +31,16 @@ def default_demo_folder() -> Path:
 
 
 def make_demo_folder(folder: str | Path, scenes: str | Path) -> Path:
-    """The folder, holding train/<class>/ and val/<class>/ of PNG images: written if it is not there yet.
+    """The folder with train/<class>/ and val/<class>/ of PNG images, which is written if it does not exist yet.
 
-    It appears whole or not at all, as the demo set does, so several processes may ask for it at once.
+    It appears only when it is complete, so several processes may call this at once.
 
     Args:
         folder: of the images.
-        scenes: folder of the demo set that they are cut from; it is drawn if it is not there yet.
+        scenes: folder of the demo set that they are cut from, which is drawn if it does not exist yet.
 
     Raises:
-        DataError: if one of them cannot be written, or if something else lies there.
+        DataError: if one of them cannot be written, or if the folder holds something else.
     """
     folder = Path(folder).expanduser()
     version = {"version": VERSION, "scenes": SCENES_VERSION}
@@ -69,7 +69,7 @@ def _small(image: np.ndarray, square: np.ndarray) -> np.ndarray:
 
 
 def _squares(index: RegionIndex) -> np.ndarray:
-    """(N, 4) the smallest square around each region, moved into the image, so that no grey is left beside it."""
+    """(N, 4) the smallest square around each region, moved into the image so that no padding is needed."""
     assert index.regions is not None, "crops have regions"
     sizes_hw = index.sizes_hw[index.image_rows]
     low, high = index.regions[:, :2], index.regions[:, 2:]

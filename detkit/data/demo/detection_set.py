@@ -1,4 +1,4 @@
-"""The demo set: drawn on first use, the same on every machine, on disk in COCO layout."""
+"""The demo set, drawn at the first use and stored in COCO layout, equal on all machines."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from detkit.data.demo.whole_folder import DemoSet
 from detkit.data.images.cache_folder import cache_folder
 from detkit.errors import DataError
 
-VERSION = 1  # a change of the pictures is a new set, in a new folder
+VERSION = 1  # every change of the pictures needs a new version, which gets a new folder
 SPLITS = {"train": 240, "val": 60}  # images
 
 
 def default_demo_root() -> Path:
-    """Where the demo set lies: DETKIT_DEMO in the environment, else the user's cache folder.
+    """The path of the demo set: DETKIT_DEMO in the environment, else a folder in the user's cache.
 
     Raises:
         DataError: if the user has no home folder and the variable is not set.
@@ -33,13 +33,12 @@ def default_demo_root() -> Path:
 
 
 def make_demo(folder: str | Path) -> Path:
-    """The folder, holding the demo set: drawn if it is not there yet, in some seconds.
+    """The folder with the demo set, which is drawn in some seconds if it does not exist yet.
 
-    It appears whole or not at all: it is drawn beside its place and then renamed, so several
-    processes may ask for it at once.
+    It is drawn in a temporary folder, which is renamed at the end, so several processes may call this at once.
 
     Raises:
-        DataError: if it cannot be written there, or if something else lies there.
+        DataError: if it cannot be written, or if the folder holds something else.
     """
     folder = Path(folder).expanduser()
     DemoSet("demo set", {"version": VERSION, **SPLITS}, _write).make(folder)
@@ -50,7 +49,7 @@ def _write(folder: Path) -> None:
     (folder / "annotations").mkdir()
     for number, (split, count) in enumerate(SPLITS.items()):
         (folder / split).mkdir()
-        with ThreadPoolExecutor() as threads:  # numpy and cv2 let go of the interpreter's lock
+        with ThreadPoolExecutor() as threads:  # numpy and cv2 release the interpreter's lock
             rngs = (np.random.Generator(np.random.Philox([number, row])) for row in range(count))
             scenes = list(threads.map(draw_scene, rngs))
         for row, scene in enumerate(scenes):

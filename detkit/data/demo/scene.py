@@ -1,7 +1,7 @@
-"""Pictures of metal parts on a workbench, drawn: what the demo set shows.
+"""Drawn pictures of metal parts on a workbench, for the demo set.
 
-Colour tells nothing of the class; shape does. Parts overlap, lie at any angle, are 22 to 150 px
-long, and share the bench with scratches, chips, coins and cables that are no parts.
+Shape alone tells the class, not colour. Parts overlap, lie at any angle and are 22 to 150 px long. The bench also
+shows scratches, chips, coins and cables, which are no parts.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 CLASS_NAMES = ("gear", "nut", "washer", "bolt", "wrench")
 
 _FINE = 3  # subpixels per pixel and axis while a part is drawn
-_MIN_VISIBLE = 0.5  # of each part, when all lie on the bench
+_MIN_VISIBLE = 0.5  # share of each part that the others leave visible
 _METALS = np.array(  # RGB
     [(178, 182, 188), (104, 110, 120), (196, 164, 84), (184, 112, 76), (172, 58, 48), (56, 92, 158), (64, 124, 80),
      (52, 52, 58), (220, 216, 206)], dtype=np.float32,
@@ -30,7 +30,7 @@ class Scene(NamedTuple):
 
 
 class _Bench:
-    """A picture under work, and which part owns each of its pixels."""
+    """A picture that is being drawn, and the part that each of its pixels shows."""
 
     def __init__(self, image: np.ndarray, light: float) -> None:
         self.image = image  # (H, W, 3) float32 RGB
@@ -41,7 +41,7 @@ class _Bench:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """One picture; the generator decides all of it."""
+    """One picture, which depends on the generator alone."""
     height, width = (int(side) for side in rng.integers(13, 21, size=2) * 16)
     bench = _Bench(_draw_surface(rng, height, width), rng.uniform(0, 2 * np.pi))
     _litter(bench, rng)
@@ -57,7 +57,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def _truth(bench: _Bench, image: np.ndarray, heap_parts: int) -> Scene:
-    """Boxes of what each part shows; those of the heap become one crowd box."""
+    """Boxes around the visible pixels of each part; the parts of the heap become one crowd box."""
     owners = np.where((bench.owner >= 0) & (bench.owner < heap_parts), 0, bench.owner)
     boxes, labels, areas, crowd = [], [], [], []
     for part in [0] * (heap_parts > 0) + list(range(heap_parts, len(bench.labels))):
@@ -85,7 +85,7 @@ def _pour_heap(bench: _Bench, rng: np.random.Generator, label: int) -> None:
 def _place(
     bench: _Bench, rng: np.random.Generator, label: int, length: float, centre: np.ndarray | None = None
 ) -> None:
-    """Lay a part down where it hides no other too much and is mostly in the picture; else leave it."""
+    """Draw a part where it leaves enough of the others visible and is mostly in the picture; give up after 8 tries."""
     height, width = bench.owner.shape
     colour, alpha = _draw_part(rng, label, length, bench.light)
     for _ in range(8):
@@ -113,7 +113,7 @@ def _place(
 
 
 def _shift_into(patch: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """The patch on an empty canvas; what lies outside is cut off."""
+    """The patch on an empty canvas; what lies outside the canvas is cut off."""
     canvas = np.zeros((height, width, *patch.shape[2:]), dtype=np.float32)
     y1, x1 = max(top, 0), max(left, 0)
     y2, x2 = min(top + patch.shape[0], height), min(left + patch.shape[1], width)
@@ -213,7 +213,7 @@ def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _litter(bench: _Bench, rng: np.random.Generator) -> None:
-    """What lies on the bench and is no part: stains, scratches, chips, coins, a cable."""
+    """Draw what is on the bench but is no part: stains, scratches, chips, coins, a cable."""
     height, width = bench.owner.shape
     for _ in range(int(rng.integers(3, 12))):
         kind = int(rng.integers(4))

@@ -1,4 +1,4 @@
-"""How the demo sets come to the disk: whole or not at all, however many processes ask for them at once."""
+"""Demo sets written to the disk so that a set appears only when it is complete, even if several processes write it."""
 
 import json
 import shutil
@@ -16,9 +16,9 @@ class DemoSet(NamedTuple):
     """A set that is written on first use.
 
     Args:
-        what: its name in errors.
-        version: what tells this set from those of other releases, plain JSON.
-        write: writes it into an empty folder.
+        what: name of the set in errors.
+        version: plain JSON that differs from the sets of other releases.
+        write: called with an empty folder, writes the set into it.
     """
 
     what: str
@@ -26,10 +26,10 @@ class DemoSet(NamedTuple):
     write: Callable[[Path], None]
 
     def make(self, folder: Path) -> None:
-        """Write the set beside its place and move it there, if it is not there yet.
+        """Write the set into a temporary folder and rename that, if the set does not exist yet.
 
         Raises:
-            DataError: if it cannot be written there, or if something else lies there.
+            DataError: if it cannot be written, or if the folder holds something else.
         """
         if self._is_complete(folder):
             return
@@ -55,13 +55,13 @@ class DemoSet(NamedTuple):
             return False
 
     def _publish(self, draft: Path, folder: Path) -> None:
-        draft.chmod(0o755)  # temporary folders are closed to others
+        draft.chmod(0o755)  # other users cannot read a temporary folder
         try:
             draft.rename(folder)
         except OSError as error:
             if not folder.exists():
                 raise
-            if not self._is_complete(folder):  # else another process was faster, with the same pictures
+            if not self._is_complete(folder):  # else another process has written the same set
                 raise DataError(
                     f"{folder}: not the {self.what} of this version; remove it or choose another folder"
                 ) from error

@@ -1,4 +1,4 @@
-"""A COCO annotation file to plain columns, every value of the right type or named as a fault."""
+"""A COCO annotation file to plain columns. Every value of a wrong type is an error."""
 
 import json
 import reprlib
@@ -19,7 +19,7 @@ _RULE = "make it an object with images, annotations and categories, as COCO's ow
 _NO_COCO = "not a COCO annotation file"
 _AGAIN = "write the file again, or copy it again"
 MAX_BYTES = 8 << 30  # Python needs ten times as much memory for it
-_TOO_LARGE = 1e9  # px: also refuses NaN and Infinity, which no comparison holds
+_TOO_LARGE = 1e9  # px; the comparison refuses NaN and Infinity too
 
 
 class CocoColumns(NamedTuple):
@@ -39,7 +39,7 @@ class CocoColumns(NamedTuple):
 
 
 def read_columns(file: Path, findings: Findings) -> CocoColumns:
-    """Read the file once; the parsed JSON is let go.
+    """Read the file; the parsed JSON is not kept.
 
     Args:
         file: COCO annotation file.
@@ -79,7 +79,7 @@ def read_columns(file: Path, findings: Findings) -> CocoColumns:
 
 
 def _note_missing(boxes: "_Table", findings: Findings) -> None:
-    """What pycocotools cannot do without: a misspelt key would otherwise pass in silence."""
+    """Note missing keys that pycocotools needs; otherwise nobody would notice a misspelt key."""
     for key, taken in (("area", "width x height is taken"), ("iscrowd", "no crowd is taken")):
         missing = [row for row, record in enumerate(boxes.records) if record.get(key) is None]
         places = (Place(f"annotation {boxes.ids[row]}", annotation_id=int(boxes.ids[row])) for row in missing)
@@ -89,13 +89,13 @@ def _note_missing(boxes: "_Table", findings: Findings) -> None:
 
 
 class _Table:
-    """One list of the document, asked for column by column; wrong values become faults.
+    """One list of the document, read column by column; wrong values become errors.
 
     Args:
         document: the whole file.
         key: of the list.
-        record: what one of its records is called.
-        findings: takes the faults.
+        record: name of one of its records.
+        findings: takes the errors.
     """
 
     def __init__(self, document: dict[str, object], key: str, record: str, findings: Findings) -> None:
@@ -117,7 +117,7 @@ class _Table:
         fill: _Value,
         default: object = _MISSING,
     ) -> list[_Value]:
-        """Values of one key; wrong ones become faults, which will end the run, and ``fill``."""
+        """Values of one key. A wrong value becomes an error and ``fill``; the errors end the run later."""
         values = [record.get(key, default) for record in self.records]
         wrong = [row for row, value in enumerate(values) if not is_right(value)]
         places = (self._place(row, values[row]) for row in wrong)
@@ -127,7 +127,7 @@ class _Table:
         )
         for row in wrong:
             values[row] = fill
-        return cast("list[_Value]", values)  # all of them are right now
+        return cast("list[_Value]", values)  # every wrong value was replaced
 
     def _place(self, row: int, value: object) -> Place:
         if not len(self.ids):

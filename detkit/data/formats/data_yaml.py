@@ -1,4 +1,4 @@
-"""data.yaml, which says of a YOLO data set what its classes are called and where its splits lie."""
+"""data.yaml, the file of a YOLO data set that holds its class names and the paths of its splits."""
 
 import os
 import re
@@ -21,25 +21,25 @@ _FAULTS_SHOWN = 10
 
 
 class DataYaml(NamedTuple):
-    """What is of use of the file."""
+    """The values of the file that detkit uses."""
 
     file: Path
     class_names: dict[int, str]
     splits: dict[str, tuple[str, ...]]  # what each split names: folders, or files that list images
-    base: str  # "path": what they are relative to, relative to the file's folder
-    keypoint_columns: int  # numbers that follow a box: keypoints, which detkit does not read
+    base: str  # value of "path": the folder of the splits, relative to the file's folder
+    keypoint_columns: int  # numbers of keypoints behind each box, which detkit does not read
 
     def members(self, split: str) -> list[Path]:
-        """The folders and list files of a split that are there, all inside of the file's folder.
+        """The folders and list files of a split that exist, all inside the file's folder.
 
-        ``path`` is often that of another machine, and Roboflow writes ``../train/images`` for what lies beside
-        the file; so each name is tried under ``path``, under the file's folder, and there without its ``../``.
+        ``path`` is often a path of another machine, and Roboflow writes ``../train/images`` for a folder beside the
+        file. So each name is tried under ``path``, under the file's folder, and there without its ``../``.
         """
         found = (self._find(name) for name in self.splits.get(split, ()))
         return [member for member in found if member is not None]
 
     def missing(self, split: str) -> list[str]:
-        """What the split names and is not there, or lies elsewhere."""
+        """Names of the split that do not exist or lie outside the file's folder."""
         return [name for name in self.splits.get(split, ()) if self._find(name) is None]
 
     def _find(self, name: str) -> Path | None:
@@ -52,7 +52,7 @@ class DataYaml(NamedTuple):
 
 
 def find_yaml(folder: Path) -> Path | None:
-    """The data.yaml of a data set: by its usual names, else the only other YAML file there that names classes."""
+    """The data.yaml of a data set: a file of a usual name, else the only other YAML file there that names classes."""
     named = [folder / name for name in NAMES if (folder / name).is_file()]
     others = [name for name in list_folder(folder) if name.endswith((".yaml", ".yml")) and (folder / name).is_file()]
     naming = [] if named else [folder / name for name in others if _names_classes(folder / name)]
@@ -60,7 +60,7 @@ def find_yaml(folder: Path) -> Path | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to something; one that is too long does not."""
+    """Whether a path exists; one that is too long does not."""
     try:
         return path.exists()
     except OSError:

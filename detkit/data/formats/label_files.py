@@ -1,4 +1,4 @@
-"""What YOLO-txt and Pascal VOC have in common: one label file for each image, found by the image's name."""
+"""What YOLO-txt and Pascal VOC have in common: one label file for each image, with the image's name."""
 
 import os
 from collections import defaultdict
@@ -20,7 +20,7 @@ MAX_BYTES = 8 * 2**20  # of one label file; those in use have some kilobytes
 
 
 class Note(NamedTuple):
-    """Something to tell of a label file: its kind, where in the file, and the value."""
+    """A finding in one label file: its kind, where in the file, and the value."""
 
     kind: str
     number: int = 0  # line or object, from 1; 0: the file as a whole
@@ -28,18 +28,18 @@ class Note(NamedTuple):
 
 
 class LabelFile(NamedTuple):
-    """What one label file says. A box and its class are in the terms of the format."""
+    """The content of one label file, with boxes and classes as the format has them."""
 
     numbers: list[int]  # line or object of each box, from 1
     classes: list[Any]  # of YOLO numbers; of VOC names, which its reader numbers
     boxes: list[tuple[float, float, float, float]]
     crowd: list[bool]
     notes: list[Note]
-    size_hw: tuple[int, int] | None = None  # of the image, where the format says it
+    size_hw: tuple[int, int] | None = None  # of the image, if the file has it
 
 
 class Rule(NamedTuple):
-    """How the notes of one kind are told."""
+    """How the notes of one kind are reported."""
 
     level: Level
     what: str
@@ -59,10 +59,10 @@ COMMON_RULES = {
 
 
 def list_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
-    """Files of these kinds in a folder and those inside it, sorted, relative to it; hidden ones are left out.
+    """Files with these suffixes in a folder and its subfolders, sorted, relative to it; hidden files are left out.
 
     Raises:
-        DataError: if a folder cannot be listed, or a file has a name that is no text.
+        DataError: if a folder cannot be listed, or a file name is no UTF-8.
     """
     found = walk_files(folder, suffixes)
     if strange := [name for name in found if name != name.encode(errors="ignore").decode()]:
@@ -71,7 +71,7 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
 
 
 def walk_files(folder: Path, suffixes: Iterable[str], *, follow_links: bool = False) -> list[str]:
-    """As ``list_files``, with names of any bytes, and on request the folders behind links too, each folder once.
+    """As ``list_files``, but names may be any bytes, and folders behind links can be included, each folder once.
 
     Raises:
         DataError: if a folder cannot be listed.
@@ -85,7 +85,7 @@ def walk_files(folder: Path, suffixes: Iterable[str], *, follow_links: bool = Fa
                 continue
             seen.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if follow_links:  # after all that lies here itself
+            if follow_links:  # linked folders come after the others
                 links += [place for name in folders if os.path.islink(place := os.path.join(parent, name))]  # noqa: PTH114, PTH118
             beneath = Path(parent).relative_to(folder)
             shown = (name for name in files if name.lower().endswith(wanted) and not name.startswith("."))
@@ -94,10 +94,10 @@ def walk_files(folder: Path, suffixes: Iterable[str], *, follow_links: bool = Fa
 
 
 def read_limited(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """A text file whole, if it has the size of one.
+    """The content of a text file.
 
     Raises:
-        DataError: if it cannot be read, or is larger.
+        DataError: if it cannot be read, or is larger than ``max_bytes``.
     """
     try:
         with open_regular(path, max_bytes) as file:
@@ -107,7 +107,7 @@ def read_limited(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_labels(paths: list[Path | None], parse: Callable[[bytes], LabelFile]) -> list[LabelFile]:
-    """Each file read and parsed; None is a file that is not there. What cannot be used is noted."""
+    """Each file read and parsed; None is a missing file. A file that cannot be read gets a note."""
 
     def read(path: Path | None) -> LabelFile:
         try:
@@ -119,10 +119,10 @@ def read_labels(paths: list[Path | None], parse: Callable[[bytes], LabelFile]) -
 
 
 def read_lines(file: Path, max_bytes: int = MAX_BYTES) -> list[str]:
-    """The lines of a text, without those that are empty.
+    """The lines of a text file, without empty ones.
 
     Raises:
-        DataError: if it cannot be read, or is no text.
+        DataError: if it cannot be read, or is no UTF-8.
     """
     try:
         return [line.strip() for line in read_limited(file, max_bytes).decode("utf-8-sig").split("\n") if line.strip()]
@@ -131,12 +131,12 @@ def read_lines(file: Path, max_bytes: int = MAX_BYTES) -> list[str]:
 
 
 def read_sizes(folder: Path, names: list[str], rows: list[int]) -> tuple[np.ndarray, list[Place]]:
-    """Upright sizes (rows, 2) by the files' headers, 1 x 1 where there is none to read; and those places.
+    """Upright sizes (rows, 2) from the files' headers, 1 x 1 if a header cannot be read; and the places of those.
 
     Args:
         folder: that the names are relative to.
         names: of all images; the first has the id 1.
-        rows: of those to read.
+        rows: of the images to read.
     """
     headers = list(zip(rows, read_headers(folder, [names[row] for row in rows]), strict=True))
     broken = [
@@ -149,7 +149,7 @@ def read_sizes(folder: Path, names: list[str], rows: list[int]) -> tuple[np.ndar
 
 
 def shared_stems(names: list[str]) -> Iterator[Place]:
-    """Images that differ in their suffix alone."""
+    """Images whose names differ only in the suffix."""
     same: dict[PurePosixPath, list[str]] = defaultdict(list)
     for name in names:
         same[PurePosixPath(name).with_suffix("")].append(name)
@@ -157,7 +157,7 @@ def shared_stems(names: list[str]) -> Iterator[Place]:
 
 
 def tell(findings: Findings, rules: Mapping[str, Rule], places: Mapping[str, list[Place]]) -> None:
-    """Gather places by the rule of their kind, in the order of the rules."""
+    """Report places by the rule of their kind, in the order of the rules."""
     for kind, (level, what, remedy) in rules.items():
         here = places.get(kind, [])
         if level == "error":
@@ -169,11 +169,11 @@ def tell(findings: Findings, rules: Mapping[str, Rule], places: Mapping[str, lis
 def places_of(
     files: list[LabelFile], label_names: list[str], image_names: list[str], mark: str
 ) -> dict[str, list[Place]]:
-    """Where each note stands, by kind.
+    """The place of each note, by kind.
 
     Args:
         files: one for each image.
-        label_names: of the files, as they are told.
+        label_names: of the files, as findings show them.
         image_names: of the images; the first has the id 1.
         mark: between the name of a label file and a line or object number, e.g. ":".
     """
@@ -196,7 +196,7 @@ def to_columns(
     mark: str,
     findings: Findings,
 ) -> CocoColumns:
-    """What all readers give: ids of images and boxes from 1 in the order given.
+    """The columns of a split; ids of images and boxes count from 1 in the given order.
 
     Args:
         files: one for each image, classes as category ids.
@@ -206,7 +206,7 @@ def to_columns(
         boxes_xywh: of all boxes, in the order of the files.
         category_ids: each id and its name.
         mark: see ``places_of``.
-        findings: learns where each box stands.
+        findings: gets a function that tells where in the label files a box is.
     """
     counts = [len(file.numbers) for file in files]
     rows = np.repeat(np.arange(len(files)), counts)

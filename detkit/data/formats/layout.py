@@ -1,4 +1,4 @@
-"""Where the images and annotations of a data set lie: the layouts in use, found by their names.
+"""Where the images and annotations of a data set are: the usual layouts, found by the names of files and folders.
 
 COCO comes first, then YOLO (a data.yaml, or folders of labels beside those of images), then Pascal VOC.
 """
@@ -12,7 +12,7 @@ from detkit.data.formats.yolo_folders import CLASSES_FILE
 from detkit.data.images.image_files import list_folder
 from detkit.errors import DataError
 
-# split: (annotation file, image folder) of COCO 2017, of plain folders, of Roboflow; the first that is there counts
+# split: (annotation file, image folder) of COCO 2017, plain folders and Roboflow; the first that exists is taken
 LAYOUTS = {
     "train": (
         ("annotations/instances_train2017.json", "train2017"),
@@ -34,31 +34,48 @@ LAYOUTS = {
         ("test/_annotations.coco.json", "test"),
     ),
 }
-_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}  # of YOLO and VOC without a list
+_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}  # of YOLO, and of VOC without lists
 _LISTS = {"train": ("train", "trainval"), "val": ("val",), "test": ("test",)}  # ImageSets/Main of VOC
 
 
 class Split(NamedTuple):
-    """One part of a data set; what ``annotations`` may be is said at ``formats.read_columns``."""
+    """One part of a data set; ``read_columns`` says what ``annotations`` may be."""
 
     annotations: Path
     images: Path
 
 
 def find_layout(root: str | Path) -> dict[str, Split]:
-    """The splits under a folder: those of "train", "val" and "test" that are there.
+    """The splits under a folder: those of "train", "val" and "test" that exist.
 
     Raises:
         DataError: if the folder is missing, or holds no split in a known layout.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+    folder = require_folder(root)
     finders: tuple[Callable[[Path], dict[str, Split]], ...] = (_coco, _yolo_yaml, _yolo_folders, _voc)
     for find in finders:
         if found := find(folder):
             return {name: found[name] for name in SPLITS if name in found}
     raise DataError(_explain(folder))
+
+
+def require_folder(root: str | Path) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        DataError: if it does not exist.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+    return folder
+
+
+def contents_of(folder: Path) -> str:
+    """The first names in a folder, for a message."""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    more = f", and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{', '.join(names[:12]) or 'nothing'}{more}"
 
 
 def _coco(folder: Path) -> dict[str, Split]:
@@ -72,7 +89,7 @@ def _coco(folder: Path) -> dict[str, Split]:
 
 
 def _yolo_yaml(folder: Path) -> dict[str, Split]:
-    """What data.yaml names; of a split of one folder the names of images are relative to it, else to the root."""
+    """What data.yaml names. Image names are relative to the split's folder, or to the root if it has several."""
     file = find_yaml(folder)
     if file is None:
         return {}
@@ -93,7 +110,7 @@ def _yolo_yaml(folder: Path) -> dict[str, Split]:
 
 
 def _yolo_folders(folder: Path) -> dict[str, Split]:
-    """Without a data.yaml: images/train with labels/train, train/images with train/labels, or all in train/."""
+    """YOLO without a data.yaml: images/train with labels/train, train/images with train/labels, or all in train/."""
     found: dict[str, Split] = {}
     for split, names in _FOLDERS.items():
         for name in names:
@@ -106,7 +123,7 @@ def _yolo_folders(folder: Path) -> dict[str, Split]:
 
 
 def _voc(folder: Path) -> dict[str, Split]:
-    """Annotations/ and JPEGImages/ with the lists of ImageSets/Main/, or train/ with XML files beside the images."""
+    """VOC: Annotations/ and JPEGImages/ with lists in ImageSets/Main/, or train/ with XML files beside the images."""
     annotations, images, lists = folder / "Annotations", folder / "JPEGImages", folder / "ImageSets" / "Main"
     found: dict[str, Split] = {}
     if annotations.is_dir() and images.is_dir():
@@ -124,11 +141,9 @@ def _voc(folder: Path) -> dict[str, Split]:
 
 def _explain(folder: Path) -> str:
     wanted = "\n  ".join(f"{annotations} with {images}/" for annotations, images in LAYOUTS["train"])
-    there = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    more = f", and {len(there) - 12} more" if len(there) > 12 else ""
     return (
         f"{folder}: no data set in a known layout. For training one of these is looked for:\n  {wanted}\n"
         "  or of YOLO: data.yaml, or labels/train/ with images/train/, or train/labels/ with train/images/\n"
         "  or of Pascal VOC: Annotations/ with JPEGImages/ and ImageSets/Main/train.txt, or train/*.xml\n"
-        f"The folder holds: {', '.join(there[:12]) or 'nothing'}{more}"
+        f"The folder holds: {contents_of(folder)}"
     )

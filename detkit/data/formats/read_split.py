@@ -1,4 +1,4 @@
-"""Which format a split is in: COCO JSON, YOLO-txt or Pascal VOC. All become the same columns."""
+"""A split in any format (COCO JSON, YOLO-txt, Pascal VOC) to the same columns."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from detkit.errors import DataError
 
 
 def read_columns(annotations: Path, images: Path, findings: Findings) -> CocoColumns:
-    """The tables of a split, every value of the right type.
+    """The columns of a split, every value of the right type.
 
     Args:
         annotations: a COCO annotation file; for YOLO a folder of .txt or ``data.yaml/train``; for VOC a folder of
             .xml or ``ImageSets/Main/train.txt``.
         images: the folder that names of images are relative to.
-        findings: takes what is wrong or odd.
+        findings: takes errors and notices.
 
     Raises:
         DataError: one for all errors, or if it is in none of these formats.
@@ -36,5 +36,5 @@ def read_columns(annotations: Path, images: Path, findings: Findings) -> CocoCol
         raise
     except DataError as error:
         what = "labels or folders that cannot be read"
-        findings.fail("labels-unreadable", what, str(error), "mend what is named and start again")
+        findings.fail("labels-unreadable", what, str(error), "correct what is named")
     return coco_document.read_columns(annotations, findings)

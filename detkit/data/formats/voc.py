@@ -1,13 +1,13 @@
 """Pascal VOC: an XML file for each image, with the corners of each box in pixels.
 
-In VOC a corner is a pixel, counted from 1, and belongs to the box: a box of the whole image is (1, 1, width,
-height). As edges, where pixel 1 lies between 0 and 1, that is (0, 0, width, height): 1 is taken off xmin and ymin.
-Many tools write edges counted from 0 into the same XML. A set in which a box begins at 0 is one of those, since
-no pixel of VOC has that number: its corners are edges as they stand, in all of its splits.
+VOC counts pixels from 1, and both corners belong to the box: a box of the whole image is (1, 1, width, height). In
+continuous coordinates, where pixel 1 lies between 0 and 1, this is (0, 0, width, height), so 1 is subtracted from
+xmin and ymin. Many tools write continuous coordinates into the same XML. If a box of a set begins at 0, which no
+pixel of VOC does, the set comes from such a tool, and nothing is subtracted in any of its splits.
 
 Difficult objects become crowd boxes, neither object nor background: VOC's own evaluation counts them neither as
-missed nor, when they are found, as false. (COCO's rule for crowds differs from VOC's in one point: a detection
-matches by the share of itself that lies inside, not by IoU.)
+missed nor as false detections. COCO's rule for crowds differs from VOC's in one point: a detection is compared by
+the share of its own area inside the crowd box, not by IoU.
 
 Source: Everingham and Winn, The PASCAL VOC2012 Development Kit, sections 3.4, 4.4 and 8.
 """
@@ -39,11 +39,11 @@ from detkit.data.formats.label_files import (
 )
 from detkit.errors import DataError
 
-SIBLINGS = ("train", "valid", "val", "test")  # folders that hold the XML files of a split each
+SIBLINGS = ("train", "valid", "val", "test")  # folders with the XML files of one split each
 _TOO_LARGE = 1e9  # px
 _MARK = " object "
-_KEPT = frozenset(("name", "bndbox", "difficult"))  # of an object
-_UNSAID = frozenset(("", "0", "false", "no", "unspecified", "none"))  # values that say nothing
+_KEPT = frozenset(("name", "bndbox", "difficult"))  # tags of an object that are read
+_UNSAID = frozenset(("", "0", "false", "no", "unspecified", "none"))  # values that stand for "not set"
 _RULES = {
     **COMMON_RULES,
     "xml-invalid": Rule("error", "files that are no XML of VOC", "write them again, or copy them again"),
@@ -66,23 +66,23 @@ _RULES = {
 
 
 class VocSet(NamedTuple):
-    """The images of a split, their XML files, and those of the other splits, which decide on the classes too."""
+    """The images of a split, their XML files, and those of the other splits, whose classes count too."""
 
     image_names: list[str]  # relative to the image folder
     label_names: list[str]  # of each image
     labels: list[Path | None]  # of each image, if it has one
     others: list[Path | None]
     orphans: list[str]  # XML files without an image
-    absent: list[str]  # listed images that are not there
+    absent: list[str]  # listed images that do not exist
 
 
 def read_voc(annotations: Path, images: Path, findings: Findings) -> CocoColumns:
-    """A split in VOC's format; classes are all names of the set, sorted; images and boxes are numbered from 1.
+    """A split in VOC's format. Classes are all names of the set, sorted; images and boxes are numbered from 1.
 
     Args:
         annotations: the folder of XML files, or the list of a split, ``ImageSets/Main/train.txt``.
         images: the folder that the names of images are relative to.
-        findings: takes what is wrong or odd with the files and objects.
+        findings: takes errors and notices about files and objects.
 
     Raises:
         DataError: one for all errors of files and objects.
@@ -90,7 +90,7 @@ def read_voc(annotations: Path, images: Path, findings: Findings) -> CocoColumns
     found = _find(annotations, images)
     if found.image_names and not any(found.labels):
         number, first = len(found.labels), found.label_names[0]
-        raise DataError(f"none of the {number:,} images in {images} has an XML file; {first} is missing, for one")
+        raise DataError(f"none of the {number:,} images in {images} has an XML file; {first} is missing, for example")
     files, others = read_labels(found.labels, parse_xml), read_labels(found.others, parse_xml)
     unsized = [row for row, file in enumerate(files) if file.size_hw is None]
     sizes_hw = np.array([file.size_hw or (1, 1) for file in files], dtype=np.int32).reshape(-1, 2)
@@ -123,14 +123,14 @@ def is_voc_list(annotations: Path) -> bool:
 
 
 def parse_xml(content: bytes) -> LabelFile:
-    """The objects of an XML file, classes by name, boxes as their corners stand.
+    """The objects of an XML file: classes as names, boxes as the corners in the file.
 
-    Entities and document types are refused, for they can make gigabytes of a small file.
+    Entities and document types are refused, because a small file can become gigabytes by them.
     """
     labels = LabelFile([], [], [], [], [])
     try:
         root = ET.fromstring(content, ET.XMLParser(target=_Plain()))
-    except (ET.ParseError, ValueError, LookupError) as error:  # no XML, or in an encoding that is not known
+    except (ET.ParseError, ValueError, LookupError) as error:  # no XML, or an unknown encoding
         labels.notes.append(Note("xml-invalid", 0, str(error)))
         return labels
     if root.tag != "annotation":
@@ -149,7 +149,7 @@ class _Plain(ET.TreeBuilder):
 
 
 def _take_object(item: ET.Element, number: int, labels: LabelFile) -> Iterator[Note]:
-    """Take an object's box, and note what is wrong or lost."""
+    """Add an object's box to the labels; yields notes about what is wrong or not read."""
     name, box = (item.findtext("name") or "").strip(), _corners(item.find("bndbox"))
     if not name:
         yield Note("object-without-name", number)
@@ -184,12 +184,12 @@ def _number(text: str | None) -> float | None:
         value = float(text or "")
     except ValueError:
         return None
-    plain = str(text).isascii() and "_" not in str(text)  # float() reads 1_0 as 10, and digits of Bengali
+    plain = str(text).isascii() and "_" not in str(text)  # float() accepts 1_0 and digits of other scripts
     return value if abs(value) < _TOO_LARGE and plain else None
 
 
 def _size(size: ET.Element | None) -> tuple[tuple[int, int] | None, list[Note]]:
-    """What <size> says, and a note where it says nothing, as some tools write 0, or nothing of use."""
+    """The size in <size>, or a note. Some tools write 0, or leave it out."""
     texts = [None if size is None else size.findtext(key) for key in ("height", "width")]
     if all((text or "").strip() in ("", "0") for text in texts):
         return None, [Note("size-missing")]
@@ -200,7 +200,7 @@ def _size(size: ET.Element | None) -> tuple[tuple[int, int] | None, list[Note]]:
 
 
 def _to_edges(files: list[LabelFile], *, from_0: bool) -> np.ndarray:
-    """Boxes (N, 4) xywh of corners: pixels from 1, both in the box, or edges from 0."""
+    """Boxes (N, 4) xywh of corners that are pixels counted from 1, or continuous coordinates from 0."""
     boxes = np.array([box for file in files for box in file.boxes], dtype=np.float64).reshape(-1, 4)
     if not from_0:
         boxes[:, :2] -= 1
@@ -216,7 +216,7 @@ def _places_at_0(files: list[LabelFile], names: list[str]) -> Iterator[Place]:
 
 
 def _by_attribute(places: list[Place]) -> list[Place]:
-    """One place for each attribute, and how often it stands there."""
+    """One place for each attribute, with the number of its occurrences."""
     counts = Counter(place.text.rpartition(": ")[2] for place in places)
     return [Place(f"{attribute} {count:,} times") for attribute, count in sorted(counts.items())]
 

@@ -12,7 +12,7 @@ CLASSES_FILE = "classes.txt"
 
 
 class YoloSet(NamedTuple):
-    """The images of a split and where their labels lie."""
+    """The images of a split and their label files."""
 
     class_names: dict[int, str]
     keypoint_columns: int
@@ -21,7 +21,7 @@ class YoloSet(NamedTuple):
     label_names: list[str]  # of each image, relative to the root
     labels: list[Path | None]  # of each image, if it has one
     orphans: list[str]  # label files without an image
-    outside: list[str]  # images that a list names outside of the data set
+    outside: list[str]  # listed images outside the data set
 
 
 def find_set(annotations: Path, images: Path) -> YoloSet:
@@ -32,25 +32,25 @@ def find_set(annotations: Path, images: Path) -> YoloSet:
         images: the folder that the names of images are relative to.
 
     Raises:
-        DataError: if something that is needed is missing, or leads out of the data set.
+        DataError: if something that is needed is missing or outside the data set.
     """
     return _from_yaml(annotations, images) if is_yaml_split(annotations) else _from_folders(annotations, images)
 
 
 def is_yaml_split(annotations: Path) -> bool:
-    """Whether a path names a split inside of a data.yaml: ``data.yaml/train``."""
+    """Whether a path names a split in a data.yaml: ``data.yaml/train``."""
     return annotations.name in SPLITS and annotations.parent.suffix in (".yaml", ".yml")
 
 
 def _present(root: Path, names: list[str]) -> list[Path | None]:
-    """The label files that are there; their folders are listed, which is faster than to ask for each."""
+    """The label files that exist. Listing their folders is faster than a test of each file."""
     parents = {PurePosixPath(name).parent for name in names}
     there = {(parent / name).as_posix() for parent in parents for name in list_folder(root / parent)}
     return [root / name if name in there else None for name in names]
 
 
 def _from_folders(annotations: Path, images: Path) -> YoloSet:
-    """A folder of labels and one of images, alike inside; the names of the classes lie there or above."""
+    """A folder of labels and one of images with the same names; the class names are there or in a folder above."""
     names, keypoint_columns = _find_classes(annotations)
     image_names = list_files(images, IMAGE_SUFFIXES)
     label_names = [_label_beside(name) for name in image_names]
@@ -62,12 +62,12 @@ def _from_folders(annotations: Path, images: Path) -> YoloSet:
 
 
 def _from_yaml(annotations: Path, images: Path) -> YoloSet:
-    """What data.yaml names: folders, and files that list images; the last ``images`` of a path becomes ``labels``."""
+    """The folders and list files that data.yaml names; the last ``images`` of a path becomes ``labels``."""
     content = read_yaml(annotations.parent)
     root = annotations.parent.parent
     if missing := content.missing(annotations.name):
         raise DataError(
-            f"{content.file}: {annotations.name}: {', '.join(missing)}: not there, or outside of {root}; "
+            f"{content.file}: {annotations.name}: {', '.join(missing)}: missing, or outside {root}; "
             "correct path and the names, which are relative to it"
         )
     paths: dict[Path, None] = {}  # relative to the root, in order, each once
@@ -105,9 +105,9 @@ def _from_yaml(annotations: Path, images: Path) -> YoloSet:
 
 
 def _listed(line: str, file: Path, root: Path) -> Path | None:
-    """The image that a line of a list names, relative to the root; None if it lies elsewhere.
+    """The image that a line of a list names, relative to the root; None if it is outside the root.
 
-    Names are relative to the list's folder (``./images/a.jpg``) or to the root; an absolute one may lead into it.
+    Names are relative to the list's folder (``./images/a.jpg``) or to the root, or absolute.
     """
     parts = PurePosixPath(line.replace("\\", "/"))
     if ".." in parts.parts or "\0" in line:
@@ -120,7 +120,7 @@ def _listed(line: str, file: Path, root: Path) -> Path | None:
 
 
 def _label_of(path: Path) -> str:
-    """The label file of an image: ``images/train/a.jpg`` to ``labels/train/a.txt``; beside it without ``images``."""
+    """The label file of an image: ``images/train/a.jpg`` to ``labels/train/a.txt``, else the file beside the image."""
     return (_label_folder(path.parent) / _label_beside(path.name)).as_posix()
 
 
@@ -140,7 +140,7 @@ def _without_classes(names: set[str]) -> list[str]:
 
 
 def _find_classes(folder: Path) -> tuple[dict[int, str], int]:
-    """Class names and numbers of keypoints by the nearest data.yaml or classes.txt, up to two folders above."""
+    """Class names and keypoint columns of the data.yaml or classes.txt in the folder or the two above it."""
     above = [folder, *folder.absolute().parents[:2]]
     for place in above:
         if (place / CLASSES_FILE).is_file():

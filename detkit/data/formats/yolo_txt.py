@@ -1,8 +1,8 @@
-"""YOLO-txt: a text file for each image, a line ``class cx cy w h`` for each box, in shares of the image's size.
+"""YOLO-txt: a text file for each image, with a line ``class cx cy w h`` for each box, divided by the image's size.
 
-A line of more numbers is a polygon (``class x1 y1 x2 y2 x3 y3 ...``), whose bounding box is taken, or, where
-data.yaml has ``kpt_shape``, a box followed by its keypoints, which are left. A sixth number alone would be a
-confidence: such files are what a detector found, not labels.
+A line of more numbers is a polygon (``class x1 y1 x2 y2 x3 y3 ...``), whose bounding box is taken. If data.yaml has
+``kpt_shape``, it can also be a box followed by keypoints, which are not read. A line of six numbers ends with a
+confidence: such a file is the output of a detector and is refused.
 
 Source: https://docs.ultralytics.com/datasets/detect/ and /segment/ and /pose/, the pages of the format.
 """
@@ -28,9 +28,9 @@ from detkit.data.formats.label_files import (
 from detkit.data.formats.yolo_folders import find_set
 from detkit.errors import DataError
 
-_DIGITS = 1e-5  # shares of the image: what five digits leave open
-_FEW = 10  # boxes, from which a suspicion counts
-_ROUNDING = 0.01  # shares of the image that a box may reach over the edge; more is another unit
+_DIGITS = 1e-5  # normalised; rounding error of five digits
+_FEW = 10  # with at least this many boxes a suspicion is an error
+_ROUNDING = 0.01  # normalised; a box may reach so far over the edge, a larger number is of another unit
 _UNITS = ("", "lost-polygon", "lost-keypoints")  # kinds of line that hold a box
 _RULES = {
     **COMMON_RULES,
@@ -54,12 +54,12 @@ _RULES = {
 
 
 def read_yolo(annotations: Path, images: Path, findings: Findings) -> CocoColumns:
-    """A split in YOLO's format; classes keep their numbers, images and boxes are numbered from 1.
+    """A split in YOLO's format. Classes keep their numbers; images and boxes are numbered from 1.
 
     Args:
         annotations: the folder of label files, or ``data.yaml/train`` for what data.yaml calls train.
         images: the folder that the names of images are relative to.
-        findings: takes what is wrong or odd with the files and lines.
+        findings: takes errors and notices about files and lines.
 
     Raises:
         DataError: one for all errors of files and lines.
@@ -68,7 +68,7 @@ def read_yolo(annotations: Path, images: Path, findings: Findings) -> CocoColumn
     paths = found.labels
     if found.image_names and not any(paths):
         number, first = len(paths), found.label_root / found.label_names[0]
-        raise DataError(f"none of the {number:,} images in {images} has a label file; {first} is missing, for one")
+        raise DataError(f"none of the {number:,} images in {images} has a label file; {first} is missing, for example")
     files = read_labels(paths, lambda content: parse_lines(content, found.class_names, found.keypoint_columns))
     sizes_hw, broken = read_sizes(images, found.image_names, list(range(len(files))))
     rows = [row for row, path in enumerate(paths) if path is None]
@@ -90,7 +90,7 @@ def read_yolo(annotations: Path, images: Path, findings: Findings) -> CocoColumn
 
 
 def parse_lines(content: bytes, class_names: dict[int, str], keypoint_columns: int) -> LabelFile:
-    """The boxes of a label file as (cx, cy, w, h) in shares of the image."""
+    """The boxes of a label file as normalised (cx, cy, w, h)."""
     labels = LabelFile([], [], [], [], [])
     try:
         lines = content.decode("utf-8-sig").split("\n")
@@ -105,14 +105,14 @@ def parse_lines(content: bytes, class_names: dict[int, str], keypoint_columns: i
 
 
 def _take_line(line: str, number: int, labels: LabelFile, class_names: dict[int, str], keypoint_columns: int) -> str:
-    """Take a line's box; the kind of note that the line deserves, empty for none."""
+    """Add a line's box to the labels; returns the kind of note about the line, empty for none."""
     try:
         label, *numbers = map(float, line.split())
     except ValueError:
         return "label-line"
     kind = _kind_of(len(numbers), keypoint_columns)
     box = numbers[:4] if kind == "lost-keypoints" else numbers
-    if "_" in line or not line.isascii() or not label.is_integer():  # float() reads 0_5 as 5, and digits of Bengali
+    if "_" in line or not line.isascii() or not label.is_integer():  # float() accepts 0_5 and digits of other scripts
         kind = "label-line"
     elif kind in _UNITS and not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in box):  # nor is NaN
         kind = "label-not-normalised"
@@ -128,7 +128,7 @@ def _take_line(line: str, number: int, labels: LabelFile, class_names: dict[int,
 
 
 def _kind_of(count: int, keypoint_columns: int) -> str:
-    """What a line with this many numbers after its class is, empty for a box."""
+    """The kind of a line with this many numbers after its class, empty for a box."""
     if keypoint_columns and count == 4 + keypoint_columns:
         return "lost-keypoints"
     if count == 5:
@@ -144,7 +144,7 @@ def _box_around(numbers: list[float]) -> tuple[float, float, float, float]:
 
 
 def _suspect_corners(files: list[LabelFile], findings: Findings) -> None:
-    """Refuse boxes that are (x1, y1, x2, y2) nearly all, which no line by itself can show."""
+    """Refuse a set in which nearly all boxes look like (x1, y1, x2, y2), which a single line cannot show."""
     boxes = np.array([box for file in files for box in file.boxes], dtype=np.float64).reshape(-1, 4)
     corners = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     beyond = ((boxes[:, :2] - boxes[:, 2:] / 2 < -0.1) | (boxes[:, :2] + boxes[:, 2:] / 2 > 1.1)).any(axis=1)
@@ -159,11 +159,11 @@ def _suspect_corners(files: list[LabelFile], findings: Findings) -> None:
 
 
 def _to_pixels(files: list[LabelFile], sizes_hw: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) xywh. A side that the digits of the text put beside the edge lies on it."""
+    """Boxes (N, 4) xywh in pixels. A side that is beside the image's edge by a rounding error is put on the edge."""
     boxes = np.array([box for file in files for box in file.boxes], dtype=np.float64).reshape(-1, 4)
     sides = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
-    nearest = np.round(sides).clip(0, 1)
-    sides = np.where(np.abs(sides - nearest) < _DIGITS, nearest, sides)
+    edges = np.round(sides).clip(0, 1)
+    sides = np.where(np.abs(sides - edges) < _DIGITS, edges, sides)
     sides *= np.tile(np.repeat(sizes_hw[:, ::-1], [len(file.numbers) for file in files], axis=0), 2)
     sides[:, 2:] -= sides[:, :2]
     return sides

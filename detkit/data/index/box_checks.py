@@ -1,6 +1,6 @@
-"""What the boxes of a split say against themselves: another form than COCO's, copies, slivers, rare classes.
+"""What is suspicious in the boxes and classes of a split: boxes in another format, copies, tiny boxes, rare classes.
 
-All of it is arithmetic on whole arrays, so a million boxes take seconds.
+All of it is arithmetic on whole arrays, so that a million boxes take seconds.
 """
 
 from collections import Counter
@@ -15,24 +15,24 @@ from detkit.types import GroundTruth
 
 _Value = TypeVar("_Value", int, str)
 
-TINY_PX = 2  # narrower or lower boxes show nothing to learn from
+TINY_PX = 2  # boxes narrower or lower than this show too little to learn from
 NEAR_COPY_IOU = 0.95
-RARE = 100  # a class is rare if the most frequent one has more than so many times its boxes
+RARE = 100  # a class is rare if the most frequent one has more than this many times its boxes
 
-_FEW = 10  # boxes, from which a suspicion becomes an error if it holds for nearly all
+_FEW = 10  # with at least this many boxes a suspicion that holds for nearly all of them is an error
 _NEARLY_ALL = 0.95
-_NEIGHBOURS = 100  # with which each box is compared, so that a heap of boxes on one spot costs no quadratic time
+_NEIGHBOURS = 100  # each box is compared with at most this many others, so the time is never quadratic
 
 
 class Boxes(NamedTuple):
-    """The boxes of a split as its file has them, and by what names a finding calls them."""
+    """The boxes of a split as its file has them, with the names that a finding uses for them."""
 
     truth: GroundTruth
     annotation_ids: np.ndarray  # (boxes,)
     file_names: list[str]  # of the images
 
     def places(self, rows: np.ndarray, texts: Iterable[str] = repeat("")) -> Iterator[Place]:
-        """Where these boxes are, each with something to say of it."""
+        """The places of these boxes, each with a text."""
         for row, text in zip(rows, texts, strict=False):
             image_row = self.truth.image_rows[row]
             file, image_id = self.file_names[image_row], int(self.truth.image_ids[image_row])
@@ -40,10 +40,10 @@ class Boxes(NamedTuple):
 
 
 def check_form(boxes: Boxes, findings: Findings) -> None:
-    """Suspect boxes that are normalised, or corners instead of corner and size.
+    """Find boxes that look normalised, or like two corners instead of a corner and a size.
 
-    A few such boxes are told. Where nearly all look so, no label would be right and the data is refused:
-    shares of the image taken for pixels are one spot in its corner, and corners taken for sizes reach to its edge.
+    A few such boxes are a notice. If nearly all boxes look like this, every label would be wrong, so it is an error:
+    normalised numbers taken for pixels put all boxes into one corner, and corners taken for sizes make them too large.
     """
     if not len(boxes.annotation_ids):
         return
@@ -78,7 +78,7 @@ def check_form(boxes: Boxes, findings: Findings) -> None:
 
 
 def note_boxes(boxes: Boxes, findings: Findings) -> None:
-    """Note what is odd in the boxes and classes, and harms no training by itself."""
+    """Note what is unusual in the boxes and classes but does not harm a training by itself."""
     truth, sides = boxes.truth, boxes.truth.boxes_xywh[:, 2:]
     copies, near = _copies(truth)
     tiny = np.flatnonzero((sides > 0).all(axis=1) & (sides < TINY_PX).any(axis=1))
@@ -104,7 +104,7 @@ def at(annotation_id: int, text: str = "") -> Place:
 
 
 def repeated(values: Iterable[_Value]) -> list[_Value]:
-    """Values that stand several times, sorted."""
+    """Values that occur several times, sorted."""
     return sorted(value for value, count in Counter(values).items() if count > 1)
 
 
@@ -121,7 +121,7 @@ def _note_classes(truth: GroundTruth, findings: Findings) -> None:
 
 
 def _copies(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that equal an earlier one, and rows that are no such copy but nearly cover another one."""
+    """Rows that equal an earlier row, and other rows that nearly cover another row."""
     keys = np.column_stack((truth.image_rows, truth.labels, truth.boxes_xywh))
     order = np.lexsort(keys.T[[5, 4, 3, 2, 1, 0]])  # by image, class and left edge; of equal rows the first stays first
     ranked = keys[order]
@@ -133,10 +133,10 @@ def _copies(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near_copies(order: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Of rows sorted by group and left edge, those that nearly cover another one of their group: the later in the file.
+    """Of rows sorted by group and left edge, those that nearly cover another row of their group.
 
-    Boxes of such an IoU differ in their left edges by less than a twentieth of the first one's width, so only
-    the next ones in that order can be meant.
+    Of such a pair it is the row that comes later in the file. Boxes of such an IoU differ in their left edges by
+    less than a twentieth of the first one's width, so only the next rows in that order need to be compared.
     """
     groups, x, y, width, height = keys[order, :2], *keys[order, 2:].T
     near = np.zeros(0, dtype=np.int64)

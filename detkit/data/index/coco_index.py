@@ -1,7 +1,7 @@
 """The index of a split: its annotations as flat arrays, checked and repaired in memory.
 
-Here and in what reads and writes formats alone ``category_id`` is known; outside a class is its index. Flat
-arrays, because forked workers share them without a copy, however many images there are.
+``category_id`` is used only here and where formats are read and written; elsewhere a class is its index. The arrays
+are flat because forked workers share such arrays without a copy.
 """
 
 import hashlib
@@ -16,9 +16,8 @@ from detkit.data.formats.coco_json import CocoColumns
 from detkit.data.formats.read_split import read_columns
 from detkit.data.images.image_files import bounds_of, check_image_files
 from detkit.data.index.box_checks import Boxes, at, check_form, note_boxes, repeated
+from detkit.data.index.regions import describe_counts
 from detkit.types import GroundTruth
-
-_CLASSES_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +28,17 @@ class CocoIndex:
     image_ids: np.ndarray  # (I,) int64
     sizes_hw: np.ndarray  # (I, 2) int32, upright
     offsets: np.ndarray  # (I + 1,) int64: boxes of image i are the rows offsets[i] to offsets[i + 1]
-    boxes: np.ndarray  # (N, 4) float32 xyxy, original pixels, inside of the image, none empty
+    boxes: np.ndarray  # (N, 4) float32 xyxy, original pixels, inside the image, none empty
     labels: np.ndarray  # (N,) int64 class index
     crowd: np.ndarray  # (N,) bool
     class_names: tuple[str, ...]
     category_ids: np.ndarray  # (C,) int64, the file's own id of each class index
-    fingerprint: str  # SHA-256 of all that the annotation file says of images and boxes
+    fingerprint: str  # SHA-256 of the images and boxes of the annotation file
     report: Report
     name_bytes: bytes  # all file names, one after the other
     name_offsets: np.ndarray  # (I + 1,) int64
     truth: GroundTruth
-    annotation_ids: np.ndarray  # (boxes of the truth,) int64 the file's own, for reports
+    annotation_ids: np.ndarray  # (boxes of the truth,) int64, as in the file, for reports
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -67,14 +66,14 @@ def load_index(
 ) -> CocoIndex:
     """Read, check and repair one split. The user's files are not changed.
 
-    Boxes over the edge are clipped; boxes without area and boxes outside of the image are left out
-    of training. Each repair is counted in the report, and none of them touches the ground truth.
+    Boxes over the edge are clipped; boxes without area and boxes outside the image are left out
+    of training. Each repair is counted in the report, and none of them changes the ground truth.
 
     Args:
         annotations: of any format that ``read_columns`` knows, e.g. a COCO annotation file.
         images: folder that its file names are relative to.
-        root: of the data set, which no image may lie outside of; None: the folder of images.
-        follow_links: whether symbolic links may lead out of there.
+        root: of the data set; an image outside it is an error. None: the folder of images.
+        follow_links: whether symbolic links may lead out of the root.
 
     Raises:
         DataError: one for all faults of the file and the images, named and counted.
@@ -83,7 +82,7 @@ def load_index(
     columns = read_columns(annotations, images, findings)
     for kind, ids in (("images", columns.image_ids), ("categories", columns.category_ids)):
         if not len(ids):
-            remedy = "there is nothing to learn or to evaluate: add them"
+            remedy = "there is nothing to learn or to evaluate; add them"
             findings.fail(f"no-{kind}", f"files without {kind}", f"it lists no {kind}", remedy)
     _check_relations(columns, findings)
     bounds = None if follow_links else bounds_of(images, root)
@@ -125,7 +124,7 @@ def _check_relations(columns: CocoColumns, findings: Findings) -> None:
     ):
         several = repeated(values)
         places = (_repeated_place(kind, value) for value in several)
-        findings.error(kind, what, len(several), places, "each must stand once: renumber, rename or merge them")
+        findings.error(kind, what, len(several), places, "each must occur once; renumber, rename or merge them")
     for record, ids, known in (
         ("image", columns.box_image_ids, columns.image_ids),
         ("category", columns.box_category_ids, columns.category_ids),
@@ -182,11 +181,9 @@ def _repair(of: Boxes, findings: Findings) -> tuple[np.ndarray, np.ndarray]:
 
 def _report(truth: GroundTruth, annotations: Path, headers_read: str, findings: Findings) -> Report:
     per_class = np.bincount(truth.labels, minlength=len(truth.class_names))
-    largest = np.argsort(-per_class, kind="stable")[:_CLASSES_NAMED]
-    shown = ", ".join(f"{truth.class_names[label]} {per_class[label]:,}" for label in largest)
-    more = ", ..." if len(per_class) > _CLASSES_NAMED else ""
-    counts = f"{len(truth.image_ids):,} images, {len(truth.labels):,} boxes, {len(per_class):,} classes"
-    return Report(f"{annotations}: {counts} ({shown}{more}); {headers_read}", tuple(findings.found))
+    counts = f"{len(truth.image_ids):,} images, {len(truth.labels):,} boxes"
+    classes = describe_counts(per_class, truth.class_names)
+    return Report(f"{annotations}: {counts}, {classes}; {headers_read}", tuple(findings.found))
 
 
 def _fingerprint(truth: GroundTruth, file_names: list[str]) -> str:

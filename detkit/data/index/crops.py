@@ -1,4 +1,4 @@
-"""Every box of a detection data set as a labelled region, to teach a classifier what the detector must know."""
+"""Every box of a detection data set as a labelled region, for training a classifier."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def crop_regions(index: CocoIndex, annotations: Path, margin: float = 0.1, min_b
     Args:
         index: of the split.
         annotations: its file, named in errors.
-        margin: context on every side, as a fraction of the box's width or height; cut at the image's edge.
-        min_box_px: a box that is narrower or lower than this, in pixels of the file, shows too little to learn from.
+        margin: context on every side, as a fraction of the box's width or height; it ends at the image's edge.
+        min_box_px: narrower or lower boxes are left out; in pixels of the image file.
 
     Raises:
         DataError: if no box is left.
@@ -65,7 +65,7 @@ def crop_regions(index: CocoIndex, annotations: Path, margin: float = 0.1, min_b
 
 
 def _enlarged(boxes: np.ndarray, margin: float, sizes_hw: np.ndarray) -> np.ndarray:
-    """(N, 4) int32 xyxy: with the margin, outwards to whole pixels, inside of the image."""
+    """(N, 4) int32 xyxy: with the margin, rounded outwards to whole pixels, clipped to the image."""
     context = margin * (boxes[:, 2:] - boxes[:, :2])
     corners = np.concatenate([np.floor(boxes[:, :2] - context), np.ceil(boxes[:, 2:] + context)], axis=1)
     return np.clip(corners, 0, np.tile(sizes_hw[:, ::-1], 2)).astype(np.int32)

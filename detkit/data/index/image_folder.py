@@ -1,4 +1,4 @@
-"""Images sorted into one folder for each class: train/<class>/ and val/<class>/, as many classification sets are."""
+"""Classification sets with one folder of images for each class: train/<class>/ and val/<class>/."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detkit.data.findings import Findings, Place, Report
+from detkit.data.formats.layout import contents_of, require_folder
 from detkit.data.images.header_cache import read_headers
 from detkit.data.images.image_files import MAX_HEADERS, bounds_of, check_image_files
 from detkit.data.index.regions import RegionIndex, describe_counts
@@ -17,30 +18,26 @@ _EXPECTED = "train/<class>/*.jpg and val/<class>/*.jpg, one folder for each clas
 
 
 def find_folders(root: str | Path) -> dict[str, Path]:
-    """The folders of the splits "train" and "val" that are there; "val" always is.
+    """The folders of the splits "train" and "val"; "val" must exist, "train" need not.
 
     Raises:
         DataError: if there is no such root, or no val folder in it.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+    folder = require_folder(root)
     found = {name: folder / name for name in ("train", "val") if (folder / name).is_dir()}
     if "val" not in found:
-        there = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-        more = f", and {len(there) - 12} more" if len(there) > 12 else ""
         raise DataError(
             f"{folder}: there is no folder val; an image folder holds {_EXPECTED}. "
-            f"This one holds: {', '.join(there[:12]) or 'nothing'}{more}"
+            f"This one holds: {contents_of(folder)}"
         )
     return found
 
 
 def check_same_folders(train: RegionIndex, val: RegionIndex) -> None:
-    """A class index is the place of its name among the sorted folders, so the names must agree.
+    """Require the same class folders: a class index is the position of its name among the sorted folders.
 
     Raises:
-        DataError: if they do not, with the differences.
+        DataError: if they differ, with the differences.
     """
     alone = [
         f"{name!r} is only in {'train' if name in train.class_names else 'val'}"
@@ -55,12 +52,12 @@ def check_same_folders(train: RegionIndex, val: RegionIndex) -> None:
 
 
 def read_folder(folder: Path, root: str | Path | None = None, *, follow_links: bool = False) -> RegionIndex:
-    """The images of a split, checked; those of a class in the order of their names. Hidden files are no images.
+    """The images of a split, checked, sorted by class and name. Hidden files are skipped.
 
     Args:
-        folder: it holds the class folders.
-        root: of the data set, which no image may lie outside of; None: the folder.
-        follow_links: whether symbolic links may lead out of there.
+        folder: that holds the class folders.
+        root: of the data set; an image outside it is an error. None: the folder.
+        follow_links: whether symbolic links may lead out of the root.
 
     Raises:
         DataError: one for all faults of the folder and its images, named and counted.
@@ -80,14 +77,14 @@ def read_folder(folder: Path, root: str | Path | None = None, *, follow_links: b
                 names.append(f"{class_name}/{name}")
                 labels.append(label)
     remedy = "move their images up, into the folder of the class"
-    findings.error("folder-in-class", "folders inside of a class folder", len(deeper), map(Place, deeper), remedy)
+    findings.error("folder-in-class", "folders inside a class folder", len(deeper), map(Place, deeper), remedy)
     counts = np.bincount(np.array(labels, np.int64), minlength=len(class_names))
     empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
     kind, what, places = "class-without-images", "class folders without images", map(Place, empty)
     if names:
         findings.notice(kind, what, len(empty), places)
     else:
-        findings.error(kind, f"{what}, which are all", len(empty), places, "put images into them")
+        findings.error(kind, f"{what}, and there are no others", len(empty), places, "put images into them")
     bounds = None if follow_links else bounds_of(folder, root)
     sizes_hw, headers_read = _check_files(folder, names, bounds, findings)
     findings.raise_errors()
@@ -110,7 +107,7 @@ def read_folder(folder: Path, root: str | Path | None = None, *, follow_links: b
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
-    """(name, whether a folder) of what is not hidden."""
+    """(name, whether it is a folder) of each entry that is not hidden."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -121,10 +118,10 @@ def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _check_files(folder: Path, names: list[str], bounds: Path | None, findings: Findings) -> tuple[np.ndarray, str]:
-    """Sizes (I, 2), 0 where no header was read, and how many were read, in words.
+    """Sizes (I, 2), 0 where no header was read, and a text that says how many were read.
 
-    No annotation states the sizes, so they are taken from the headers first; the check of the files
-    that all data sets share then names what could not be read, and what is odd.
+    No annotation states the sizes, so they are taken from the headers. The check that all data sets share then
+    reports the files that cannot be read or are unusual.
     """
     rows = np.arange(len(names))
     if len(rows) > MAX_HEADERS:

@@ -1,4 +1,4 @@
-"""What a classifier learns from: labelled regions of image files, as flat arrays like those of ``coco``."""
+"""Labelled regions of image files, which a classifier learns from, as flat arrays like those of ``CocoIndex``."""
 
 import os
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ _CLASSES_NAMED = 10
 
 @dataclass(frozen=True, eq=False)
 class RegionIndex:
-    """The samples of a split: rows are regions. The arrays are shared by workers and never written to."""
+    """The samples of a split: rows are regions. Workers share the arrays, which are never changed."""
 
     folder: Path  # of the images
     name_bytes: bytes  # all file names, one after the other
     name_offsets: np.ndarray  # (I + 1,) int64
     image_ids: np.ndarray  # (I,) int64, named in errors
-    sizes_hw: np.ndarray  # (I, 2) int32, upright; 0 where the file was not looked into yet
+    sizes_hw: np.ndarray  # (I, 2) int32, upright; 0 where the header was not read yet
     image_rows: np.ndarray  # (N,) int64, the image of each region
     regions: np.ndarray | None  # (N, 4) int32 xyxy, whole pixels inside of the image; None: the whole images
     labels: np.ndarray  # (N,) int64 class index
     class_names: tuple[str, ...]
     category_ids: np.ndarray  # (C,) int64, the data set's own id of each class index
-    fingerprint: str  # SHA-256 of what the data set says
+    fingerprint: str  # SHA-256 of the annotations
     report: Report
 
     def __len__(self) -> int:

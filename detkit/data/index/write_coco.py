@@ -1,4 +1,4 @@
-"""A data set in YOLO's or VOC's format written as one in COCO's, which is whole or not there."""
+"""A data set in YOLO's or VOC's format written in COCO's format. The new folder appears only when it is complete."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from detkit.data.formats.layout import find_layout
 from detkit.data.index.coco_index import CocoIndex, load_index
 from detkit.errors import DataError, StorageError
 
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)  # of file systems that cannot link these files
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)  # these files cannot be hard-linked
 
 
 class Converted(NamedTuple):
@@ -30,14 +30,14 @@ class Converted(NamedTuple):
 def convert(source: str | Path, target: str | Path, images: str = "link", *, follow_links: bool = False) -> Converted:
     """Read and check all splits, and write them with their images in the plain layout of COCO.
 
-    Boxes are written as the source has them, without repair. The folder is written beside its place and moved there
-    at the end.
+    Boxes are written as the source has them, without repair. The data set is written into a temporary folder, which
+    is renamed at the end.
 
     Args:
         source: a data set in YOLO's or VOC's format.
-        target: folder that is not there yet, or is empty.
-        images: "link" takes no space, and needs both folders on one file system; "none" leaves the images where
-            they are.
+        target: folder that does not exist yet, or is empty.
+        images: "link" makes hard links, which take no space and need both folders on one file system; "copy" copies
+            the files; "none" writes annotations only.
         follow_links: whether symbolic links may lead out of the source.
 
     Raises:
@@ -66,7 +66,7 @@ def convert(source: str | Path, target: str | Path, images: str = "link", *, fol
 
 
 def to_document(index: CocoIndex) -> dict[str, list[dict[str, object]]]:
-    """A split as COCO's annotation files have it; annotations are numbered from 1."""
+    """A split as the content of a COCO annotation file; annotations are numbered from 1."""
     truth = index.ground_truth()
     names = [index.path(row).relative_to(index.folder).as_posix() for row in range(len(index))]
     images = [
@@ -92,9 +92,9 @@ def to_document(index: CocoIndex) -> dict[str, list[dict[str, object]]]:
 
 def _check_target(source: Path, target: Path) -> None:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise DataError(f"target={target}: is there already; choose a folder that is empty or not there yet")
+        raise DataError(f"target={target}: exists already; choose a folder that is empty or does not exist yet")
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
-        raise DataError(f"target={target}: lies inside of source={source}, which is not changed; choose another folder")
+        raise DataError(f"target={target}: lies inside source={source}, which is not changed; choose another folder")
 
 
 def _read(source: Path, *, follow_links: bool) -> dict[str, CocoIndex]:

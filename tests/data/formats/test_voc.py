@@ -219,7 +219,7 @@ def test_xml_without_an_image_and_image_without_xml(tmp_path: Path) -> None:
     for file in (tmp_path / "Annotations").iterdir():
         file.unlink()
     (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"none of the 2 images in .* has an XML file; a\.xml is missing, for one"):
+    with pytest.raises(DataError, match=r"none of the 2 images in .* has an XML file; a\.xml is missing, for example"):
         read(tmp_path)
 
 

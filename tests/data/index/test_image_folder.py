@@ -69,7 +69,7 @@ def test_faults_are_gathered(tmp_path: Path) -> None:
         read_folder(folder)
     lines = [line.strip() for line in str(caught.value).splitlines()]
     assert lines[0] == f"{folder} cannot be used:"
-    assert lines[1].startswith("folders inside of a class folder: 1;") and lines[2] == "red/deeper"
+    assert lines[1].startswith("folders inside a class folder: 1;") and lines[2] == "red/deeper"
     assert lines[3] == "image files that cannot be read: 2; replace them, or remove their images"
     assert re.match(r"image 0: .*red/000\.png: the PNG is cut", lines[4])
     assert re.match(r"image 3: .*red/notes\.txt: not an image: it begins with b'not a pi'", lines[5])
@@ -86,7 +86,7 @@ def test_of_a_large_folder_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.
 
 def test_no_images_at_all(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "train", {"red": 0, "blue": 0})
-    with pytest.raises(DataError, match=r"class folders without images, which are all: 2; .*\n.*blue\n.*red"):
+    with pytest.raises(DataError, match=r"class folders without images, and there are no others: 2; .*\n.*blue\n.*red"):
         read_folder(folder)
 
 

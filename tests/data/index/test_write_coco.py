@@ -253,12 +253,12 @@ def test_target_that_is_in_use(tmp_path: Path) -> None:
     write_yolo(root, {"a.png": ONE})
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco/.notes").write_text("mine")
-    with pytest.raises(DataError, match=r"target=.*/coco: is there already"):
+    with pytest.raises(DataError, match=r"target=.*/coco: exists already"):
         convert(root, tmp_path / "coco")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match=r"target=.*/file: is there already"):
+    with pytest.raises(DataError, match=r"target=.*/file: exists already"):
         convert(root, tmp_path / "file")
-    with pytest.raises(DataError, match=r"target=.*/yolo/new: lies inside of source="):
+    with pytest.raises(DataError, match=r"target=.*/yolo/new: lies inside source="):
         convert(root, root / "new")
     assert (tmp_path / "coco/.notes").read_text() == (tmp_path / "file").read_text() == "mine"
     (tmp_path / "coco/.notes").unlink()
