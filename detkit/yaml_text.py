@@ -11,7 +11,7 @@ from typing import NamedTuple
 import yaml
 
 MAX_DIGITS = 100
-LONG_NUMBER = re.compile(rf"[-+]?[\da-fA-FxobX_:.]{{{MAX_DIGITS + 1},}}")
+LONG_NUMBER = re.compile(rf"[-+]?[\d.][\da-fA-FxobX_:.]{{{MAX_DIGITS},}}")
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 Fault = tuple[int, str]  # line and message

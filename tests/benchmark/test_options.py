@@ -58,7 +58,7 @@ def test_sizes() -> None:
     [
         ("100", r"image_hw=100: must be multiples of 32, .* got \[100, 100\], the nearest size is \[96, 96\]"),
         ("100x640", r"image_hw=100x640: must be multiples of 32, .* the nearest size is \[96, 640\]"),
-        ("8", "image_hw=8: .* e.g. 32$"),
+        ("8", r"image_hw=8: .* the nearest size is \[32, 32\]$"),
         ("0", "image_hw=0: must be pixels"),
         ("64x64x3", "image_hw=64x64x3: must be pixels of both sides, or HEIGHTxWIDTH"),
         ("-64", "image_hw=-64: must be pixels"),

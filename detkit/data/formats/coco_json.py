@@ -186,7 +186,7 @@ def _is_text(value: object) -> TypeGuard[str]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return type(value) in (int, float) and -_TOO_LARGE < value < _TOO_LARGE
+    return isinstance(value, int | float) and type(value) is not bool and -_TOO_LARGE < value < _TOO_LARGE
 
 
 def _is_box(value: object) -> TypeGuard[list[float]]:
@@ -194,7 +194,7 @@ def _is_box(value: object) -> TypeGuard[list[float]]:
 
 
 def _is_area(value: object) -> TypeGuard[float | None]:
-    return value is None or (type(value) in (int, float) and 0 <= value < _TOO_LARGE**2)
+    return value is None or (isinstance(value, int | float) and type(value) is not bool and 0 <= value < _TOO_LARGE**2)
 
 
 def _is_flag(value: object) -> TypeGuard[int]:

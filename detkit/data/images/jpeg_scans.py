@@ -1,4 +1,8 @@
-"""The passes of a JPEG: whether they are all there, and a way to ask a decoder whether it waits for more."""
+"""The scans of a JPEG: whether all of them are in the file, and a way to find out whether a decoder waits for more.
+
+cv2 5.0 and Pillow 13 still need this: they refuse a JPEG without an end marker, but decode one whose pixels end
+before its end marker without an error.
+"""
 
 import io
 from pathlib import Path

@@ -140,8 +140,10 @@ def _check_relations(columns: CocoColumns, findings: Findings) -> None:
 
 
 def _repeated_place(kind: str, value: int | str) -> Place:
-    keys = {"image-id-repeated": "image_id", "annotation-id-repeated": "annotation_id", "image-name-repeated": "file"}
-    return Place(str(value), **({keys[kind]: value} if kind in keys else {}))
+    file = value if isinstance(value, str) else None
+    number = None if isinstance(value, str) else value
+    is_image, is_annotation = kind == "image-id-repeated", kind == "annotation-id-repeated"
+    return Place(str(value), file, number if is_image else None, number if is_annotation else None)
 
 
 def _ground_truth(columns: CocoColumns) -> GroundTruth:
