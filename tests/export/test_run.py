@@ -189,7 +189,7 @@ def test_setting_that_the_decoder_has_not(rtdetr_file: Path) -> None:
     [((64, 100), r"multiples of 8, .*got \[64, 100\], the nearest size is \[64, 96\]"), ((0, 64), r"got \[0, 64\]")],
 )
 def test_size_fits_the_stride(tmp_path: Path, plain_file: Path, image_hw: tuple[int, int], said: str) -> None:
-    with pytest.raises(RecipeError, match=f"image_hw must be {said}" if "multiples" in said else said):
+    with pytest.raises(RecipeError, match=f"image_hw: must be {said}" if "multiples" in said else said):
         prepare(options(plain_file, tmp_path / "m.onnx", image_hw=image_hw))
 
 

@@ -77,25 +77,24 @@ def work_on_all(
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1; got {num_workers}")
     waiting = deque(range(len(items)))
-    workers: dict[object, _Worker[Item, Result]] = {}  # by their pipes
+    workers: list[_Worker[Item, Result]] = []
     try:
         while waiting or workers:
             while waiting and len(workers) < num_workers:
-                worker = _Worker[Item, Result](work)
-                workers[worker.pipe] = worker
-                worker.give(waiting, items)
-            for pipe in wait(list(workers)):
-                worker = workers[pipe]
+                workers.append(_Worker(work))
+                workers[-1].give(waiting, items)
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in ready]:
                 number, result = worker.receive()
                 if isinstance(result, Death):
-                    del workers[pipe]
+                    workers.remove(worker)
                     waiting.extendleft(reversed(worker.numbers))
                 elif not worker.numbers and not worker.give(waiting, items):
-                    del workers[pipe]
+                    workers.remove(worker)
                     worker.process.join()
                 yield number, result
     finally:
-        for worker in workers.values():
+        for worker in workers:
             worker.process.terminate()
             worker.process.join()
 
