@@ -162,7 +162,7 @@ def _deeper(word: str, value: Any, place: str, trusted: Sequence[str] | None) ->
         inner = join(place, key)
         if found := join(inner, word) if word in _parameters(item, trusted) else _deeper(word, item, inner, trusted):
             return found
-    if not is_node(value):
+    if not isinstance(value, dict) or not is_node(value):
         return None
     for key, parameter in _parameters(value, trusted).items():
         allowed = () if is_node(value.get(key)) else classes_of(parameter.annotation)
