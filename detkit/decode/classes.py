@@ -7,7 +7,7 @@ from detkit.types import RankedClasses
 
 
 class ClassDecode:
-    """Rank the classes of each image by their share of the softmax; equal ones by class index.
+    """Rank the classes of each image by softmax probability; equal ones by class index.
 
     Args:
         top_k: so many classes of an image are kept, or all where there are fewer.

@@ -14,8 +14,8 @@ from detkit.types import DenseDetections, Detections, DETRPredictions
 class DETRDecode:
     """Keep the best scores of the last layer, over all queries and classes.
 
-    A query may give several detections, one for each class. Nothing is suppressed: queries learnt not to
-    find what another one found.
+    A query may give several detections, one for each class. Nothing is suppressed: in training queries learn not to
+    find an object twice.
 
     Args:
         max_detections: most detections of an image.
@@ -36,7 +36,7 @@ class DETRDecode:
         self.score_threshold = score_threshold
 
     def with_threshold(self, score_threshold: float) -> Self:
-        """The same decoder with another lowest score: of a higher one the detections are the best of this one's."""
+        """The same decoder with another lowest score. A higher one gives the best of the same detections."""
         other = copy.copy(self)
         other.score_threshold = score_threshold
         return other
@@ -57,7 +57,7 @@ class DETRDecode:
         return [self._above_threshold(*of_image) for of_image in zip(*self.best(dense), strict=True)]
 
     def best(self, dense: DenseDetections) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (B, K, 4), scores and labels (B, K) of the best, whatever their score."""
+        """Boxes (B, K, 4), scores and labels (B, K) of the best, without a lowest score."""
         num_classes = dense.scores.shape[-1]
         scores_BX = dense.scores.flatten(1)  # X = query * C + class
         scores_BK, best_BK = scores_BX.topk(min(self.max_detections, scores_BX.shape[1]), dim=1)

@@ -13,7 +13,7 @@ from detkit.types import DenseDetections, Detections, YOLOPredictions
 
 
 class YOLODecode:
-    """Keep what scores, suppress what overlaps.
+    """Keep boxes above the score threshold and suppress those that overlap better ones.
 
     Args:
         score_threshold: lowest score kept; 0.001 for evaluation, 0.25 or more to look at.
@@ -49,7 +49,7 @@ class YOLODecode:
         self.multi_label = multi_label
 
     def with_threshold(self, score_threshold: float) -> Self:
-        """The same decoder with another lowest score: of a higher one the detections are the best of this one's.
+        """The same decoder with another lowest score. A higher one gives the best of the same detections.
 
         But where more than ``max_candidates`` reach one threshold, equal scores may rank otherwise.
         """
@@ -71,7 +71,7 @@ class YOLODecode:
         return DenseDetections(boxes_BA4, scores_BAC)
 
     def select(self, dense: DenseDetections) -> list[Detections]:
-        """What scores and is not suppressed, of each image."""
+        """The boxes of each image that reach the threshold and are not suppressed."""
         return [self._select_of_image(boxes, scores) for boxes, scores in zip(*dense, strict=True)]
 
     def _select_of_image(self, boxes_A4: Tensor, scores_AC: Tensor) -> Detections:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from detkit.layers.deformable import DeformableAttention, Sampling, refuse_uneven_heads
 
-FLOAT16_MAX = 65504.0  # float16 turns more into infinity, of which a norm would make NaN
+FLOAT16_MAX = 65504.0  # larger values become infinity in float16, and a norm turns infinity into NaN
 
 
 class EncoderLayer(nn.Module):

@@ -7,7 +7,7 @@ from detkit.layers.conv import ConvNormAct, spatial_conv
 
 
 class Bottleneck(nn.Module):
-    """1x1 then 3x3 convolution, with the input added when asked to."""
+    """1x1 then 3x3 convolution, with a shortcut if wanted."""
 
     def __init__(self, channels: int, shortcut: bool = True, depthwise: bool = False) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPBlock(nn.Module):
-    """Half of the channels go through bottlenecks, half pass by; a 1x1 convolution joins them.
+    """Half of the channels go through bottlenecks, half skip them; a 1x1 convolution joins them.
 
     Args:
         in_channels: of the input.

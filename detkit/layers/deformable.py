@@ -1,4 +1,4 @@
-"""Attention that looks at a few points of each feature map, at places that the query chooses."""
+"""Attention to a few points of each feature map, at places that the query predicts."""
 
 import math
 from typing import Literal, get_args
@@ -50,7 +50,7 @@ class DeformableAttention(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Each head looks into a direction of its own, further with each point; all points weigh the same."""
+        """Initial offsets: each head in its own direction, further with each point, with equal weights."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -93,7 +93,7 @@ class DeformableAttention(nn.Module):
         return self.output(attended.to(queries.dtype))
 
     def _maps(self, memory: Tensor, sizes_hw: list[tuple[int, int]]) -> list[Tensor]:
-        """What there is to read: of each level (B * heads, channels / heads, h, w)."""
+        """The values of each level: (B * heads, channels / heads, h, w)."""
         values = self.values(memory).transpose(1, 2)
         levels = values.split([height * width for height, width in sizes_hw], dim=2)
         return [
@@ -111,7 +111,7 @@ class DeformableAttention(nn.Module):
 
 
 def refuse_uneven_heads(channels: int, num_heads: int) -> None:
-    """An attention's channels are shared out among its heads."""
+    """Refuse channels that cannot be divided equally among the heads."""
     if channels % num_heads:
         raise ValueError(f"channels must be a multiple of num_heads; got {channels} and {num_heads}")
 

@@ -1,4 +1,4 @@
-"""Blocks that train with two convolutions side by side and are deployed with one."""
+"""Blocks that are trained with two parallel convolutions and deployed with one."""
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class CSPRep(nn.Module):
 
 
 def fold(model: nn.Module) -> None:
-    """Replace every rep block inside a model by its one convolution, in place: for deployment, no more for training.
+    """Replace every rep block inside a model by its one convolution, in place, for deployment without training.
 
     Raises:
         ValueError: if a block is in training mode.

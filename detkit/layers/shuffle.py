@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 
 class ShuffleBlock(nn.Module):
-    """One half of the channels passes by, the other goes through 1x1, depthwise 3x3 and 1x1; then they interleave.
+    """One half of the channels is kept, the other goes through 1x1, depthwise 3x3 and 1x1; then they interleave.
 
-    At stride 2 both branches see all channels, and the one that passes by is made smaller as well.
+    At stride 2 both branches see all channels, and the first is down-sampled as well.
 
     Args:
         in_channels: of the input; at stride 1 the same as out_channels.

@@ -1,4 +1,4 @@
-"""Backbone, neck and head joined. The only place where channel counts travel."""
+"""Backbone, neck and head joined. Channel counts are passed on here and nowhere else."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeVar
@@ -50,7 +50,7 @@ class Composition(nn.Module):
     @property
     def takes_targets(self) -> bool:
         """Whether the head makes noisy queries of the targets in training."""
-        return getattr(self.head, "takes_targets", False)  # a head that takes none need not say so
+        return getattr(self.head, "takes_targets", False)  # a head that takes none need not have the attribute
 
     @property
     def largest_stride(self) -> int:
@@ -58,7 +58,7 @@ class Composition(nn.Module):
         return max(spec.stride for spec in (*self.backbone.out_specs, *self.neck.out_specs))
 
     def forward(self, images: Tensor, targets: object = None) -> Any:  # each kind of head has predictions of its own
-        """(B, 3, H, W) RGB in [0, 1] to the head's predictions; in training a head that takes targets is given them.
+        """(B, 3, H, W) RGB in [0, 1] to the head's predictions; in training a head that takes targets receives them.
 
         Raises:
             ValueError: if a side is no multiple of the largest stride.

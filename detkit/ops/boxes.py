@@ -1,4 +1,4 @@
-"""Box formats and what is done to boxes one by one. A plain ``boxes`` is xyxy in pixels."""
+"""Box formats and functions of single boxes. A plain ``boxes`` is xyxy in pixels."""
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def clip_boxes(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def inverse_sigmoid(values: Tensor, eps: float = 1e-5) -> Tensor:
-    """Values in [0, 1] to logits; at most about 11.5 away from 0, as nearer to 0 and 1 than ``eps`` counts as there."""
+    """Values in [0, 1] to logits; values nearer to 0 or 1 than ``eps`` are limited to about -11.5 or 11.5."""
     values = values.clamp(0, 1)
     return values.clamp(min=eps).log() - (1 - values).clamp(min=eps).log()  # float16 does not hold the quotient
 
@@ -71,5 +71,5 @@ def boxes_to_original(
 
 
 def _stretch(boxes: Tensor, factor_x: float, factor_y: float) -> Tensor:
-    """Both formats have x, y, x, y in this order. Plain numbers: a tensor of them would wait for the device."""
+    """Both formats have x, y, x, y in this order. Plain numbers, because copying a tensor to the device would block."""
     return torch.stack((boxes[..., 0::2] * factor_x, boxes[..., 1::2] * factor_y), dim=-1).flatten(-2)

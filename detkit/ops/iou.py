@@ -1,4 +1,4 @@
-"""Overlap of boxes: IoU and its generalised and complete forms, in float32 whatever comes in."""
+"""Overlap of boxes: IoU and its generalised and complete forms, computed in float32 or better."""
 
 import math
 from typing import Literal

@@ -11,13 +11,13 @@ LOG = logging.getLogger(__name__)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """Rows to keep, best first: a box goes if a better one of its class overlaps it more than the threshold.
+    """Rows to keep, best first: a box is dropped if a better one of its class overlaps it more than the threshold.
 
-    What becomes of a box depends on the better boxes of its class alone: without the worst boxes the result is the
-    same, but for these. For that equal scores rank by row, and all is float64: torchvision moves the boxes of each
-    class away from the others by a distance that depends on all boxes, which float32 rounds.
+    Whether a box is kept depends only on the better boxes of its class, so leaving out the worst boxes changes
+    nothing for the others. This needs two things. Equal scores rank by row. All is computed in float64, because
+    torchvision shifts the boxes of each class by a distance that depends on all boxes, and float32 rounds it.
 
-    A device without float64, such as Apple's MPS, leaves it to the CPU.
+    For a device without float64, such as Apple's MPS, it runs on the CPU.
 
     Args:
         boxes: (K, 4) xyxy.
@@ -39,7 +39,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
 
 @functools.cache
 def _has_float64(device: torch.device) -> bool:
-    """Whether float64 exists there; says once what comes of it if not."""
+    """Whether the device has float64; without it, one warning says where the suppression runs."""
     if device.type != "mps":
         return True
     LOG.warning("%s has no float64: overlapping boxes are suppressed on the CPU", device)

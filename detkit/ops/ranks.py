@@ -1,4 +1,4 @@
-"""What the other processes of a distributed run have."""
+"""Values of all processes of a distributed run."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 def of_all_ranks(value: Value) -> list[Value]:
     """The value of each rank, in their order; a list of one where there are no others.
 
-    Gathered as objects, which the library brings to wherever its backend wants them: a tensor would have to lie there.
+    Gathered as objects, because torch moves those to the device that its backend needs; tensors would have to be there.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]

@@ -1,6 +1,6 @@
 """Mosaic and mixup: samples made of several images, drawn straight into the final canvas.
 
-The images are placed on an endless plane whose origin is its middle; one random affine takes the plane to the
+The images are placed on an unbounded plane around its origin; one random affine maps the plane to the
 canvas. Plane and affine are only matrices: no larger canvas is ever made, and every image is resized once.
 
 Source: Bochkovskiy et al., YOLOv4, 2020, section 3.3 (mosaic). https://arxiv.org/abs/2004.10934

@@ -1,4 +1,4 @@
-"""Photometric distortion: brightness, contrast, saturation, hue and order of the channels, each drawn or left."""
+"""Photometric distortion: brightness, contrast, saturation, hue and order of the channels, each drawn or kept."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ BAND_PIXELS = 2**13  # 100 kB as floats
 
 
 class Distortion(NamedTuple):
-    """How the colours of one image change; as it is built, they do not."""
+    """How the colours of one image change; the defaults change nothing."""
 
     brightness: float = 1.0  # factor
     contrast: float = 1.0  # factor on the distance from the image's mean grey

@@ -1,8 +1,8 @@
 """Changes of an image and its boxes: affine placement, colour, flips, and a user's own transforms.
 
 A matrix is 2 x 3, float64, and takes continuous coordinates (a pixel is the square [x, x + 1)) of a
-source to those of a canvas. Every function that draws returns or is given the matrix that it really
-used, so boxes follow the pixels exactly.
+source to those of a canvas. Every function that draws returns the matrix that it used, or receives it, so
+boxes follow the pixels exactly.
 """
 
 import math
@@ -19,11 +19,11 @@ from detkit.errors import DataError
 
 REDUCTIONS = (8, 4, 2)  # sizes at which a JPEG can be decoded, as 1 / n, smallest first
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks a server for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import asks a server for a newer version
 
 
 class Sample(NamedTuple):
-    """An image while it is made. Boxes are xyxy in its pixels and may lie partly outside until ``keep_visible``."""
+    """An image during augmentation. Boxes are xyxy in its pixels and may lie partly outside until ``keep_visible``."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     boxes: np.ndarray  # (N, 4) float32
@@ -37,13 +37,13 @@ def affine_matrix(
     degrees: float = 0,
     shear_xy: tuple[float, float] = (0, 0),
 ) -> np.ndarray:
-    """Scale, then turn, then shear, then shift.
+    """Scale, then rotate, then shear, then shift.
 
     Args:
         scale_xy: factors.
         shift_xy: pixels.
-        degrees: of the turn, clockwise on the screen.
-        shear_xy: degrees by which vertical lines lean along x, and horizontal ones along y.
+        degrees: of the rotation, clockwise on the screen.
+        shear_xy: degrees by which vertical lines are sheared along x, and horizontal ones along y.
     """
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     lean_x, lean_y = (math.tan(math.radians(lean)) for lean in shear_xy)
@@ -65,7 +65,7 @@ def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(N, 4) xyxy boxes through a matrix; of a turned box the upright one around its corners, float32."""
+    """(N, 4) xyxy boxes through a matrix; of a rotated box the upright one around its corners, float32."""
     linear = matrix[:, :2].T
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear + matrix[:, 2]
     reach = (boxes[:, 2:] - boxes[:, :2]) / 2 @ np.abs(linear)
@@ -83,7 +83,7 @@ def reduction_for(matrix: np.ndarray) -> int:
 
 
 def is_visible(matrix: np.ndarray, source_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
-    """Whether any part of a source may reach the canvas; what cannot is not worth decoding."""
+    """Whether any part of a source may reach the canvas; other sources need not be decoded."""
     height, width = source_hw
     x1, y1, x2, y2 = move_boxes(np.array([[0.0, 0.0, width, height]]), matrix)[0].tolist()
     return x1 < canvas_hw[1] and y1 < canvas_hw[0] and x2 > 0 and y2 > 0
@@ -240,7 +240,7 @@ class UserTransforms:
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
-        import albumentations as A  # seconds, and only for those who use it
+        import albumentations as A  # takes seconds, so only where it is used
 
         # Only the row goes through as label: albumentations turns label fields into float32.
         boxes = A.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True)

@@ -1,4 +1,4 @@
-"""What all data for classifiers share, for Lightning: settings, loaders, the way of a batch."""
+"""What the data modules of classifiers share: settings and loaders."""
 
 import functools
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
 
     Every training sample is a pure function of (seed, epoch, row of the image) and of these settings, as in
     ``CocoDataModule``. A validation sample is the whole image in the letterbox of detection: undistorted, on
-    the same grey, so a backbone that learns here has seen what it will see in a detector.
+    the same grey, so a backbone that is trained here fits the images of a detector.
 
     Args:
         root: folder of the data set; None: the demo set. The arguments that are not described here are those of

@@ -1,4 +1,4 @@
-"""Batches of the boxes of a COCO data set for Lightning: a classifier learns what a detector must know."""
+"""The boxes of a COCO data set as images of a classifier."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Batches of an image folder for Lightning."""
+"""A folder of images for each class, for a classifier."""
 
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override

@@ -1,4 +1,4 @@
-"""What every data set does for Lightning: splits read once, loaders that end, batches on their device."""
+"""What all data modules share: splits that are read once, loaders that are closed, batches as floats."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from detkit.errors import DataError
 
 
 class SplitIndex(Protocol):
-    """What is known of a split without its images."""
+    """What a data module needs to know of a split."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -96,11 +96,11 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
             DataError: if the data cannot be used, naming every fault; if there is no validation
                 split; if the splits have different classes.
         """
-        raise NotImplementedError("a subclass knows where the images are")
+        raise NotImplementedError("a subclass must read its splits")
 
     def no_split(self, name: str) -> DataError:
-        """What to say when a split is missing."""
-        raise NotImplementedError("a subclass knows where it looked")
+        """The error for a split that is missing."""
+        raise NotImplementedError("a subclass must name the missing split")
 
     def prepare(self) -> None:
         """Find, read and check the splits, and report once what is odd in them.
@@ -115,7 +115,7 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
 
     @override
     def setup(self, stage: str) -> None:
-        """For Lightning: ``prepare``, and a look whether the stage has its data.
+        """Called by Lightning: ``prepare``, and a check that the stage has its data.
 
         Raises:
             DataError: as ``prepare``; and if a fit has no training split.
@@ -125,7 +125,7 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
             self.index("train")
 
     def index(self, name: str) -> IndexT:
-        """What is known of a split.
+        """The index of a split.
 
         Raises:
             DataError: if there is no such split.
@@ -142,13 +142,13 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that the data set says, of all splits in use."""
+        """SHA-256 of the annotations of all splits in use."""
         self.prepare()
         return hashlib.sha256("".join(index.fingerprint for index in self._indices.values()).encode()).hexdigest()
 
     @override
     def teardown(self, stage: str) -> None:
-        """End the workers."""
+        """End the worker processes."""
         for loader in self.loaders:
             loader.close()
         self.loaders.clear()
@@ -165,5 +165,5 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
         return batch._replace(images=self.trainer.precision_plugin.convert_input(images) if self.trainer else images)
 
     def rank_and_world_size(self) -> tuple[int, int]:
-        """Of this process among those that share the data."""
+        """Rank of this process and number of processes, among which the data is divided."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,4 +1,4 @@
-"""A backbone out of any network, by the names of its layers."""
+"""Any network as a backbone: its maps are chosen by the names of its layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ class LayerBackbone(nn.Module):
             chosen = choose_levels(available, out_levels or [spec.name for spec in available])
             self.out_specs: list[FeatureSpec] = [available[position] for position in chosen]
             extractor = _extract(network, {spec.name: maps[spec.name] for spec in self.out_specs})
-        # Note [generated code]: what torch.fx wrote for either mode, called with this module as self
+        # Note [generated code]: the forward that torch.fx generated for each mode, called with this module as self
         self._run: dict[bool, Callable[..., dict[str, Tensor]]] = {
             True: type(fx.GraphModule(extractor, extractor.train_graph)).forward,
             False: type(fx.GraphModule(extractor, extractor.eval_graph)).forward,
@@ -75,12 +75,12 @@ class _Map(NamedTuple):
 
 
 class _AllSeenError(Exception):
-    """No error: the rest of the network need not run."""
+    """Ends the probe when all wanted layers have run; it is no fault."""
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients, so that nothing is learned; every module's own mode comes back."""
+    """Eval mode without gradients; afterwards every module has its own mode again."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -124,7 +124,7 @@ def _check_names(network: nn.Module, layers: Sequence[str]) -> None:
 
 
 def _probe(network: nn.Module, layers: Sequence[str]) -> dict[str, _Map]:
-    """Run the network until all layers have spoken: their maps, in the order of the network."""
+    """Run the network until all layers have given their maps; those in the order of the network."""
     seen: dict[str, tuple[Tensor, Tensor, int]] = {}
 
     def listen(layer: str) -> Callable[..., None]:
@@ -145,8 +145,8 @@ def _probe(network: nn.Module, layers: Sequence[str]) -> dict[str, _Map]:
     except _AllSeenError:
         pass
     else:
-        silent = ", ".join(layer for layer in layers if layer not in seen)
-        raise ValueError(f"layers: {silent} of {type(network).__name__} never runs in its forward; name another")
+        unused = ", ".join(layer for layer in layers if layer not in seen)
+        raise ValueError(f"layers: {unused} of {type(network).__name__} never runs in its forward; name another")
     finally:
         for handle in handles:
             handle.remove()

@@ -12,7 +12,7 @@ from detkit.models.preprocess import Preprocess
 
 
 class WeightsUnavailableError(OSError):
-    """Published weights are neither on this machine nor to be had from it; the text says where to put them."""
+    """Published weights are not on this machine and cannot be downloaded; the text names the folder for them."""
 
 
 class PublishedWeights(Protocol):
@@ -71,5 +71,5 @@ class TorchvisionWeights:
         except (URLError, OSError) as error:
             raise WeightsUnavailableError(
                 f"{name} of {self.model} cannot be downloaded ({error}); where there is a network, fetch {weights.url} "
-                f"and put it into {folder}, or anywhere and say weights=PATH"
+                f"and put it into {folder}, or pass its path as weights=PATH"
             ) from error

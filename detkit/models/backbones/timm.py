@@ -53,7 +53,7 @@ class TimmBackbone(nn.Module):
             self.network.get_parameter(parameter).requires_grad_(False)
         self.channels_last = hasattr(self.network, "output_fmt") and self.network.output_fmt.value == "NHWC"
         self.published = TimmWeights(name, tag, options)
-        self.adapters = ("pyramid",)  # no weights of timm have it
+        self.adapters = ("pyramid",)  # its tensors are in no weights of timm
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to one (B, channels, H/stride, W/stride) per entry of ``out_specs``."""
@@ -101,7 +101,7 @@ class TimmWeights:
             source = f"{file} of the Hugging Face repository {config.hf_hub_id}" if config.hf_hub_id else config.url
             raise WeightsUnavailableError(
                 f"{name} of {self.model} cannot be downloaded ({error}); where there is a network, fetch {source}, "
-                "put it anywhere and say weights=PATH"
+                "copy it to this machine and pass its path as weights=PATH"
             ) from error
         return {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
 
@@ -157,13 +157,13 @@ def _outline(timm: ModuleType, name: str) -> tuple[list[FeatureSpec], Options]:
 
 def _build(timm: ModuleType, name: str, options: Options) -> nn.Module:
     network = timm.create_model(name, features_only=True, **options)
-    if hasattr(network, "feature_hooks"):  # EfficientNet and its kind: all stages are built, whatever is wanted
+    if hasattr(network, "feature_hooks"):  # EfficientNet and its relatives build all stages, wanted or not
         network.blocks = network.blocks[: network.feature_info.info[options["out_indices"][-1]]["stage"]]
     return network
 
 
 def _unused(timm: ModuleType, name: str, options: Options) -> list[str]:
-    """Parameters that no wanted map depends on, found on a network without memory."""
+    """Parameters that no wanted map depends on, found on the meta device."""
     with torch.device("meta"), torch.enable_grad():
         network: Any = _build(timm, name, options).eval()
         parameters = {key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""A linear layer that names the image."""
+"""A linear layer that predicts the class of an image."""
 
 from torch import Tensor, nn
 

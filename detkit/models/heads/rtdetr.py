@@ -17,7 +17,7 @@ from detkit.ops.precision import at_least_float32
 from detkit.types import Denoising, DETRPredictions, FeatureSpec, QueryOutput, Targets
 
 FINEST_ANCHOR = 0.05  # side of the boxes that cells of the finest level start from; doubles from level to level
-MARGIN = 0.01  # cells nearer to the border than this, as a fraction of the image, make poor queries
+MARGIN = 0.01  # cells nearer to the border than this, as a fraction of the image, become no queries
 PRIOR = 0.01  # score of every class before training
 
 
@@ -131,7 +131,7 @@ class RTDETRHead(nn.Module):
     def _select(
         self, memory: Tensor, sizes_hw: list[tuple[int, int]], is_training: bool
     ) -> tuple[Tensor, Tensor, QueryOutput]:
-        """The best cells: their features and box logits, both without gradient, and what they say, with it."""
+        """The best cells: their features and box logits without gradient, and their predictions with gradient."""
         anchors, is_valid = _anchors(sizes_hw, memory)
         cells = self.cell_features(memory * is_valid)
         logits = self.cell_logits(cells)
@@ -153,8 +153,9 @@ class RTDETRHead(nn.Module):
     ) -> list[QueryOutput]:
         """Each layer moves the boxes of the one before.
 
-        Note [look forward twice]: a layer's box is told with the gradient of the box before it, so that a
-        box layer learns from its own output and from the next one; where to look is told without.
+        Note [look forward twice]: the box that a layer returns has the gradient of the box before it, so a
+        box layer learns from its own output and from the next one. The reference, where the next layer
+        samples, has no gradient.
         """
         outputs: list[QueryOutput] = []
         former = reference
@@ -163,14 +164,14 @@ class RTDETRHead(nn.Module):
             queries = self.layers[number](queries, positions, reference, memory, sizes_hw, blocked)
             offsets = at_least_float32(self.box_offsets[number](queries))
             boxes = (offsets + inverse_sigmoid(reference)).sigmoid()
-            told = boxes if number == 0 else (offsets + inverse_sigmoid(former)).sigmoid()
-            outputs.append(QueryOutput(self.class_logits[number](queries), told))
+            returned = boxes if number == 0 else (offsets + inverse_sigmoid(former)).sigmoid()
+            outputs.append(QueryOutput(self.class_logits[number](queries), returned))
             former, reference = boxes, boxes.detach()
         return outputs
 
 
 def _anchors(sizes_hw: list[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """(cells, 4) logits of the box that each cell starts from, and (cells, 1) whether it is a good place at all."""
+    """(cells, 4) logits of the box that each cell starts from, and (cells, 1) whether it lies inside the margin."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     levels = []
     for number, (height, width) in enumerate(sizes_hw):

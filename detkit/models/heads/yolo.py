@@ -19,7 +19,7 @@ class YOLOHead(nn.Module):
         channels: of both branches; None: the channels of the finest level.
         depth: 3x3 convolutions of each branch.
         depthwise: depthwise convolutions in both branches.
-        objectness: whether a logit says that an object is there at all.
+        objectness: whether each point has a logit for the presence of any object.
         box_coding: see ``YOLOPredictions``; "offsets" needs num_bins = 1.
         num_bins: R; distances are expected values over the bins 0 .. R-1 (papers: reg_max = R-1),
             1 for plain regression.

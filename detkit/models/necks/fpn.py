@@ -71,7 +71,7 @@ class FPN(nn.Module):
         self.top = nn.Identity() if channels[-1] == top else ConvNormAct(top, channels[-1], 1)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features to maps, as ``out_specs`` says."""
+        """Backbone features to one map per entry of ``out_specs``."""
         features = self.with_extra(features)
         outputs, _ = self.descend(features)
         return [*outputs, self.top(features[-1])]

@@ -54,7 +54,7 @@ class HybridEncoder(nn.Module):
         use_norm(self, eps=1e-5, momentum=0.1)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features to as many maps, as ``out_specs`` says."""
+        """Backbone features to one map per entry of ``out_specs``."""
         maps = [project(feature) for project, feature in zip(self.project, features, strict=True)]
         maps[-1] = self._attend(maps[-1])
         return self.fusion(maps)

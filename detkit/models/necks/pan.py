@@ -47,7 +47,7 @@ class PAN(FPN):
             self.bottom_up.append(self.make_block(2 * fine.channels, coarse.channels))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features to maps, as ``out_specs`` says."""
+        """Backbone features to one map per entry of ``out_specs``."""
         features = self.with_extra(features)
         descended, narrowed = self.descend(features)
         outputs = [descended[0] if descended else self.top(features[0])]

@@ -6,13 +6,13 @@ from detkit.types import FeatureSpec
 
 
 class GlobalAveragePool(nn.Module):
-    """The mean of the coarsest map over all its places; what a classifier has in place of a neck.
+    """The mean of the coarsest map over all its cells; the neck of a classifier.
 
     Args:
-        in_specs: of the backbone; finer levels are left aside.
+        in_specs: of the backbone; finer levels are not used.
 
     Raises:
-        ValueError: if there is no map left to pool.
+        ValueError: if a map has no cells.
 
     Source: Lin et al., Network In Network, 2014, §3.2. https://arxiv.org/abs/1312.4400
     """

@@ -311,7 +311,7 @@ def test_settings_of_crops_out_of_range() -> None:
 
 
 def test_the_base_alone_has_no_images() -> None:
-    with pytest.raises(NotImplementedError, match="a subclass knows where the images are"):
+    with pytest.raises(NotImplementedError, match="a subclass must read its splits"):
         ClassificationDataModule(**SMALL).prepare()
 
 
