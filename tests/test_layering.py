@@ -75,7 +75,16 @@ INSIDE = {
         *["summary", "evaluate", "run_callbacks", "train"],
     ],
     "inference": [
-        *["device", "module_limit", "metadata", "runtimes", "exported_detector", "stored_detector"],
+        *[
+            "decoder",
+            "device",
+            "module_limit",
+            "metadata",
+            "old_formats",
+            "runtimes",
+            "exported_detector",
+            "stored_detector",
+        ],
         *["tiling", "input", "results", "output", "predictor", "predict"],
     ],
     "export": [

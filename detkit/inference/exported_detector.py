@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from detkit.errors import CheckpointError, stride_fault
 from detkit.inference import runtimes
+from detkit.inference.decoder import Decode, Predictions, SelectsDense, lowest_score, with_threshold
 from detkit.inference.device import instruction_set
+from detkit.inference.metadata import Notes
 from detkit.inference.runtimes.forms import Outputs
 from detkit.inference.runtimes.signature import read_notes, signature_of
 from detkit.recipe.plan import is_node
@@ -59,7 +61,7 @@ class ExportedModel(nn.Module):
             self.path, str(device), threads=torch.get_num_threads(), may_run_code=self.may_run_code
         )
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor) -> Predictions:
         """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.
 
         Raises:
@@ -86,7 +88,7 @@ class ExportedModel(nn.Module):
             for name, *values in zip(self.signature.output_names, *runs, strict=True)
         }
 
-    def _predictions(self, found: dict[str, Tensor], image_hw: tuple[int, int]) -> Any:
+    def _predictions(self, found: dict[str, Tensor], image_hw: tuple[int, int]) -> Predictions:
         boxes = found["boxes"]
         if self.signature.outputs == "decoded":
             return DenseDetections(boxes, found["scores"])
@@ -125,30 +127,38 @@ class ExportedDecode:
         ValueError: if the outputs are of no known kind.
     """
 
-    def __init__(self, decode: Any, outputs: Outputs) -> None:
+    def __init__(self, decode: Decode, outputs: Outputs) -> None:
         if outputs not in get_args(Outputs):
             raise ValueError(f"outputs must be {', '.join(get_args(Outputs))}; got {outputs!r}")
         self.decode = decode
         self.outputs: Outputs = outputs
-        self.score_threshold: float = getattr(decode, "score_threshold", 0.0)  # a decoder of the user may have none
+        self.score_threshold = lowest_score(decode)
 
     def with_threshold(self, score_threshold: float) -> "ExportedDecode":
         """The same with another lowest score, if the decoder can have one."""
-        with_threshold = getattr(self.decode, "with_threshold", None)
-        return ExportedDecode(with_threshold(score_threshold), self.outputs) if with_threshold else self
+        return ExportedDecode(with_threshold(self.decode, score_threshold), self.outputs)
 
-    def __call__(self, predictions: Any) -> list[Detections]:
-        """Detections of each image."""
+    def __call__(self, predictions: Predictions, /) -> list[Detections]:
+        """Detections of each image.
+
+        Raises:
+            CheckpointError: if the program gives decoded outputs, and the decoder cannot go on from there.
+        """
         if self.outputs == "raw":
             return self.decode(predictions)
-        return self.decode.select(predictions) if self.outputs == "decoded" else [self._best(of) for of in predictions]
+        if self.outputs == "detections":
+            return [self._best(found) for found in predictions]
+        if not isinstance(self.decode, SelectsDense):
+            name = type(self.decode).__name__
+            raise CheckpointError(f"outputs=decoded: {name} has no select; export with outputs=raw")
+        return self.decode.select(predictions)
 
     def _best(self, found: Detections) -> Detections:
         kept = found.scores >= self.score_threshold
         return Detections(*(values[kept] for values in found))
 
 
-def metadata_of_export(path: Path) -> dict[str, Any]:
+def metadata_of_export(path: Path) -> Notes:
     """As that of a detector file, with the exported program as model.
 
     Raises:
@@ -166,7 +176,7 @@ def metadata_of_export(path: Path) -> dict[str, Any]:
     return {**metadata, "recipe": {**recipe, "model": model, "decode": {**decode, "decode": recipe.get("decode")}}}
 
 
-def _warn(path: Path, certificate: dict[str, Any]) -> None:
+def _warn(path: Path, certificate: Notes) -> None:
     if certificate.get("failed"):
         LOG.warning(
             "%s: its certificate says that it is not the detector it was made from: %s", path, certificate["failed"]

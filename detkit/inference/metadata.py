@@ -1,40 +1,18 @@
 """What is noted beside the weights of a detector, held against what it has to be: a file may say anything."""
 
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
-from detkit.data.augment.augmentation import Augmentation, ClassAugmentation
 from detkit.recipe.plan import is_node
 from detkit.recipe.read import plain_fault
 
+Notes: TypeAlias = dict[str, Any]  # the JSON beside the weights, of any type until it is checked here
 KEYS = ("recipe", "class_names", "image_hw")
 # What a file may ask of the machine; the command line may ask for more.
 MOST = {"image_hw": 16384, "batch_size": 4096, "val_batch_size": 4096, "num_workers": 64, "cache_mb": 65536}
 
 
-# Data modules whose augmentation lay flat among their keys in files of format 1.
-AUGMENTATION_OF = {
-    "detkit.data.CocoDataModule": Augmentation,
-    "detkit.data.CropDataModule": ClassAugmentation,
-    "detkit.data.ImageFolderDataModule": ClassAugmentation,
-}
-
-
-def in_todays_format(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a detector file of format 1 as files have it today: the augmentation is a part of its own."""
-    recipe = metadata["recipe"]
-    data = recipe.get("data", {})
-    augmentation = AUGMENTATION_OF.get(str(data.get("_target_")))
-    if augmentation is None or "augmentation" in data:
-        return metadata
-    moved = {field.name: data[field.name] for field in fields(augmentation) if field.name in data}
-    target = f"detkit.data.augment.{augmentation.__name__}"
-    kept = {key: value for key, value in data.items() if key not in moved}
-    return {**metadata, "recipe": {**recipe, "data": {**kept, "augmentation": {"_target_": target, **moved}}}}
-
-
-def metadata_faults(metadata: dict[str, Any]) -> Iterator[str]:
+def metadata_faults(metadata: Notes) -> Iterator[str]:
     """What a detector cannot be rebuilt from; each message relies on those before it."""
     absent = [key for key in KEYS if key not in metadata]
     if absent:
@@ -59,7 +37,7 @@ def metadata_faults(metadata: dict[str, Any]) -> Iterator[str]:
     yield from _too_much(data, "recipe: data.")
 
 
-def _too_much(values: dict[str, Any], place: str) -> Iterator[str]:
+def _too_much(values: Notes, place: str) -> Iterator[str]:
     for key, most in MOST.items():
         numbers = values.get(key)
         for number in numbers if isinstance(numbers, list) else [numbers]:

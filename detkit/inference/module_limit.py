@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from torch.nn.modules import module
 
@@ -10,7 +9,7 @@ from detkit.errors import CheckpointError
 
 
 @contextlib.contextmanager
-def at_most(number: int) -> Iterator[None]:
+def limit_module_count(number: int) -> Iterator[None]:
     """Stop what is built in here once it has more layers and parameters than this, all together.
 
     Raises:
@@ -18,7 +17,7 @@ def at_most(number: int) -> Iterator[None]:
     """
     made = 0
 
-    def count(*_: Any) -> None:
+    def count(*_: object) -> None:
         nonlocal made
         made += 1
         if made > number:

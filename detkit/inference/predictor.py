@@ -14,6 +14,8 @@ from detkit import recipe
 from detkit.data import Resize, to_input
 from detkit.data.images.resize import to_unit
 from detkit.errors import CheckpointError
+from detkit.inference.decoder import Decode, TakesUint8, lowest_score, with_threshold
+from detkit.inference.exported_detector import ExportedDecode
 from detkit.inference.input.image_forms import GivenImage, OneImage, given_images, readable_images
 from detkit.inference.results import ImageDetections
 from detkit.inference.stored_detector import StoredDetector, read_stored
@@ -43,7 +45,7 @@ class Predictor:
     def __init__(
         self,
         detector: nn.Module,
-        decode: Callable[[Any], list[Detections]],
+        decode: Decode,
         class_names: Sequence[str],
         image_hw: tuple[int, int],
         resize: Resize,
@@ -78,7 +80,7 @@ class Predictor:
     def predict(
         self, images: str | Path, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
         bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
-    ) -> Any: ...
+    ) -> Any: ...  # one result or a list: only the disk knows whether a path is a file or a folder
     @overload
     def predict(
         self, images: "ManyImages", *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
@@ -97,7 +99,7 @@ class Predictor:
         slices: int | None = None,
         overlap: float = 0.2,
         flip: bool = False,
-    ) -> Any:
+    ) -> ImageDetections | list[ImageDetections]:
         """What is in one image or in many.
 
         Args:
@@ -127,18 +129,18 @@ class Predictor:
             TypeError: if images are in none of these forms.
             CheckpointError: if the checkpoint is of a classifier.
         """
-        look = _Look(score_threshold, max_detections, batch_size, slices, overlap, flip)
-        look.check()
+        views = _Views(score_threshold, max_detections, batch_size, slices, overlap, flip)
+        views.check()
         self.require_score(score_threshold, "predictor.decode.score_threshold may be set lower")
         if unreadable not in get_args(Unreadable):
             raise ValueError(f"unreadable must be {' or '.join(get_args(Unreadable))}; got {unreadable!r}")
         given = given_images(images, bgr)
         if isinstance(given, GivenImage):
-            return self._predict([(given, given.read())], look)[0]
+            return self._predict([(given, given.read())], views)[0]
         readable = readable_images(given, skip=unreadable == "skip")
         found: list[ImageDetections] = []
         while batch := list(itertools.islice(readable, 1 if slices else batch_size)):
-            found += self._predict(batch, look)
+            found += self._predict(batch, views)
         return found
 
     def require_score(self, score_threshold: float, remedy: str = "") -> None:
@@ -151,10 +153,10 @@ class Predictor:
         Raises:
             ValueError: if it is out of its range.
         """
-        lowest = getattr(self.decode, "score_threshold", 0.0)
+        lowest = lowest_score(self.decode)
         if lowest <= score_threshold <= 1:
             return
-        if getattr(self.decode, "outputs", "") == "detections":
+        if isinstance(self.decode, ExportedDecode) and self.decode.outputs == "detections":
             remedy = "export it again with another score_threshold"
         is_too_low = remedy and 0 <= score_threshold < lowest
         fault = f"score_threshold must lie in [{lowest}, 1]; got {score_threshold}"
@@ -177,10 +179,10 @@ class Predictor:
             return []
         inputs, scales = zip(*(to_input(image, self.image_hw, self.resize) for image in images), strict=True)
         batch = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2)
-        decode = self._decode_from(score_threshold)
+        decode = with_threshold(self.decode, max(score_threshold, lowest_score(self.decode)))
         if self.detector.training:
             self.detector.eval()
-        takes_uint8 = getattr(self.detector, "takes_uint8", False)  # some exported programs
+        takes_uint8 = isinstance(self.detector, TakesUint8) and self.detector.takes_uint8
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             decoded = decode(self.detector(batch if takes_uint8 else to_unit(batch)))
         if not isinstance(decoded[0], Detections):
@@ -196,24 +198,18 @@ class Predictor:
             for found, image, scale_xy in zip(decoded, images, scales, strict=True)
         ]
 
-    def _decode_from(self, score_threshold: float) -> Callable[[Any], list[Detections]]:
-        """``decode``, which spares itself what has a lower score, if it can."""
-        with_threshold = getattr(self.decode, "with_threshold", None)
-        if with_threshold is None:
-            return self.decode
-        return with_threshold(max(score_threshold, getattr(self.decode, "score_threshold", 0.0)))
-
-    def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], look: "_Look") -> list[ImageDetections]:
+    def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], views: "_Views") -> list[ImageDetections]:
         results = []
-        for (given, image), found in zip(batch, look.at([image for _, image in batch], self.detect), strict=True):
+        detections = views.found_in([image for _, image in batch], self.detect)
+        for (given, image), found in zip(batch, detections, strict=True):
             about = (image.shape[0], image.shape[1]), given.path, given.again, self.category_ids, given.name
             boxes, scores, labels = (values.numpy() for values in found)
             result = ImageDetections(boxes, scores, labels, self.class_names, *about)
-            results.append(result.filter(look.score_threshold)[: look.max_detections])
+            results.append(result.filter(views.score_threshold)[: views.max_detections])
         return results
 
 
-class _Look(NamedTuple):
+class _Views(NamedTuple):
     """How images are looked at, see ``Predictor.predict``."""
 
     score_threshold: float
@@ -223,13 +219,13 @@ class _Look(NamedTuple):
     overlap: float
     flip: bool
 
-    def at(self, images: Sequence[np.ndarray], detect: Callable[..., list[Detections]]) -> list[Detections]:
+    def found_in(self, images: Sequence[np.ndarray], detect: Callable[..., list[Detections]]) -> list[Detections]:
         """All detections that reach the threshold, and others."""
         least = self.score_threshold * (LEAST if self.slices else 1)
-        views = partial(detect_mirrored, detect, least) if self.flip else partial(detect, score_threshold=least)
+        detect_views = partial(detect_mirrored, detect, least) if self.flip else partial(detect, score_threshold=least)
         if self.slices is None:
-            return views(images)
-        return [detect_slices(views, image, self.slices, self.overlap, self.batch_size) for image in images]
+            return detect_views(images)
+        return [detect_slices(detect_views, image, self.slices, self.overlap, self.batch_size) for image in images]
 
     def check(self) -> None:
         """ValueError, if something but the score is out of its range."""
@@ -266,14 +262,10 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
         CheckpointError: if its weights do not fit its recipe or are no numbers.
         RecipeError: if the recipe inside names a class that is not found or not trusted.
     """
-    packages = (*recipe.TRUSTED, *trusted)
-    model, decode = (stored.recipe[part] for part in ("model", "decode"))
     with stored.building():
-        stored.require_fit(trusted)
-        detector = recipe.instantiate(model, trusted=packages)
+        detector = stored.build_model(trusted)
         _require_numbers(stored.weights)
-        stored.load_into(detector, trusted)
-        decoder = recipe.instantiate(decode, trusted=packages)
+        decoder = recipe.instantiate(stored.recipe["decode"], trusted=(*recipe.TRUSTED, *trusted))
     ids = stored.noted.get("category_ids")
     return Predictor(detector, decoder, stored.class_names, stored.image_hw, stored.resize, category_ids=ids)
 

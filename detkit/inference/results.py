@@ -4,13 +4,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, overload
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from detkit.errors import did_you_mean
 from detkit.ops.drawing import draw_detections
+
+if TYPE_CHECKING:
+    import pandas as pd  # pyright: ignore[reportMissingImports]
 
 NAMED = 5  # classes in a repr
 NOTEBOOK_PX = 1024  # longest side of the picture in a notebook
@@ -23,6 +27,15 @@ class Detection(NamedTuple):
     score: float
     box: tuple[float, float, float, float]  # xyxy, pixels of the original image
     label: int  # class index
+
+
+class CocoResult(TypedDict):
+    """A detection as pycocotools reads it."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]  # xywh, pixels of the original image
+    score: float
 
 
 class ImageDetections:
@@ -91,7 +104,7 @@ class ImageDetections:
     def __getitem__(self, which: slice | np.ndarray | Sequence[bool]) -> "ImageDetections": ...
     @overload
     def __getitem__(self, which: int | np.integer) -> Detection: ...
-    def __getitem__(self, which: Any) -> "Detection | ImageDetections":
+    def __getitem__(self, which: slice | ArrayLike) -> "Detection | ImageDetections":
         """A detection by its number, or those of a slice or a mask.
 
         Raises:
@@ -99,12 +112,12 @@ class ImageDetections:
         """
         if isinstance(which, slice):
             return self._those(np.arange(len(self))[which])
-        if not hasattr(which, "__index__") or np.ndim(which):
-            mask = np.asarray(which)
-            if mask.shape != self.scores.shape or (mask.dtype != bool and len(mask)):
-                raise IndexError(f"a mask must be {len(self)} times true or false; got {mask.shape} of {mask.dtype}")
-            return self._those(mask.astype(bool))
-        return list(self)[index(which)]
+        mask = np.asarray(which)
+        if not mask.ndim:
+            return list(self)[index(mask.item())]
+        if mask.shape != self.scores.shape or (mask.dtype != bool and len(mask)):
+            raise IndexError(f"a mask must be {len(self)} times true or false; got {mask.shape} of {mask.dtype}")
+        return self._those(mask.astype(bool))
 
     def filter(self, score_threshold: float = 0.0, classes: str | Sequence[str] | None = None) -> "ImageDetections":
         """Those of at least this score and of these classes.
@@ -126,7 +139,7 @@ class ImageDetections:
             mask = mask & np.array([name in wanted for name in self.names], dtype=bool)
         return self._those(mask)
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
         """COCO results, as pycocotools reads them; ``bbox`` is xywh.
 
         Args:
@@ -146,7 +159,7 @@ class ImageDetections:
             for label, box_xywh, score in zip(self.labels.tolist(), boxes_xywh, self.scores.tolist(), strict=True)
         ]
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pd.DataFrame":
         """A table with the columns name, score, x1, y1, x2, y2 and label.
 
         Raises:

@@ -14,8 +14,9 @@ from detkit.data import Resize, Split, default_demo_root, find_layout, make_demo
 from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.inference import runtimes
 from detkit.inference.exported_detector import ExportedModel, metadata_of_export
-from detkit.inference.metadata import in_todays_format, metadata_faults
-from detkit.inference.module_limit import at_most
+from detkit.inference.metadata import Notes, metadata_faults
+from detkit.inference.module_limit import limit_module_count
+from detkit.inference.old_formats import in_todays_format
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
 from detkit.recipe.plan import PARTS
@@ -32,7 +33,7 @@ class StoredDetector(NamedTuple):
     """Weights of a detector and all that is needed to build it around them."""
 
     weights: dict[str, Tensor]
-    recipe: dict[str, Any]  # of the run, as Plan.config
+    recipe: Notes  # of the run, as Plan.config
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]
     path: Path | None = None  # of the file, for messages
@@ -83,19 +84,58 @@ class StoredDetector(NamedTuple):
         return plan
 
     def require_fit(self, trusted: Sequence[str] = ()) -> None:
-        """Build the model without memory for its weights, and no larger than they are: a file may say anything.
-
-        Not where the caller trusts other packages: their classes may need numbers while they are built.
+        """Compare the weights with the model before a caller builds it with memory for them.
 
         Raises:
             RecipeError: if the recipe of the model does not stand.
             CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
         """
+        self._require_harmless(trusted)
+        if not any(trusted):
+            self._model_without_memory()
+
+    def build_model(self, trusted: Sequence[str] = ()) -> nn.Module:
+        """The model with these weights, on the CPU.
+
+        # Note [a model without memory]
+        A file may say anything. So its model is first built on the meta device, which takes no memory, with no more
+        layers than the weights can have, and is compared with the weights. These then become its parameters. Only a
+        model with values that are not among the weights, such as a table of positions, is built a second time.
+        A model of other trusted packages is built at once, because their constructors may need numbers.
+
+        Args:
+            trusted: packages that the caller named.
+
+        Raises:
+            RecipeError: if the recipe of the model does not stand.
+            CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
+        """
+        self._require_harmless(trusted)
+        is_export = self.path is not None and runtimes.is_exported(self.path)
+        if is_export or any(trusted):
+            model = instantiate(self.recipe["model"], trusted=(*TRUSTED, *trusted))
+            self.load_into(model, trusted)
+            return model
+        model = self._model_without_memory()
+        if not _has_other_values(model):
+            expected = model.state_dict()
+            weights = {name: tensor.to(expected[name].dtype) for name, tensor in self.weights.items()}
+            model.load_state_dict(weights, assign=True)
+            return model
+        model = instantiate(self.recipe["model"])
+        model.load_state_dict(self.weights)
+        return model
+
+    def _require_harmless(self, trusted: Sequence[str]) -> None:
         if self.path and "torch" not in trusted:
             runtimes.require_harmless(self.path)
-        if not any(trusted):
-            with torch.device("meta"), at_most(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
-                self._compare(instantiate(self.recipe["model"]))
+
+    def _model_without_memory(self) -> nn.Module:
+        """See Note [a model without memory]."""
+        with torch.device("meta"), limit_module_count(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
+            model = instantiate(self.recipe["model"])
+        self._compare(model)
+        return model
 
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
@@ -113,7 +153,7 @@ class StoredDetector(NamedTuple):
             said = checkpoint.first_line(error)
             raise CheckpointError(f"{self.path}: its recipe cannot be built: {said}") from error
 
-    def _for_here(self) -> dict[str, Any]:
+    def _for_here(self) -> Notes:
         """The recipe without what concerns the machine that trained."""
         trainer = self.recipe.get("trainer")
         if not isinstance(trainer, dict):
@@ -171,16 +211,34 @@ def read_stored(path: str | Path) -> StoredDetector:
     return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path, metadata)
 
 
+def _has_other_values(model: nn.Module) -> bool:
+    """Whether a model on the meta device has tensors, besides its weights, that a constructor computed."""
+    weights = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    return any(isinstance(value, Tensor) and id(value) not in weights for value in _attributes(model))
+
+
+def _attributes(model: nn.Module) -> Iterator[object]:
+    """What the modules of a model hold: parameters, buffers, and plain attributes, with what lies in lists of them."""
+    for value in (value for module in model.modules() for value in vars(module).values()):
+        if isinstance(value, dict):
+            yield from value.values()
+        elif isinstance(value, list | tuple):
+            yield from value
+        else:
+            yield value
+
+
 def _require_parts(plan: Plan) -> None:
     """Each part is what it is called, and its constructor takes what it is given."""
     for part, node in ((part, plan.config[part]) for part in PARTS if part != "model"):
         target, needed = locate(node["_target_"], plan.trusted), NEEDED.get(part)
-        if needed and not any(needed in vars(base) for base in getattr(target, "__mro__", (target,))):
+        bases = target.__mro__ if isinstance(target, type) else (target,)
+        if needed and not any(needed in vars(base) for base in bases):
             raise RecipeError(f"{part}._target_: {node['_target_']} is none: it has no {needed}")
         instantiate(node, trusted=plan.trusted)
 
 
-def _of_split(data: dict[str, Any], split: str) -> dict[str, Any]:
+def _of_split(data: Notes, split: str) -> Notes:
     """CocoDataModule's arguments so that it validates on this split and reads no other.
 
     To check the training split of COCO takes minutes, which an evaluation need not wait for.

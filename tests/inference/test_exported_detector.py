@@ -189,7 +189,13 @@ def test_outputs_of_no_known_kind() -> None:
         ExportedDecode(None, "boxes")  # pyright: ignore[reportArgumentType]
 
 
+def test_a_decoder_of_one_step_cannot_go_on_from_decoded_outputs() -> None:
+    decode = ExportedDecode(len, "decoded")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(CheckpointError, match=r"outputs=decoded: .* has no select"):
+        decode([])
+
+
 def test_a_decoder_without_a_threshold_is_left_as_it_is() -> None:
-    decode = ExportedDecode(len, "raw")
+    decode = ExportedDecode(len, "raw")  # pyright: ignore[reportArgumentType]
     assert decode.score_threshold == 0
     assert decode.with_threshold(0.5)([1, 2]) == 2

@@ -1,6 +1,7 @@
 """What may be set anew around stored weights, and what may not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +53,36 @@ def test_a_model_larger_than_its_weights_is_not_built() -> None:
     of_file = of_file._replace(recipe={**of_file.recipe, "model": model}, path=Path("a.ckpt"))
     with pytest.raises(CheckpointError, match=r"a\.ckpt: the recipe makes more than 3760 layers and parameters"):
         of_file.model_plan([])
+
+
+class Counted(torch.nn.Module):
+    """A layer that counts how often it is built, and may hold a table that no weights are stored of."""
+
+    built = 0
+
+    def __init__(self, table: str = "") -> None:
+        super().__init__()
+        Counted.built += 1
+        self.layer = torch.nn.Linear(2, 2)
+        numbers = torch.arange(4)
+        if table == "buffer":
+            self.register_buffer("numbers", numbers, persistent=False)
+        elif table:
+            self.numbers = [numbers] if table == "list" else numbers
+
+
+@pytest.mark.parametrize(("table", "times"), [("", 1), ("buffer", 2), ("attribute", 2), ("list", 2)])
+def test_a_model_is_built_once_unless_it_holds_more_than_its_weights(
+    monkeypatch: pytest.MonkeyPatch, table: str, times: int
+) -> None:
+    monkeypatch.setattr("detkit.inference.stored_detector.instantiate", lambda node, **_: Counted(**node))
+    weights = {"layer.weight": torch.rand(2, 2).half(), "layer.bias": torch.rand(2)}
+    Counted.built = 0
+    model = StoredDetector(weights, {"model": {"table": table}}, ("a",), (64, 64)).build_model()
+    assert Counted.built == times
+    assert isinstance(model, Counted)
+    assert {values.dtype for values in model.parameters()} == {torch.float32}  # that of the model, not of the file
+    assert torch.equal(model.layer.weight, weights["layer.weight"].float()) and model.layer.bias.requires_grad
+    if table:
+        numbers: Any = model.numbers[0] if table == "list" else model.numbers
+        assert torch.equal(numbers, torch.arange(4))

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -65,7 +65,7 @@ class GivenImage(NamedTuple):
         return pixels[..., ::-1] if self.is_bgr else pixels
 
 
-def given_images(images: Any, is_bgr: bool = False) -> GivenImage | Iterator[GivenImage]:
+def given_images(images: object, is_bgr: bool = False) -> GivenImage | Iterator[GivenImage]:
     """One image for one; many for a folder, a pattern, or whatever can be iterated over, as it is.
 
     Raises:
@@ -101,7 +101,7 @@ def readable_images(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tup
         LOG.warning("%d of %d images were left out: they cannot be read", left_out, left_out + read)
 
 
-def _each(images: Iterable[Any], is_bgr: bool) -> Iterator[GivenImage]:
+def _each(images: Iterable[object], is_bgr: bool) -> Iterator[GivenImage]:
     for number, image in enumerate(images):
         if _is_one_image(image):
             yield GivenImage(image, f"images[{number}]", is_bgr, not isinstance(images, Collection))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class CocoIds(NamedTuple):
     class_names: tuple[str, ...]
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
+    def categories(self) -> list[dict[str, int | str]]:
         """As an annotation file lists them."""
         return [{"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)]
 

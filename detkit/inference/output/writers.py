@@ -10,9 +10,9 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -263,13 +263,13 @@ class _JsonList:
         key: of the list in the object.
     """
 
-    def __init__(self, path: Path, document: dict[str, Any] | None = None, key: str = "") -> None:
+    def __init__(self, path: Path, document: Mapping[str, object] | None = None, key: str = "") -> None:
         self.path = path
         self._end = "\n]\n" if document is None else "\n]}\n"
         self._before = "\n"
         _write(path, "[" if document is None else f"{json.dumps(document)[:-1]}, {json.dumps(key)}: [", "w")
 
-    def add(self, items: Iterable[dict[str, Any]]) -> None:
+    def add(self, items: Iterable[Mapping[str, object]]) -> None:
         text = ",\n".join(map(json.dumps, items))
         if text:
             _write(self.path, self._before + text)

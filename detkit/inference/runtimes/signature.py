@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from detkit.errors import CheckpointError
 from detkit.inference import runtimes
+from detkit.inference.metadata import Notes
 from detkit.inference.runtimes.forms import Dynamic, Outputs
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Signature(NamedTuple):
     box_coding: "BoxCoding"  # of raw outputs of a YOLO
 
 
-def read_notes(path: Path) -> dict[str, Any]:
+def read_notes(path: Path) -> Notes:
     """What the exporter noted: recipe, class names, size, signature, certificate; of any JSON type, for a file may lie.
 
     Raises:
@@ -47,7 +48,7 @@ def read_notes(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: what the exporter noted in it is damaged: {error}") from error
 
 
-def signature_of(path: Path, notes: dict[str, Any]) -> Signature:
+def signature_of(path: Path, notes: Notes) -> Signature:
     """What goes into the program and what comes out, by its notes; the path is for the error.
 
     Raises:

@@ -3,7 +3,6 @@
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ def open_program(path: Path, threads: int = 0) -> Program:  # noqa: ARG001  (tor
     return run
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> torch.nn.Module:
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
