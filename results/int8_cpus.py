@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 import detkit
-from detkit.export.int8 import quantize
-from detkit.export.options import ExportOptions
-from detkit.export.run import prepare
-from detkit.export.steps import TimedSteps
-from detkit.export.verify.certificate import ExportCheck, compare_detections
-from detkit.export.verify.check_images import images_for
+from detkit.exporting.int8 import quantize
+from detkit.exporting.options import ExportOptions
+from detkit.exporting.run import prepare
+from detkit.exporting.steps import TimedSteps
+from detkit.exporting.verify.certificate import ExportCheck, compare_detections
+from detkit.exporting.verify.check_images import images_for
 from detkit.inference import read_stored
 from detkit.inference.runtimes.forms import SUFFIXES
 from detkit.types import Detections

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "inference": {"errors", "lazy", "types", "ops", "data", "checkpoint", "recipe", "progress"},
     "reports": {"errors", "types"},
     "inspection": {"errors", "types", "ops", "data", "reports"},
-    "export": {
+    "exporting": {
         "errors",
         "types",
         "ops",
@@ -57,7 +57,7 @@ MAY_IMPORT = {
         "training",
         "checkpoint",
         "inference",
-        "export",
+        "exporting",
         "recipe",
         "progress",
     },
@@ -87,7 +87,7 @@ INSIDE = {
         ],
         *["tiling", "input", "results", "output", "predictor", "predict"],
     ],
-    "export": [
+    "exporting": [
         *["converter_logs", "options", "steps", "formats", "verify", "int8"],
         *["reduced_precision", "exported_file", "run"],
     ],

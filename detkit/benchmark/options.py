@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from detkit.errors import RecipeError, stride_fault
-from detkit.export.options import SplitName
+from detkit.exporting.options import SplitName
 from detkit.recipe.options import Between
 
 RuntimeName = Literal["eager", "compile", "channels_last", "bf16", "onnx", "openvino", "openvino_bf16"]

@@ -16,7 +16,7 @@ from detkit.benchmark.options import BenchmarkOptions, sizes_of
 from detkit.checkpoint import DETECTOR_FILE
 from detkit.data.demo.scene import draw_scene
 from detkit.errors import CheckpointError, DataError, RecipeError
-from detkit.export.verify.check_images import DataOverrides
+from detkit.exporting.verify.check_images import DataOverrides
 from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
 from detkit.inference.exported_detector import ExportedDecode, ExportedModel

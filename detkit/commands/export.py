@@ -11,7 +11,7 @@ command names the layers to blame and ends with code 69.
 
 from detkit import recipe
 from detkit.commands.help import asks_for_help, print_help
-from detkit.export.options import ExportOptions, check_options
+from detkit.exporting.options import ExportOptions, check_options
 from detkit.recipe.options import read_options
 
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
         return print_help(__doc__, ExportOptions)
     options, pairs = read_options(ExportOptions, argv, prefixes=["data."])
     check_options(options, pairs)
-    from detkit.export.run import prepare  # torch and onnx, after the arguments were found right
+    from detkit.exporting.run import prepare  # torch and onnx, after the arguments were found right
 
     prepare(options, pairs).run(recipe.console())
     return None

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 
-from detkit.export.formats import writers as write_formats
+from detkit.exporting.formats import writers as write_formats
 from detkit.inference import read_stored
 from detkit.inference.runtimes.signature import Signature
 from tests.helpers.full_images import write_split

@@ -17,7 +17,7 @@ from detkit.commands.evaluate import EvaluateOptions
 from detkit.commands.help import list_options
 from detkit.commands.inspect import InspectOptions
 from detkit.commands.train import TrainOptions
-from detkit.export.options import ExportOptions
+from detkit.exporting.options import ExportOptions
 from detkit.inference.predict.options import PredictOptions
 from detkit.recipe.options import options_of
 from tests.helpers import ROOT

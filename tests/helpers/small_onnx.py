@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx import parser
 
-from detkit.export.formats.writers import write_onnx
+from detkit.exporting.formats.writers import write_onnx
 from detkit.inference.runtimes.signature import Signature
 
 NET = """<ir_version: 10, opset_import: ["" : 20]>

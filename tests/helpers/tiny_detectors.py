@@ -7,7 +7,7 @@ import torch
 
 from detkit import recipe
 from detkit.checkpoint import write_detector
-from detkit.export.formats import writers as formats
+from detkit.exporting.formats import writers as formats
 from detkit.inference import read_stored
 from detkit.inference.runtimes.forms import Outputs
 from detkit.inference.runtimes.signature import Signature

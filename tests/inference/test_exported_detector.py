@@ -15,7 +15,7 @@ from onnx import parser
 import detkit
 from detkit.checkpoint import write_detector
 from detkit.errors import CheckpointError, RecipeError
-from detkit.export.formats.writers import write_openvino, write_torchscript
+from detkit.exporting.formats.writers import write_openvino, write_torchscript
 from detkit.inference.exported_detector import ExportedDecode
 from detkit.inference.predictor import predictor_of
 from detkit.inference.stored_detector import StoredDetector, read_stored
@@ -114,7 +114,10 @@ def test_detector_file_has_no_program_of_torch_opened(tmp_path: Path, monkeypatc
     write_torchscript(tmp_path / "w.torchscript", traced, METADATA)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was opened"))
     refused = r"a \.torchscript file may run code .*trusted=torch if you trust w\.torchscript"
-    for name in ("detkit.inference.exported_detector.ExportedModel", "detkit.export.reduced_precision.ExportedModel"):
+    for name in (
+        "detkit.inference.exported_detector.ExportedModel",
+        "detkit.exporting.reduced_precision.ExportedModel",
+    ):
         program = {"_target_": name, "path": str(tmp_path / "w.torchscript")}
         recipe = {**RECIPE, "model": program}
         write_detector(tmp_path / "a.safetensors", {}, {**METADATA, "recipe": recipe})

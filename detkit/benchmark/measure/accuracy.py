@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 
 from detkit.errors import DataError
-from detkit.export.options import ExportOptions, SplitName
-from detkit.export.verify.check_images import DataOverrides, images_for
+from detkit.exporting.options import ExportOptions, SplitName
+from detkit.exporting.verify.check_images import DataOverrides, images_for
 from detkit.inference import Predictor, read_stored
 from detkit.types import Detections, Target
 

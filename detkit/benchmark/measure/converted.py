@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from detkit import __version__
-from detkit.export.formats.artifact import Artifact, ExportSpec, make_artifact
+from detkit.exporting.formats.artifact import Artifact, ExportSpec, make_artifact
 from detkit.inference import load, read_stored
 from detkit.inference.runtimes.forms import Format
 

@@ -11,12 +11,12 @@ import torch
 from detkit.benchmark.engines import EXPORTED, RUNTIMES, file_mb, open_predictor
 from detkit.benchmark.machine import peak_mb
 from detkit.benchmark.measure import stopwatch
-from detkit.export.options import SplitName
+from detkit.exporting.options import SplitName
 from detkit.inference.runtimes import is_exported
 
 if TYPE_CHECKING:  # their import would count as memory of the detector
     from detkit.benchmark.measure.accuracy import Accuracy
-    from detkit.export.verify.check_images import DataOverrides
+    from detkit.exporting.verify.check_images import DataOverrides
 
 
 class Round(NamedTuple):
