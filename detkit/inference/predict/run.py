@@ -27,7 +27,7 @@ Phase = Literal["read", "network", "write"]
 Item = TypeVar("Item")
 
 
-class Tally:
+class Counts:
     """What was seen and found, and how long it took.
 
     Attributes:
@@ -80,44 +80,44 @@ class Work(NamedTuple):
             DataError: if a file cannot be read and ``unreadable`` is "stop", or none can be read.
             StorageError: if a result cannot be written.
         """
-        tally = Tally()
+        counts = Counts()
         try:
-            self._look(tally)
+            self._look(counts)
         finally:
-            if tally.frames:
-                self._show(tally, console)
-        if not tally.frames:
-            raise DataError(_unread(tally.unread))
+            if counts.frames:
+                self._show(counts, console)
+        if not counts.frames:
+            raise DataError(_unread(counts.unread))
 
-    def _look(self, tally: Tally) -> None:
+    def _look(self, counts: Counts) -> None:
         names, class_names = [source.name for source in self.sources], self.predictor.class_names
         keep = self.options.save if self.folder else ()
         one_by_one = self.options.slices or any(isinstance(source, Camera) for source in self.sources)
-        batches = _batched(self._frames(tally), 1 if one_by_one else self.options.batch_size)
-        if not (batch := _next(batches, tally)):
+        batches = _batched(self._frames(counts), 1 if one_by_one else self.options.batch_size)
+        if not (batch := _next(batches, counts)):
             return  # before there are files without anything in them
         with opened(self.folder or Path(), keep, names, class_names, self.ids) as outputs, progress_bar() as progress:
-            tally.kept = [output.kept for output in outputs]
+            counts.kept = [output.kept for output in outputs]
             task = progress.add_task("", total=None if progress.disable else _total(self.sources))
             while batch:
-                for frame, found in zip(batch, self._predict(batch, tally), strict=True):
-                    _keep(frame, found, outputs, tally)
-                progress.update(task, description=batch[-1].name, completed=tally.frames + len(tally.unread))
-                batch = _next(batches, tally)
+                for frame, found in zip(batch, self._predict(batch, counts), strict=True):
+                    _keep(frame, found, outputs, counts)
+                progress.update(task, description=batch[-1].name, completed=counts.frames + len(counts.unread))
+                batch = _next(batches, counts)
 
-    def _frames(self, tally: Tally) -> Iterator[Frame]:
+    def _frames(self, counts: Counts) -> Iterator[Frame]:
         for source in self.sources:
             try:
                 yield from source.frames()
             except FewFramesError as notice:
-                tally.short.append(str(notice))
+                counts.short.append(str(notice))
             except DataError as error:
                 if self.options.unreadable == "stop":
                     raise
-                tally.unread.append(str(error))
+                counts.unread.append(str(error))
 
-    def _predict(self, batch: list[Frame], tally: Tally) -> list[ImageDetections]:
-        with tally.timing("network"):
+    def _predict(self, batch: list[Frame], counts: Counts) -> list[ImageDetections]:
+        with counts.timing("network"):
             return self.predictor.predict(
                 [frame.image for frame in batch],
                 score_threshold=self.options.score_threshold,
@@ -128,20 +128,20 @@ class Work(NamedTuple):
                 flip=self.options.flip,
             )
 
-    def _show(self, tally: Tally, console: Console) -> None:
+    def _show(self, counts: Counts, console: Console) -> None:
         table = Table("class", "detections", "images", box=None, padding=(0, 3, 0, 0))
         for label, name in enumerate(self.predictor.class_names):
-            if tally.detections[label]:
-                table.add_row(Text(name), f"{tally.detections[label]:,}", f"{tally.holders[label]:,}")
-        table.add_row("all", f"{tally.detections.total():,}", f"{tally.frames:,}")
+            if counts.detections[label]:
+                table.add_row(Text(name), f"{counts.detections[label]:,}", f"{counts.holders[label]:,}")
+        table.add_row("all", f"{counts.detections.total():,}", f"{counts.frames:,}")
         console.print(table)
-        lines = [_speed(tally), *([f"not read: {_unread(tally.unread)}"] if tally.unread else [])]
-        if tally.short:
-            lines.append(f"perhaps not whole: {_gathered('videos with fewer frames than they say', tally.short)}")
+        lines = [_speed(counts), *([f"not read: {_unread(counts.unread)}"] if counts.unread else [])]
+        if counts.short:
+            lines.append(f"perhaps not whole: {_gathered('videos with fewer frames than they say', counts.short)}")
         if self.ids.unknown and "coco" in self.options.save:
             names = ", ".join(self.ids.unknown)
             lines.append(f"not in predictions.json, for {self.options.annotations} has no such category: {names}")
-        lines += [f"kept: {kept}" for kept in tally.kept]
+        lines += [f"kept: {kept}" for kept in counts.kept]
         lines = [line.encode(errors="backslashreplace").decode() for line in lines]  # names of files need not be text
         console.print("", *lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
 
@@ -172,15 +172,15 @@ def _check_score(predictor: Predictor, options: PredictOptions) -> None:
         raise RecipeError(str(error)) from error
 
 
-def _keep(frame: Frame, found: ImageDetections, outputs: list[Output], tally: Tally) -> None:
-    tally.add(found)
-    with tally.timing("write"):
+def _keep(frame: Frame, found: ImageDetections, outputs: list[Output], counts: Counts) -> None:
+    counts.add(found)
+    with counts.timing("write"):
         for output in outputs:
             output.add(frame, found)
 
 
-def _next(batches: Iterator[list[Frame]], tally: Tally) -> list[Frame]:
-    with tally.timing("read"):
+def _next(batches: Iterator[list[Frame]], counts: Counts) -> list[Frame]:
+    with counts.timing("read"):
         return next(batches, [])
 
 
@@ -206,9 +206,9 @@ def _total(sources: list[Source]) -> int | None:
     return None if None in lengths else sum(length for length in lengths if length)
 
 
-def _speed(tally: Tally) -> str:
-    parts = ", ".join(f"{name} {1000 * seconds / tally.frames:.1f}" for name, seconds in tally.seconds.items())
-    return f"{tally.frames / sum(tally.seconds.values()):.1f} images/s; milliseconds of each: {parts}"
+def _speed(counts: Counts) -> str:
+    parts = ", ".join(f"{name} {1000 * seconds / counts.frames:.1f}" for name, seconds in counts.seconds.items())
+    return f"{counts.frames / sum(counts.seconds.values()):.1f} images/s; milliseconds of each: {parts}"
 
 
 def _unread(messages: list[str]) -> str:
