@@ -9,8 +9,10 @@ from detkit.errors import RecipeError
 from detkit.recipe.checking import check, faults_in, locate
 from detkit.recipe.faults import Faults
 from detkit.recipe.loading import TRUSTED, from_dict
-from detkit.recipe.plan import PARTS, Plan, is_node, join
-from detkit.recipe.signature import SPECIAL, as_asked, parameters_of
+from detkit.recipe.plan import PARTS, Config, Plan, is_node, join
+from detkit.recipe.signature import SPECIAL, Constructor, as_annotated, classes_with_bases, parameters_of
+
+Part = Any  # what a constructor of the user's choice gave; training.Parts says what each part must promise
 
 
 class Parts(NamedTuple):
@@ -20,15 +22,15 @@ class Parts(NamedTuple):
     """
 
     plan: Plan
-    data: Any
-    model: Any
-    loss: Any
-    decode: Any
-    metrics: Any
-    optimizer: Any
-    scheduler: Any
-    checkpoint: Any
-    trainer: Any
+    data: Part
+    model: Part
+    loss: Part
+    decode: Part
+    metrics: Part
+    optimizer: Part
+    scheduler: Part
+    checkpoint: Part
+    trainer: Part
 
 
 class Partial(functools.partial):
@@ -36,7 +38,7 @@ class Partial(functools.partial):
 
     place: str
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Part:
         return _call(self.func, self.place, *self.args, *args, **{**self.keywords, **kwargs})
 
 
@@ -57,7 +59,7 @@ def build(plan: Plan) -> Parts:
     return Parts(plan=plan, data=data, **rest)
 
 
-def build_model(plan: Plan, num_classes: int) -> Any:
+def build_model(plan: Plan, num_classes: int) -> Part:
     """The model of a plan alone, with the weights that ``build`` would give it; no data is touched.
 
     Args:
@@ -97,7 +99,7 @@ def without_demo(plan: Plan) -> Plan:
     return plan._replace(config=config, demo={})
 
 
-def instantiate(node: dict[str, Any], *, trusted: Sequence[str] | None = TRUSTED, **kwargs: Any) -> Any:
+def instantiate(node: Config, *, trusted: Sequence[str] | None = TRUSTED, **kwargs: object) -> Part:
     """Build one node and all within it, e.g. the model of a stored recipe.
 
     Args:
@@ -130,7 +132,7 @@ def _seed(plan: Plan) -> None:
     seed_everything(plan.config["seed"], workers=True, verbose=False)
 
 
-def _build(value: Any, place: str, trusted: Sequence[str] | None) -> Any:
+def _build(value: object, place: str, trusted: Sequence[str] | None) -> Part:
     if isinstance(value, list):
         return [_build(item, join(place, number), trusted) for number, item in enumerate(value)]
     if not isinstance(value, dict):
@@ -141,7 +143,7 @@ def _build(value: Any, place: str, trusted: Sequence[str] | None) -> Any:
     target = locate(value["_target_"], trusted)
     parameters = parameters_of(target) or {}
     for key in built.keys() & parameters.keys():
-        built[key] = as_asked(built[key], parameters[key].annotation)
+        built[key] = as_annotated(built[key], parameters[key].annotation)
     if not value.get("_partial_", False):
         return _call(target, place, **built)
     partial = Partial(target, **built)
@@ -149,7 +151,7 @@ def _build(value: Any, place: str, trusted: Sequence[str] | None) -> Any:
     return partial
 
 
-def _call(target: Any, place: str, /, *args: Any, **kwargs: Any) -> Any:
+def _call(target: Constructor, place: str, /, *args: object, **kwargs: object) -> Part:
     try:
         return target(*args, **kwargs)
     except _refusals() as error:
@@ -165,14 +167,14 @@ def _refusals() -> tuple[type[Exception], ...]:
     return ValueError, MisconfigurationException
 
 
-def _raised_by(error: ValueError, target: Any) -> bool:
+def _raised_by(error: ValueError, target: Constructor) -> bool:
     """Whether the module of the constructor raised it, or of a class it inherits from, or a ``raise`` in its folder."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
         return False
-    modules = {base.__module__ for base in getattr(target, "__mro__", (target,))}
+    modules = {base.__module__ for base in classes_with_bases(target)}
     folders = {module.rpartition(".")[0] for module in modules} - {""}
     raised_in = trace.tb_frame.f_globals.get("__name__", "")
     on_purpose = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).lstrip().startswith("raise ")
@@ -191,7 +193,7 @@ def _require_classes_of_data(plan: Plan, num_classes: int) -> None:
         )
 
 
-def _with_classes(value: Any, num_classes: int) -> Any:
+def _with_classes(value: object, num_classes: int) -> Any:
     if isinstance(value, dict):
         filled = {key: _with_classes(item, num_classes) for key, item in value.items()}
         return filled | {"num_classes": num_classes} if value.get("num_classes", ...) is None else filled

@@ -3,15 +3,23 @@
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from detkit.errors import RecipeError, did_you_mean
 from detkit.recipe.faults import Faults
-from detkit.recipe.plan import HERE, PARTS, Plan, is_node, join, named_of, within
-from detkit.recipe.signature import SPECIAL, Parameters, argument_faults, classes_of, no_such_argument, parameters_of
+from detkit.recipe.plan import HERE, PARTS, Config, Plan, is_node, join, named_of, within
+from detkit.recipe.signature import (
+    SPECIAL,
+    Constructor,
+    Parameters,
+    argument_faults,
+    classes_of,
+    no_such_argument,
+    parameters_of,
+)
 from detkit.recipe.source_names import names_in_source
 
 
@@ -47,7 +55,7 @@ def check_names(plan: Plan) -> None:
     faults.raise_if_any(f"recipe {plan.name}")
 
 
-def _nodes_in(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _nodes_in(value: object, place: str) -> Iterator[tuple[str, Config]]:
     if is_node(value):
         yield place, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -55,7 +63,7 @@ def _nodes_in(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _nodes_in(item, join(place, key))
 
 
-def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
+def locate(path: str, trusted: Sequence[str] | None = None) -> Constructor:
     """The class or function at an import path.
 
     Args:
@@ -80,10 +88,10 @@ def locate(path: str, trusted: Sequence[str] | None = None) -> Callable[..., Any
     return found
 
 
-def _is_of(found: Any, packages: Sequence[str], with_functions: Sequence[str]) -> bool:
+def _is_of(found: object, packages: Sequence[str], with_functions: Sequence[str]) -> bool:
     """Whether it is a class of these packages, or a function of some of them."""
     own = with_functions if isinstance(found, FunctionType) else packages if isinstance(found, type) else ()
-    return within(getattr(found, "__module__", ""), own)
+    return within(found.__module__ if isinstance(found, FunctionType | type) else "", own)
 
 
 def _walk(path: str, packages: Sequence[str] | None) -> Any:
@@ -125,7 +133,7 @@ def _untrusted(what: str, packages: Collection[str]) -> str:
     return f"{what} ({', '.join(packages)}); other packages are named with trusted=PACKAGE"
 
 
-def faults_in(value: Any, place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+def faults_in(value: object, place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
     """(place, message) of what is wrong in a node, or in a list or map of nodes."""
     if is_node(value):
         yield from _node_faults(value, place, trusted)
@@ -134,7 +142,7 @@ def faults_in(value: Any, place: str, trusted: Sequence[str] | None) -> Iterator
         yield from faults_in(item, join(place, key), trusted)
 
 
-def _node_faults(node: dict[str, Any], place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+def _node_faults(node: Config, place: str, trusted: Sequence[str] | None) -> Iterator[tuple[str, str]]:
     path, partial = node["_target_"], node.get("_partial_", False)
     if not isinstance(partial, bool):
         yield join(place, "_partial_"), f"must be true or false; got {partial!r}"
@@ -155,7 +163,7 @@ def _node_faults(node: dict[str, Any], place: str, trusted: Sequence[str] | None
     yield from argument_faults(target, given, place, bool(partial), lambda word: _deeper(word, node, place, trusted))
 
 
-def _deeper(word: str, value: Any, place: str, trusted: Sequence[str] | None) -> str | None:
+def _deeper(word: str, value: object, place: str, trusted: Sequence[str] | None) -> str | None:
     """The first place inside a value where a word is an argument of a constructor that is named or may be named."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -171,7 +179,7 @@ def _deeper(word: str, value: Any, place: str, trusted: Sequence[str] | None) ->
     return None
 
 
-def _parameters(value: Any, trusted: Sequence[str] | None) -> Parameters:
+def _parameters(value: object, trusted: Sequence[str] | None) -> Parameters:
     """The parameters of the constructor that a value names; none where it names none."""
     try:
         return (parameters_of(locate(value["_target_"], trusted)) if is_node(value) else None) or {}

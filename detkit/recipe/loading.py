@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +15,8 @@ from detkit.recipe.plan import (
     PARTS,
     SPELT,
     TRUSTED,
+    Config,
+    Override,
     Plan,
     Settings,
     default_settings,
@@ -64,7 +65,7 @@ def load(argv: Sequence[str]) -> Plan:
     return _load(str(given.get("recipe") or ""), overrides, trusted, faults)
 
 
-def load_recipe(name: str, overrides: Sequence[tuple[str, Any]] = (), trusted: Sequence[str] = ()) -> Plan:
+def load_recipe(name: str, overrides: Sequence[Override] = (), trusted: Sequence[str] = ()) -> Plan:
     """A recipe with some of its values replaced.
 
     Args:
@@ -80,7 +81,7 @@ def load_recipe(name: str, overrides: Sequence[tuple[str, Any]] = (), trusted: S
     return _load(name, list(overrides), trusted, Faults())
 
 
-def _load(name: str, overrides: list[tuple[str, Any]], trusted: Sequence[str], faults: Faults) -> Plan:
+def _load(name: str, overrides: list[Override], trusted: Sequence[str], faults: Faults) -> Plan:
     resume = dict(overrides).get("resume")
     run = resume if not name and isinstance(resume, str) else ""
     path = _recipe_of_run(run, faults) if run else _find(name, faults)
@@ -100,9 +101,7 @@ def _load(name: str, overrides: list[tuple[str, Any]], trusted: Sequence[str], f
     return _settled(plan, faults)
 
 
-def from_dict(
-    config: dict[str, Any], overrides: Sequence[tuple[str, Any]] = (), trusted: Sequence[str] = TRUSTED
-) -> Plan:
+def from_dict(config: Config, overrides: Sequence[Override] = (), trusted: Sequence[str] = TRUSTED) -> Plan:
     """A plan from a stored recipe, e.g. that of a checkpoint.
 
     Args:
@@ -183,7 +182,7 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
     return plan._replace(config=config, base=base)
 
 
-def _interpolated(config: dict[str, Any], faults: Faults) -> dict[str, Any]:
+def _interpolated(config: Config, faults: Faults) -> Config:
     """``${seed}`` replaced by the value there. Only whole, single values: no resolvers, no nodes, no growth."""
     found = len(faults.lines)
     texts = {place: text for place, text in _texts(config, "") if "${" in text}
@@ -203,7 +202,7 @@ def _interpolated(config: dict[str, Any], faults: Faults) -> dict[str, Any]:
     return config if len(faults.lines) > found else OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
 
 
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield place, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -21,7 +21,9 @@ from typing import (
 from detkit.errors import did_you_mean
 from detkit.recipe.faults import Faults
 from detkit.recipe.overrides import pairs_of
+from detkit.recipe.plan import Override
 from detkit.recipe.read import NULLS
+from detkit.recipe.signature import Annotation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -52,8 +54,8 @@ class Option(NamedTuple):
 
     key: str
     owner: "type[DataclassInstance]"
-    annotation: Any
-    default: Any
+    annotation: Annotation
+    default: object
     example: str
 
     @property
@@ -75,7 +77,7 @@ def options_of(cls: "type[DataclassInstance]", prefix: str = "") -> Iterator[Opt
 
 def read_options(
     cls: type[Options], argv: Sequence[str], prefixes: Sequence[str] = ()
-) -> tuple[Options, list[tuple[str, Any]]]:
+) -> tuple[Options, list[Override]]:
     """The options of a command line, and the keys and values that belong to a recipe.
 
     ``key=value`` sets, ``key+=value`` appends to a list, and the name of an option that is true or false alone, with
@@ -104,7 +106,7 @@ def read_options(
     return _made(cls, values), pairs
 
 
-def describe(annotation: Any) -> str:
+def describe(annotation: Annotation) -> str:
     """What an annotation takes besides null, in words that follow "must be"."""
     return WORDS[get_origin(annotation) or annotation](annotation)
 
@@ -173,12 +175,12 @@ def _made(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     return cls(**given)
 
 
-def _read(text: str, annotation: Any) -> Any:
+def _read(text: str, annotation: Annotation) -> Any:
     """A text as what the annotation says; ValueError: it is none."""
     return READERS[get_origin(annotation) or annotation](text, annotation)
 
 
-def _number(text: str, annotation: Any) -> int | float:
+def _number(text: str, annotation: Annotation) -> int | float:
     kind, limits = get_args(annotation) or (annotation, None)
     least, most = limits or (-math.inf, math.inf)
     try:
@@ -190,20 +192,20 @@ def _number(text: str, annotation: Any) -> int | float:
     return number
 
 
-def _flag(text: str, annotation: Any) -> bool:
+def _flag(text: str, annotation: Annotation) -> bool:
     if text not in ("true", "false"):
         raise _unfit(text, annotation)
     return text == "true"
 
 
-def _choice(text: str, annotation: Any) -> Any:
+def _choice(text: str, annotation: Annotation) -> Any:
     choices = {str(choice): choice for choice in get_args(annotation)}
     if text not in choices:
         raise _unfit(text, annotation)
     return choices[text]
 
 
-def _several(text: str, annotation: Any) -> tuple[Any, ...]:
+def _several(text: str, annotation: Annotation) -> tuple[Any, ...]:
     kind, *others = get_args(annotation)
     parts = list(filter(None, text.removeprefix("[").removesuffix("]").replace(" ", "").split(",")))
     if others != [...]:
@@ -216,31 +218,31 @@ def _several(text: str, annotation: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(_read(part, kind) for part in parts))
 
 
-def _optional(text: str, annotation: Any) -> Any:
+def _optional(text: str, annotation: Annotation) -> Any:
     return None if text in NULLS else _read(text, _without_none(annotation))
 
 
-def _unfit(got: str | list[str], annotation: Any) -> ValueError:
+def _unfit(got: str | list[str], annotation: Annotation) -> ValueError:
     texts = [got] if isinstance(got, str) else got
     return ValueError(f"must be {describe(annotation)}; got {', '.join(map(repr, texts))}")
 
 
-def _without_none(annotation: Any) -> Any:
+def _without_none(annotation: Annotation) -> Annotation:
     [kind] = [kind for kind in get_args(annotation) if kind is not NoneType]
     return kind
 
 
-def _number_words(annotation: Any) -> str:
+def _number_words(annotation: Annotation) -> str:
     kind, limits = get_args(annotation) or (annotation, None)
     return f"{'a whole number' if kind is int else 'a number'}{f' {limits}' if limits else ''}"
 
 
-def _choice_words(annotation: Any) -> str:
+def _choice_words(annotation: Annotation) -> str:
     *most, last = map(str, get_args(annotation))
     return f"{', '.join(most)}{' or ' if most else ''}{last}"
 
 
-def _several_words(annotation: Any) -> str:
+def _several_words(annotation: Annotation) -> str:
     kind, *others = get_args(annotation)
     if others != [...]:
         return f"{1 + len(others)} values, or one that stands for all"
@@ -249,7 +251,7 @@ def _several_words(annotation: Any) -> str:
     return f"a list, each {describe(kind)}"
 
 
-READERS: dict[Any, Callable[[str, Any], Any]] = {
+READERS: dict[Annotation, Callable[[str, Annotation], Any]] = {
     str: lambda text, _: text,
     Path: lambda text, _: Path(text).expanduser(),
     bool: _flag,
@@ -261,7 +263,7 @@ READERS: dict[Any, Callable[[str, Any], Any]] = {
     Union: _optional,
     UnionType: _optional,
 }
-WORDS: dict[Any, Callable[[Any], str]] = {
+WORDS: dict[Annotation, Callable[[Annotation], str]] = {
     str: lambda _: "text",
     Path: lambda _: "a path",
     bool: lambda _: "true or false",

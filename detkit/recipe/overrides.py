@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from detkit.recipe.faults import Faults
-from detkit.recipe.plan import ALLOW_CHANGES, is_node
+from detkit.recipe.plan import ALLOW_CHANGES, Config, Override, is_node
 from detkit.recipe.read import MAX_DEPTH, read_value
 
 KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*\+?"
@@ -13,7 +13,7 @@ KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*\+?"
 APPEND = "+"  # at the end of a key
 
 
-def parse(argv: Iterable[str]) -> list[tuple[str, Any]]:
+def parse(argv: Iterable[str]) -> list[Override]:
     """Arguments ``key.path=value`` to (key, value), with ``a[0].b`` spelt ``a.0.b``.
 
     ``key.path+=value``, which appends the value to a list, comes out with the key ``key.path+``.
@@ -27,7 +27,7 @@ def parse(argv: Iterable[str]) -> list[tuple[str, Any]]:
     return pairs
 
 
-def pairs_of(argv: Iterable[str], faults: Faults) -> list[tuple[str, Any]]:
+def pairs_of(argv: Iterable[str], faults: Faults) -> list[Override]:
     """The same; what is not of the form is added to ``faults`` and left out."""
     pairs = []
     for argument in argv:
@@ -42,7 +42,7 @@ def pairs_of(argv: Iterable[str], faults: Faults) -> list[tuple[str, Any]]:
     return pairs
 
 
-def apply(config: dict[str, Any], pairs: Iterable[tuple[str, Any]], faults: Faults) -> dict[str, Any]:
+def apply(config: Config, pairs: Iterable[Override], faults: Faults) -> Config:
     """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
     paths = [(_path_of(key), value) for key, value in pairs]
     for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] in ("_target_", APPEND))):
@@ -84,7 +84,7 @@ def _assigned(old: Any, path: list[str], value: Any) -> Any:
     return {**old, key: _assigned(old.get(key), rest, value)}
 
 
-def _replaced(old: Any, new: Any) -> Any:
+def _replaced(old: object, new: Any) -> Any:
     """A new class brings its own arguments; ``_partial_`` belongs to the place and stays."""
     if is_node(old) and is_node(new) and "_partial_" in old:
         return {"_partial_": old["_partial_"], **new}

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from omegaconf import OmegaConf
 
 PARTS = ("data", "model", "loss", "decode", "metrics", "optimizer", "scheduler", "checkpoint", "trainer")
+Config = dict[str, Any]  # values of a recipe, or of one node in it: plain data
+Override = tuple[str, Any]  # key and value, as the command line gives them
+
 ABSENT = "-"
 HERE = "."  # among trusted packages: those that lie in the working directory
 # What a stored recipe may build: detkit's classes, and those of others that its recipes name.
@@ -62,12 +65,12 @@ ALLOW_CHANGES = "resume.allow_changes"  # one key: beside resume=true there can 
 SPELT = {"resume_allow_changes": ALLOW_CHANGES}  # fields of Settings that are no key as they stand
 
 
-def default_settings() -> dict[str, Any]:
+def default_settings() -> Config:
     """The keys that concern the whole run, as they are spelt in a recipe, with their defaults."""
     return {SPELT.get(field, field): value for field, value in Settings()._asdict().items()}
 
 
-def setting_faults(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def setting_faults(settings: Config) -> Iterator[tuple[str, str]]:
     """(key, message) of values that fit their types and still say nothing that can be done."""
     seed, epoch, freeze = settings["seed"], settings["unfreeze_epoch"], settings["freeze"]
     factor, decay = settings["backbone_lr_factor"], settings["layer_decay"]
@@ -92,8 +95,8 @@ class Change(NamedTuple):
     """One value that is not as the file has it, and who says so."""
 
     place: str
-    before: Any
-    after: Any
+    before: object
+    after: object
     source: str
 
 
@@ -113,11 +116,11 @@ class Plan(NamedTuple):
 
     name: str
     path: Path | None
-    config: dict[str, Any]
-    base: dict[str, Any]
-    overrides: list[tuple[str, Any]]
+    config: Config
+    base: Config
+    overrides: list[Override]
     lines: dict[str, int]
-    demo: dict[str, Any]
+    demo: Config
     trusted: tuple[str, ...] | None
 
     def source(self, place: str) -> str:
@@ -136,7 +139,7 @@ class Plan(NamedTuple):
         found = _diff("", self.base, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
-    def changes_since(self, then: dict[str, Any]) -> list[Change]:
+    def changes_since(self, then: Config) -> list[Change]:
         """Where this run differs from a stored config; settings that did not exist then had their defaults."""
         found = _diff("", default_settings() | then, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
@@ -165,7 +168,7 @@ class Plan(NamedTuple):
                 named += [package for package in LIBRARIES if package.partition(".")[0] == top] or [top]
         return named
 
-    def to_store(self) -> dict[str, Any]:
+    def to_store(self) -> Config:
         """The config as it is kept with a run, which is the same whether it was resumed or not."""
         return {**self.config, "resume": None, ALLOW_CHANGES: False}
 
@@ -189,7 +192,7 @@ def within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def is_node(value: Any) -> bool:
+def is_node(value: object) -> TypeGuard[Config]:
     """Whether a value names a constructor."""
     return isinstance(value, dict) and "_target_" in value
 
@@ -204,7 +207,7 @@ def _covers(key: str, place: str) -> bool:
     return place == key or place.startswith(f"{key}.")
 
 
-def _diff(place: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+def _diff(place: str, before: object, after: object) -> Iterator[tuple[str, object, object]]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in {**before, **after}:
             yield from _diff(join(place, key), before.get(key, ABSENT), after.get(key, ABSENT))
@@ -215,7 +218,7 @@ def _diff(place: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]
         yield place, before, after
 
 
-def _targets(value: Any) -> Iterator[str]:
+def _targets(value: object) -> Iterator[str]:
     """Every ``_target_`` in a value, in its order."""
     if is_node(value):
         yield value["_target_"]
@@ -223,5 +226,5 @@ def _targets(value: Any) -> Iterator[str]:
         yield from _targets(item)
 
 
-def _holds_nodes(values: list[Any]) -> bool:
+def _holds_nodes(values: list[object]) -> bool:
     return any(isinstance(value, dict) for value in values)

@@ -81,9 +81,9 @@ def read_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float) else text
 
 
-def plain_fault(value: Any) -> str | None:
+def plain_fault(value: object) -> str | None:
     """Why a value, wherever it comes from, can be no recipe; None if it can be one."""
-    waiting: list[tuple[str, int, Any]] = [("", 0, value)]
+    waiting: list[tuple[str, int, object]] = [("", 0, value)]
     count = 0
     while waiting:
         place, depth, value = waiting.pop()
@@ -96,7 +96,7 @@ def plain_fault(value: Any) -> str | None:
     return None
 
 
-def _value_fault(value: Any, depth: int) -> str | None:
+def _value_fault(value: object, depth: int) -> str | None:
     if depth > MAX_DEPTH:
         return f"at most {MAX_DEPTH} levels of nesting"
     if value is not None and not isinstance(value, dict | list | str | bool | int | float):

@@ -4,8 +4,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -15,7 +14,7 @@ from detkit.recipe.building import without_demo
 from detkit.recipe.checking import locate
 from detkit.recipe.loading import recipe_files, recipe_folders
 from detkit.recipe.plan import ABSENT, PARTS, SPELT, Plan, Settings, is_node, join
-from detkit.recipe.signature import SPECIAL, parameters_of
+from detkit.recipe.signature import SPECIAL, Constructor, classes_with_bases, parameters_of
 
 WIDE = 100_000  # columns where the output is no terminal: nothing is cut or wrapped
 
@@ -100,23 +99,24 @@ def _add(table: Table, plan: Plan, row: tuple[Text, Text, Text]) -> None:
     table.add_row(key, value, *([Text(_spell(demo) if differs else "", style="bold")] if plan.demo else []), meaning)
 
 
-def _at(config: Any, place: str) -> Any:
+def _at(value: object, place: str) -> object:
     """The value at a place, or ABSENT."""
-    if place in config:
-        return config[place]  # also a key with a dot in it
+    if isinstance(value, dict) and place in value:
+        return value[place]  # also a key with a dot in it
     for key in place.split("."):
-        if isinstance(config, list) and key.isdigit() and int(key) < len(config):
-            config = config[int(key)]
-        elif isinstance(config, dict) and key in config:
-            config = config[key]
+        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, dict) and key in value:
+            value = value[key]
         else:
             return ABSENT
-    return config
+    return value
 
 
-def _key_rows(value: Any, place: str) -> Iterator[tuple[Text, Text, Text]]:
+def _key_rows(value: object, place: str) -> Iterator[tuple[Text, Text, Text]]:
     if not is_node(value):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
             yield from _rows_of(item, join(place, key), "")
         return
     target = locate(value["_target_"])
@@ -131,17 +131,17 @@ def _key_rows(value: Any, place: str) -> Iterator[tuple[Text, Text, Text]]:
             yield Text(join(place, key), style="dim"), Text(default, style="dim"), Text(meanings.get(key, ""))
 
 
-def _rows_of(item: Any, place: str, meaning: str) -> Iterator[tuple[Text, Text, Text]]:
+def _rows_of(item: object, place: str, meaning: str) -> Iterator[tuple[Text, Text, Text]]:
     if is_node(item) or (isinstance(item, list) and any(map(is_node, item))):
         yield from _key_rows(item, place)
     else:
         yield Text(place), Text(_spell(item), style="bold"), Text(meaning)
 
 
-def meanings_of(target: Callable[..., Any]) -> dict[str, str]:
+def meanings_of(target: Constructor) -> dict[str, str]:
     """First sentences of the ``Args`` of a class and of the classes it inherits from."""
     meanings: dict[str, str] = {}
-    for source in getattr(target, "__mro__", (target,)):
+    for source in classes_with_bases(target):
         for docstring in (source.__doc__, getattr(vars(source).get("__init__"), "__doc__", None)):
             for name, meaning in _arguments(inspect.cleandoc(docstring or "")):
                 meanings.setdefault(name, meaning)
@@ -162,7 +162,7 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[a-z)\]`\"'\d])\.(?: |$)", paragraph)[0].rstrip(".")
 
 
-def _spell(value: Any) -> str:
+def _spell(value: object) -> str:
     """A value in one line, as it can be typed."""
     if is_node(value):
         return str(value["_target_"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from detkit.errors import did_you_mean
-from detkit.recipe.plan import is_node, join
+from detkit.recipe.plan import Config, is_node, join
 
 SPECIAL = ("_target_", "_partial_")
 SCALARS = {
@@ -26,9 +26,11 @@ MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 OPEN = (Any, object, Annotated, inspect.Parameter.empty)
 
 Parameters = dict[str, inspect.Parameter]
+Constructor = Callable[..., Any]  # a class or a function that a recipe names
+Annotation = Any  # a type hint: a class, a Literal, a union, list[int], ...
 
 
-def parameters_of(target: Callable[..., Any]) -> Parameters | None:
+def parameters_of(target: Constructor) -> Parameters | None:
     """The parameters that can be named in a call; None where Python does not know them, or any name goes."""
     try:
         parameters = _signature(target).parameters.values()
@@ -39,9 +41,14 @@ def parameters_of(target: Callable[..., Any]) -> Parameters | None:
     return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
+def classes_with_bases(target: Constructor) -> tuple[Constructor, ...]:
+    """A class and the classes that it inherits from; of a function that function alone."""
+    return target.__mro__ if isinstance(target, type) else (target,)
+
+
 def argument_faults(
-    target: Callable[..., Any],
-    given: dict[str, Any],
+    target: Constructor,
+    given: Config,
     place: str,
     given_later: bool = False,
     deeper: Callable[[str], str | None] | None = None,
@@ -75,7 +82,7 @@ def no_such_argument(name: str, key: str, known: Iterable[str]) -> str:
     return f"{name} has no argument {key!r}{did_you_mean(key, known)}"
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def fits(value: object, annotation: Annotation) -> bool:
     """Whether a recipe's value can be what the annotation says; yes for annotations it does not know."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
@@ -90,7 +97,7 @@ def fits(value: Any, annotation: Any) -> bool:
     return _collection_fits(value, kind, arguments)
 
 
-def _collection_fits(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool:
+def _collection_fits(value: object, kind: type, arguments: tuple[Annotation, ...]) -> bool:
     if isinstance(value, dict):
         return kind in MAPPINGS and all(fits(item, argument) for item in value.values() for argument in arguments[1:])
     if isinstance(value, list) and kind is tuple and arguments and arguments[-1] is not ...:
@@ -100,20 +107,20 @@ def _collection_fits(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool
     )
 
 
-def as_asked(value: Any, annotation: Any) -> Any:
+def as_annotated(value: object, annotation: Annotation) -> object:
     """YAML has no tuples: a list becomes one where the annotation says tuple and not list."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     kinds = {get_origin(option) or option for option in (get_args(annotation) if is_union else (annotation,))}
     return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
-def classes_of(annotation: Any) -> list[type]:
+def classes_of(annotation: Annotation) -> list[type]:
     """The classes that an annotation allows, e.g. both of ``First | Second | None`` but None."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [option for option in options if isinstance(option, type) and option is not types.NoneType]
 
 
-def _type_message(key: str, value: Any, annotation: Any) -> str:
+def _type_message(key: str, value: object, annotation: Annotation) -> str:
     wanted = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", inspect.formatannotation(annotation))
     remedy = ""
     if fits("", annotation) and type(value) in (int, float, bool):
@@ -123,7 +130,7 @@ def _type_message(key: str, value: Any, annotation: Any) -> str:
     return f"must be {wanted}; got {value!r}{remedy}"
 
 
-def _signature(target: Callable[..., Any]) -> inspect.Signature:
+def _signature(target: Constructor) -> inspect.Signature:
     try:
         return inspect.signature(target, eval_str=True)
     except NameError:  # a name that exists for type checkers only: arguments are checked, types are not

@@ -12,7 +12,7 @@ from detkit.errors import RecipeError
 from detkit.recipe.checking import _nodes_in, locate
 from detkit.recipe.loading import recipe_files
 from detkit.recipe.plan import PARTS
-from detkit.recipe.signature import as_asked, fits, parameters_of
+from detkit.recipe.signature import as_annotated, fits, parameters_of
 from detkit.recipe.source_names import names_in_source
 from tests.recipe import toys
 from tests.recipe.conftest import Load
@@ -65,10 +65,10 @@ def test_fits(annotation: Any, good: list[Any], bad: list[Any]) -> None:
 
 
 def test_lists_become_tuples_where_asked() -> None:
-    assert as_asked([1, 2], tuple[int, int]) == (1, 2)
-    assert as_asked([1, 2], tuple[int, int] | None) == (1, 2)
-    assert as_asked([1, 2], list[int] | tuple[int, ...]) == [1, 2]
-    assert as_asked([1, 2], Any) == [1, 2] and as_asked(None, tuple[int, ...] | None) is None
+    assert as_annotated([1, 2], tuple[int, int]) == (1, 2)
+    assert as_annotated([1, 2], tuple[int, int] | None) == (1, 2)
+    assert as_annotated([1, 2], list[int] | tuple[int, ...]) == [1, 2]
+    assert as_annotated([1, 2], Any) == [1, 2] and as_annotated(None, tuple[int, ...] | None) is None
 
 
 def test_a_right_recipe_passes(load: Load) -> None:
