@@ -21,7 +21,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from detkit import recipe
-from detkit.commands.run_parts import run_parts
+from detkit.api import run_parts
 from detkit.training import train
 from tests.helpers.pretended_cuda import EVENTS, Event, PretendedCuda, pretend
 

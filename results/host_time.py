@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from detkit import recipe
-from detkit.commands.run_parts import run_parts
+from detkit.api import run_parts
 from detkit.training import train
 
 STEPS = 20

@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 
 from detkit import recipe
-from detkit.commands.run_parts import run_parts
+from detkit.api import run_parts
 from detkit.training import Parts, parameter_groups, train
 from detkit.training.run.autocast import precision_here
 from detkit.types import Batch

@@ -62,7 +62,8 @@ MAY_IMPORT = {
         "progress",
     },
     "recipe": {"errors", "yaml_text"},
-    "": {"lazy", "inference"},  # detkit/__init__.py offers detkit.load
+    "api": {"errors", "training", "inference", "exporting", "recipe", "weights"},
+    "": {"lazy", "inference", "api"},  # detkit/__init__.py offers detkit.load, train, evaluate, export
     "__main__": {"commands"},
 }
 MAY_IMPORT["commands"] = {*MAY_IMPORT} - {"", "__main__"}  # everything; nothing below imports it
@@ -158,10 +159,10 @@ def module_graph(root: Path) -> dict[str, set[str]]:
     for path, module in modules.items():
         graph[module] = set()
         for _, name in imports_of(path.read_text()):
-            while name and name not in known:
-                name = name.rpartition(".")[0]  # noqa: PLW2901
-            if name and name not in NO_ARROW:
-                graph[module].add(name)
+            if name not in NO_ARROW:
+                while name and name not in known:
+                    name = name.rpartition(".")[0]  # noqa: PLW2901
+                graph[module] |= {name} - {""}
     return graph
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from detkit import recipe
-from detkit.commands.run_parts import run_parts
+from detkit.api import run_parts
 from detkit.inference import Predictor
 from detkit.ops.targets import pack_targets
 from detkit.training import train

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from detkit import recipe
+from detkit.api import run_parts
 from detkit.commands.evaluate import main as evaluate
-from detkit.commands.run_parts import run_parts
 from detkit.models import Classifier
 from detkit.training import train
 from detkit.types import ImageLabels, Targets

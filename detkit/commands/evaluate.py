@@ -37,10 +37,13 @@ def main(argv: list[str]) -> None:
     if not argv or asks_for_help(argv):
         return print_help(__doc__, EvaluateOptions)
     options, overrides = read_options(EvaluateOptions, argv, prefixes=[""])
-    from detkit import inference, training  # torch and lightning, after the arguments were found right
-    from detkit.commands.run_parts import run_parts
+    from detkit.api import evaluate  # torch and lightning, after the arguments were found right
 
-    stored = inference.read_stored(options.checkpoint)
-    parts = run_parts(stored.plan(overrides, options.split, options.trusted))
-    stored.load_into(parts.model, options.trusted)
-    return training.evaluate(parts, stored.class_names, options.detections).show(recipe.console())
+    evaluation = evaluate(
+        options.checkpoint,
+        overrides,
+        split=options.split,
+        trusted=options.trusted,
+        detections=options.detections,
+    )
+    return evaluation.show(recipe.console())

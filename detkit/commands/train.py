@@ -45,9 +45,7 @@ def main(argv: list[str]) -> None:
         return
     from lightning.pytorch.utilities import rank_zero_only
 
-    from detkit.commands.run_parts import run_parts
-    from detkit.training import train
-    from detkit.weights import load_weights
+    from detkit.api import train_plan
 
     rank_zero_only(output.print)(recipe.list_changes(plan))
-    train(run_parts(plan), load_weights)
+    train_plan(plan)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from detkit.commands.run_parts import run_settings
+from detkit.api import run_settings
 from detkit.metrics import CocoMetric
 from detkit.ops.targets import pack_targets
 from detkit.recipe.plan import Plan, default_settings
