@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -51,7 +51,8 @@ def check_names(plan: Plan) -> None:
             name, known = (isinstance(path, str) and names_in_source(path)) or ("", frozenset(node))
             for key in node:
                 if key not in known and key not in SPECIAL:
-                    faults.add(join(place, key), no_such_argument(name, key, known))
+                    deeper = _place_within(key, node, place, _names_in_source)
+                    faults.add(join(place, key), no_such_argument(name, key, known, deeper))
     faults.raise_if_any(f"recipe {plan.name}")
 
 
@@ -160,28 +161,43 @@ def _node_faults(node: Config, place: str, trusted: Sequence[str] | None) -> Ite
         given["num_classes"] = 1
     if place.startswith("model.") and given.get("num_classes", ...) is None:
         given["num_classes"] = 1  # build puts in how many the data has
-    yield from argument_faults(target, given, place, bool(partial), lambda word: _deeper(word, node, place, trusted))
+    yield from argument_faults(
+        target,
+        given,
+        place,
+        given_later=bool(partial),
+        deeper=lambda word: (
+            _place_within(word, node, place, lambda inner: _parameters(inner, trusted))
+            or _place_allowed(word, target, place)
+        ),
+    )
 
 
-def _deeper(word: str, value: object, place: str, trusted: Sequence[str] | None) -> str | None:
-    """The first place inside a value where a word is an argument of a constructor that is named or may be named."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        inner = join(place, key)
-        if found := join(inner, word) if word in _parameters(item, trusted) else _deeper(word, item, inner, trusted):
-            return found
-    if not isinstance(value, dict) or not is_node(value):
-        return None
-    for key, parameter in _parameters(value, trusted).items():
-        allowed = () if is_node(value.get(key)) else classes_of(parameter.annotation)
-        if any(word in (parameters_of(option) or {}) for option in allowed):
+def _place_within(word: str, value: object, place: str, names_of: Callable[[Config], Collection[str]]) -> str | None:
+    """The first place inside a value where a word is an argument of a constructor that is named there."""
+    for inner_place, node in _nodes_in(value, place):
+        if inner_place != place and word in names_of(node):
+            return join(inner_place, word)
+    return None
+
+
+def _place_allowed(word: str, target: Constructor, place: str) -> str | None:
+    """The same of a class that an argument of ``target`` may be, as its annotation says."""
+    for key, parameter in (parameters_of(target) or {}).items():
+        if any(word in (parameters_of(option) or {}) for option in classes_of(parameter.annotation)):
             return join(join(place, key), word)
     return None
 
 
-def _parameters(value: object, trusted: Sequence[str] | None) -> Parameters:
-    """The parameters of the constructor that a value names; none where it names none."""
+def _names_in_source(node: Config) -> frozenset[str]:
+    path = node["_target_"]
+    found = names_in_source(path) if isinstance(path, str) else None
+    return found[1] if found else frozenset()
+
+
+def _parameters(node: Config, trusted: Sequence[str] | None) -> Parameters:
+    """The parameters of the constructor that a node names; none where it cannot be found."""
     try:
-        return (parameters_of(locate(value["_target_"], trusted)) if is_node(value) else None) or {}
+        return parameters_of(locate(node["_target_"], trusted)) or {}
     except RecipeError:  # reported at its own place
         return {}

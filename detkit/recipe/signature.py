@@ -68,8 +68,7 @@ def argument_faults(
     name = getattr(target, "__qualname__", repr(target))
     for key, value in given.items():
         if key not in parameters:
-            hint = f"; did you mean {inner!r}?" if deeper and (inner := deeper(key)) else did_you_mean(key, parameters)
-            yield join(place, key), f"{name} has no argument {key!r}{hint}"
+            yield join(place, key), no_such_argument(name, key, parameters, deeper(key) if deeper else None)
         elif not fits(value, parameters[key].annotation):
             yield join(place, key), _type_message(key, value, parameters[key].annotation)
     for key, parameter in parameters.items():
@@ -77,9 +76,9 @@ def argument_faults(
             yield join(place, key), f"is missing, {name} needs it; give it, or write _partial_: true if it comes later"
 
 
-def no_such_argument(name: str, key: str, known: Iterable[str]) -> str:
-    """What to say of an argument that a constructor does not have."""
-    return f"{name} has no argument {key!r}{did_you_mean(key, known)}"
+def no_such_argument(name: str, key: str, known: Iterable[str], deeper: str | None = None) -> str:
+    """The message about an argument that a constructor does not have; ``deeper`` is a place that has it."""
+    return f"{name} has no argument {key!r}" + (f"; did you mean {deeper!r}?" if deeper else did_you_mean(key, known))
 
 
 def fits(value: object, annotation: Annotation) -> bool:

@@ -269,3 +269,9 @@ def test_a_misspelt_argument_is_found_without_imports(load: Load) -> None:
         recipe.check_names(plan)
     assert "trainer.max_epohcs: Trainer has no argument 'max_epohcs'; did you mean 'max_epochs'?" in str(caught.value)
     assert "optimizer.lrr: AdamW has no argument 'lrr'; did you mean 'lr'?" in str(caught.value)
+
+
+def test_an_argument_that_belongs_deeper_is_found_without_imports() -> None:
+    plan = recipe.load(["recipe=yolo_csp_n", "data.mosaic_probability=1"])
+    with pytest.raises(RecipeError, match=r"did you mean 'data\.augmentation\.mosaic_probability'\?"):
+        recipe.check_names(plan)
