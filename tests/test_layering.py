@@ -4,6 +4,7 @@ Lazy imports inside functions and those under TYPE_CHECKING count like any other
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,6 +174,15 @@ def part_of(module: str) -> str:
 
 def test_imports_point_one_way() -> None:
     assert wrong_arrows(ROOT) == []
+
+
+def test_contributing_has_the_same_table() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)(?:/|\.py)` \|[^|]*\|([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    table = {part: set(filter(None, cells.strip().split(", "))) for part, cells in rows}
+    assert table.pop("commands") == {"everything"}
+    assert table == {part: needs for part, needs in MAY_IMPORT.items() if part not in {"", "__main__", "commands"}}
 
 
 def test_every_part_is_read() -> None:

@@ -1,6 +1,7 @@
 """What the project promises about itself: sizes, versions, extras, targets."""
 
 import ast
+import pkgutil
 import re
 import subprocess
 import tomllib
@@ -105,6 +106,31 @@ def test_no_test_module_imports_another() -> None:
     assert importing == set()
 
 
+WAYS = {
+    "From the command line to the loss": 7,
+    "From an image file to a batch": 9,
+    "From a checkpoint to detections": 8,
+    "An export": 9,
+}
+
+
+def test_a_way_through_the_code_is_short_and_leads_from_file_to_file() -> None:
+    """Each file of a list in CONTRIBUTING.md is imported by one before it, or its class is named in yolo_csp."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    built = {
+        _file_of(target)
+        for target in re.findall(r"_target_: (detkit[\w.]+)", (ROOT / "recipes/yolo_csp.yaml").read_text())
+    }
+    for heading, most in WAYS.items():
+        section = page.partition(f"\n{heading}:\n\n")[2].partition("\n\n")[0]
+        files = re.findall(r"^\d+\. `(detkit/[\w/]+\.py)`: ", section, flags=re.MULTILINE)
+        assert 3 <= len(files) <= most, f"{heading}: {len(files)} files"
+        reached = built | {files[0]}
+        for file in files:
+            assert file in reached, f"{heading}: no file before {file} imports it"
+            reached |= _files_imported(ROOT / file)
+
+
 def _imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -113,3 +139,21 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").partition(".")[0])
     return names
+
+
+def _files_imported(path: Path) -> set[str]:
+    """The files of detkit that hold what a file imports, also by way of the ``__init__`` of a package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detkit"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            members = [f"{name}.{of}" for name in names for of in getattr(pkgutil.resolve_name(name), "__all__", ())]
+            found |= {_file_of(name) for name in names + members}
+    return found
+
+
+def _file_of(dotted: str) -> str:
+    """Where a member of detkit is defined: detkit.losses.YOLOLoss in detkit/losses/yolo.py."""
+    member = pkgutil.resolve_name(dotted)
+    defined = getattr(member, "__module__", None) or getattr(member, "__name__", "")
+    return f"{defined.replace('.', '/')}.py"
