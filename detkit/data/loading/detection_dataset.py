@@ -1,4 +1,4 @@
-"""One sample from one key: the same image and boxes, whichever process makes it and whenever."""
+"""The sample of a key for a detector: the same image and boxes in every process and at any time."""
 
 from collections.abc import Container
 
@@ -28,7 +28,7 @@ from detkit.data.index.coco_index import CocoIndex
 from detkit.data.loading.image_reader import ImageReader
 from detkit.data.loading.keyed_dataset import KeyedDataset
 from detkit.data.loading.sampler import SampleKey, stream
-from detkit.data.loading.unreadable_images import stand_in
+from detkit.data.loading.unreadable_images import readable_row
 from detkit.types import Target
 
 
@@ -37,12 +37,12 @@ class DetectionDataset(KeyedDataset[Target]):
 
     Args:
         index: of the split.
-        augmentation: of training; None: every image only resized.
+        augmentation: of training; None: every image is only resized.
         seed: of the augmentation.
-        cache_bytes: how much of the decoded images each process keeps. It changes the time only.
-        resize: how an image comes to the size of the input.
-        max_unreadable: images that others may stand in for, see Note [stand-ins] in ``unreadable``; 0: none.
-        max_epochs: of the run; None or -1: without a last epoch. It decides where the mosaic ends.
+        cache_bytes: size of the cache of decoded images in each process. It changes only the time.
+        resize: method by which an image is resized to the network input.
+        max_unreadable: images that may be replaced, see Note [replacement images] in ``unreadable_images``.
+        max_epochs: of the run; None or -1: without a last epoch. It decides when the mosaic ends.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class DetectionDataset(KeyedDataset[Target]):
         return len(self.index)
 
     @override
-    def make(self, key: SampleKey, lost: Container[int]) -> tuple[np.ndarray, Target]:
+    def make(self, key: SampleKey, unreadable: Container[int]) -> tuple[np.ndarray, Target]:
         drawn = key
-        key = drawn._replace(row=self._present(drawn.row, lost))
+        key = drawn._replace(row=self._readable(drawn.row, unreadable))
         if self.augmentation is None:
             return self._resized(Sample(self.images.read(key.row), *self.index.boxes_of(key.row)), key)
         rng = stream(self.seed, 1, drawn.epoch, drawn.row)
         if key.epoch >= self.plain_from_epoch:
             return self._plain(rng, self.augmentation, key)
-        return self._augmented(rng, self.augmentation, key, lost)
+        return self._augmented(rng, self.augmentation, key, unreadable)
 
-    def _present(self, row: int, lost: Container[int]) -> int:
-        return stand_in(row, len(self), lost.__contains__)
+    def _readable(self, row: int, unreadable: Container[int]) -> int:
+        return readable_row(row, len(self), unreadable.__contains__)
 
     def _plain(self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey) -> tuple[np.ndarray, Target]:
-        """Flip and colour, then the resize of validation: what the last epochs train on."""
+        """A sample of the last epochs: flipped, with changed colours, and resized as in validation."""
         image = _jitter(rng, augmentation, self.images.read(key.row))
         sample = _draw_flip(rng, augmentation, Sample(image, *self.index.boxes_of(key.row)))
         return self._resized(sample, key)
@@ -92,14 +92,14 @@ class DetectionDataset(KeyedDataset[Target]):
         return image, self._target(sample._replace(boxes=sample.boxes * factors), key.row, scale_xy)
 
     def _augmented(
-        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, lost: Container[int]
+        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, unreadable: Container[int]
     ) -> tuple[np.ndarray, Target]:
         if rng.random() < augmentation.mosaic_probability:
-            sample = self._mosaic(rng, augmentation, key, lost)
+            sample = self._mosaic(rng, augmentation, key, unreadable)
         else:
             sample = self._single(rng, augmentation, key.row, key.image_hw)
         if rng.random() < augmentation.mixup_probability:
-            partner = self._present(int(rng.integers(len(self))), lost)
+            partner = self._readable(int(rng.integers(len(self))), unreadable)
             sample = mixup(sample, self._single(rng, augmentation, partner, key.image_hw))
         sample = sample._replace(image=_jitter(rng, augmentation, sample.image))
         sample = _draw_flip(rng, augmentation, sample)
@@ -109,10 +109,10 @@ class DetectionDataset(KeyedDataset[Target]):
         return sample.image, self._target(sample, key.row, (1.0, 1.0))
 
     def _mosaic(
-        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, lost: Container[int]
+        self, rng: np.random.Generator, augmentation: Augmentation, key: SampleKey, unreadable: Container[int]
     ) -> Sample:
         partners = rng.integers(len(self), size=3).tolist()
-        rows = [key.row, *(self._present(partner, lost) for partner in partners)]
+        rows = [key.row, *(self._readable(partner, unreadable) for partner in partners)]
         height, width = key.image_hw
         meeting_x, meeting_y = rng.uniform(-0.5, 0.5, 2)
         placements = place_mosaic(
@@ -137,7 +137,7 @@ class DetectionDataset(KeyedDataset[Target]):
     def _zoomed(
         self, rng: np.random.Generator, augmentation: Augmentation, row: int, image_hw: tuple[int, int]
     ) -> Sample:
-        """A window of the image's plane, as large as the canvas or fitting it; black where no image is."""
+        """A window around or inside the image, resized to the canvas; black where it reaches beyond the image."""
         zooms, crops = rng.random(2) < (augmentation.zoom_out_probability, augmentation.iou_crop_probability)
         height, width = self.images.size_hw(row)
         window = zoom_out(rng, (height, width)) if zooms else np.array([0, 0, width, height])
@@ -160,7 +160,7 @@ class DetectionDataset(KeyedDataset[Target]):
         matrices: list[np.ndarray],
         canvas: np.ndarray,
     ) -> Sample:
-        """Each image pasted into its part of the canvas, and its boxes moved with it."""
+        """Paste each image into the canvas, and transform its boxes likewise."""
         boxes, labels, crowd = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool)]
         for row, matrix in zip(rows, matrices, strict=True):
             if not is_visible(matrix, self.images.size_hw(row), canvas.shape[:2]):
@@ -187,7 +187,7 @@ class DetectionDataset(KeyedDataset[Target]):
 
 
 def _draw_affine(rng: np.random.Generator, augmentation: Augmentation, image_hw: tuple[int, int]) -> np.ndarray:
-    """The random affine from the plane to the canvas; the plane's origin lands near the canvas' middle."""
+    """The random affine map to the canvas; the origin comes to lie near the middle of the canvas."""
     height, width = image_hw
     scale = rng.uniform(*augmentation.scale)
     turn, lean_x, lean_y, shift_x, shift_y = rng.uniform(-1, 1, 5)

@@ -1,4 +1,4 @@
-"""The images of a split by their rows: decoded, of the size that is known, and kept for the next use."""
+"""Reads the images of a split by row: decodes them, compares their size with the index, and caches them."""
 
 import math
 import os
@@ -10,15 +10,17 @@ import numpy as np
 
 from detkit.data.images.decode import decode_image
 from detkit.data.images.header import read_header
-from detkit.data.loading.unreadable_images import LostImage, UnreadableImageError
-from detkit.data.loading.workers import IDLE, AtWork
+from detkit.data.loading.unreadable_images import UnreadableImage, UnreadableImageError
+from detkit.data.loading.workers import IDLE, CurrentWork
 from detkit.errors import DataError
 
-Stamp = tuple[int, int]  # time and number of bytes: of another file, or of one that was written again, they differ
+FileVersion = tuple[
+    int, int
+]  # time of modification in ns, and bytes: they differ after the file was replaced or written
 
 
 class ImageIndex(Protocol):
-    """What is known of images without their pixels."""
+    """Ids, sizes and paths of the images of a split."""
 
     @property
     def image_ids(self) -> np.ndarray: ...
@@ -28,34 +30,34 @@ class ImageIndex(Protocol):
 
 
 class ImageCache:
-    """Decoded images of this process, the latest used ones up to a number of bytes; 0: none."""
+    """The decoded images that this process used last, up to ``max_bytes``; 0 caches none."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._images: OrderedDict[tuple[int, int], tuple[np.ndarray, Stamp]] = OrderedDict()
+        self._images: OrderedDict[tuple[int, int], tuple[np.ndarray, FileVersion]] = OrderedDict()
 
     def __contains__(self, entry: tuple[int, int]) -> bool:
         return entry in self._images
 
-    def get(self, row: int, reduce: int, stamp: Stamp) -> np.ndarray | None:
-        """The image of a row at 1 / reduce of its size, if it is here and the file is still the same."""
-        image, kept = self._images.get((row, reduce), (None, stamp))
+    def get(self, row: int, reduce: int, version: FileVersion) -> np.ndarray | None:
+        """The image of a row at 1 / reduce of its size, if it is cached and its file has not changed."""
+        image, cached_version = self._images.get((row, reduce), (None, version))
         if image is None:
             return None
-        if kept != stamp:
+        if cached_version != version:
             self.num_bytes -= image.nbytes
             del self._images[row, reduce]
             return None
         self._images.move_to_end((row, reduce))
         return image
 
-    def put(self, row: int, reduce: int, stamp: Stamp, image: np.ndarray) -> None:
-        """Keep an image; nobody may write to it from here on."""
+    def put(self, row: int, reduce: int, version: FileVersion, image: np.ndarray) -> None:
+        """Cache an image; the array becomes read-only."""
         if image.nbytes > self.max_bytes:
             return
         image.flags.writeable = False
-        self._images[row, reduce] = image, stamp
+        self._images[row, reduce] = image, version
         self.num_bytes += image.nbytes
         while self.num_bytes > self.max_bytes:
             _, (oldest, _) = self._images.popitem(last=False)
@@ -65,27 +67,27 @@ class ImageCache:
 class ImageReader:
     """Reads images of a split.
 
-    A kept image is used only while its file is there and unchanged: what a process has read before
-    must not decide which image a sample shows, see Note [stand-ins] in ``unreadable``.
+    A cached image is used only while its file exists unchanged. So the samples do not depend on what a process has
+    read before, see Note [replacement images] in ``unreadable_images``.
 
     Args:
         index: of the images.
-        cache_bytes: how much of the decoded images each process keeps.
+        cache_bytes: size of the cache of decoded images in each process.
 
     Attributes:
-        at_work: what is being made and read, for whoever asks after this process was killed.
+        current_work: the sample and the image in work, which the main process reads after this process was killed.
     """
 
     def __init__(self, index: ImageIndex, cache_bytes: int = 0) -> None:
         self.index = index
         self.cache = ImageCache(cache_bytes)
-        self.at_work: AtWork = np.full(3, IDLE, np.int64)
+        self.current_work: CurrentWork = np.full(3, IDLE, np.int64)
 
     def size_hw(self, row: int) -> tuple[int, int]:
-        """Of the upright image, as the index says; from the file if it does not.
+        """Size of the upright image by the index, or by the header of the file where the index has none.
 
         Raises:
-            UnreadableImageError: if the file has to be looked into, and cannot.
+            UnreadableImageError: if the header is needed and cannot be read.
         """
         height, width = self.index.sizes_hw[row].tolist()
         if height:
@@ -97,16 +99,16 @@ class ImageReader:
         return header.height, header.width
 
     def read(self, row: int, reduce: int = 1) -> np.ndarray:
-        """(ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB; not to be written to.
+        """(ceil(H / reduce), ceil(W / reduce), 3) uint8 RGB; it may be read-only.
 
         Raises:
-            UnreadableImageError: if it cannot be decoded, or has another size than is known.
+            UnreadableImageError: if it cannot be decoded, or its size is not that in the index.
         """
-        self.at_work[2] = row
+        self.current_work[2] = row
         path = self.index.path(row)
         try:
-            stamp = self._stamp(path)
-            image = self.cache.get(row, reduce, stamp)
+            version = self._version(path)
+            image = self.cache.get(row, reduce, version)
             if image is not None:
                 return image
             image = decode_image(path, reduce)
@@ -114,20 +116,20 @@ class ImageReader:
             raise self._unreadable(row, str(error)) from error
         height, width = self.size_hw(row)
         if image.shape[:2] != (math.ceil(height / reduce), math.ceil(width / reduce)):
-            raise self._unreadable(row, f"not {width} x {height} as at the start: it was changed since")
-        self.cache.put(row, reduce, stamp, image)
+            raise self._unreadable(row, f"its size is not {width} x {height} any more: the file was changed")
+        self.cache.put(row, reduce, version, image)
         return image
 
-    def _stamp(self, path: Path) -> Stamp:
+    def _version(self, path: Path) -> FileVersion:
         if not self.cache.max_bytes:
             return 0, 0
         try:
-            status = os.stat(path)  # noqa: PTH116, twice as fast as Path.stat, and done for every image
+            status = os.stat(path)  # noqa: PTH116, faster than Path.stat, and called for every image
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         return status.st_mtime_ns, status.st_size
 
     def _unreadable(self, row: int, reason: str) -> UnreadableImageError:
         path = self.index.path(row)
-        image = LostImage(int(self.index.image_ids[row]), str(path), reason.removeprefix(f"{path}: "))
+        image = UnreadableImage(int(self.index.image_ids[row]), str(path), reason.removeprefix(f"{path}: "))
         return UnreadableImageError(row, image)

@@ -3,75 +3,79 @@
 import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
+from detkit.data.loading.keyed_dataset import KeyedDataset, Samples
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
-from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
-from detkit.data.loading.workers import IDLE, WORKER_LOST, WorkerEnd, Workers
+from detkit.data.loading.unreadable_images import UnreadableCounter, UnreadableImage
+from detkit.data.loading.workers import IDLE, WORKER_ERRORS, WorkerEnd, Workers
 from detkit.errors import DataError
 from detkit.ops.targets import pack_labels, pack_targets
-from detkit.types import Batch, ClassBatch, Target
+from detkit.types import Batch, ClassBatch, ImageLabel, Target
 
-Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: where the sampler stands
+Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: the position of the sampler
+SampleDataset = KeyedDataset[Target] | KeyedDataset[ImageLabel]
+Collated = tuple[Batch | ClassBatch, list[UnreadableImage]] | DataError
+_Value = TypeVar("_Value")
 
 
 class Loader:
     """Batches of a split; images (B, 3, H, W) uint8 in channels_last order.
 
-    No subclass of DataLoader: Lightning would put its own sampler into one on several devices.
+    It is not a subclass of DataLoader, because on several devices Lightning would replace the sampler of one.
 
     Args:
         dataset: makes the samples.
-        sampler: decides which.
-        num_workers: processes, which stay alive between epochs until ``close``; 0: this one.
-        unreadable: counts the images that others stood in for; None: none may be.
+        sampler: decides which samples form a batch.
+        num_workers: processes, which live until ``close``; 0: samples are made in this process.
+        unreadable: counts the replaced images; None: no image may be replaced.
     """
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: SampleDataset,
         sampler: KeySampler | InOrderSampler,
         num_workers: int = 0,
-        unreadable: UnreadableImages | None = None,
+        unreadable: UnreadableCounter | None = None,
     ) -> None:
-        self.dataset: Any = dataset  # beyond torch's Dataset it makes a batch's samples at once, and reads images
+        self.dataset = dataset
         self.num_workers = num_workers
-        self.unreadable = UnreadableImages(0) if unreadable is None else unreadable
+        self.unreadable = UnreadableCounter(0) if unreadable is None else unreadable
         self._sampler = sampler
-        self._loader: DataLoader[Any] | None = None
+        self._loader: DataLoader[Collated] | None = None
         self._workers = Workers(0)
 
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch | ClassBatch]:
         """The batches.
 
         Raises:
-            DataError: if an image cannot be read and no other may stand in for it, or if a worker was killed.
+            DataError: if an image cannot be read and may not be replaced, or if a worker was killed.
         """
-        batches = self._naming_the_dead(self._begin)
-        while (made := self._naming_the_dead(next, batches, None)) is not None:
-            if isinstance(made, DataError):
-                raise made
-            batch, lost = made
-            self.unreadable.note(lost)
+        batches = self._watch_workers(self._begin)
+        while (collated := self._watch_workers(lambda: next(batches, None))) is not None:
+            if isinstance(collated, DataError):
+                raise collated
+            batch, unreadable = collated
+            self.unreadable.add(unreadable)
             yield batch
 
     def close(self) -> None:
-        """End the workers. Left to the garbage collector, torch waits five seconds for each of them.
+        """Kill the workers. If the garbage collector ended them, torch would wait five seconds for each.
 
-        Those of an iteration that an exception holds on to do not end with the loader.
+        Without this, the workers of an iterator that an exception refers to would outlive the loader.
         """
         self._loader = None
-        self._workers.end_all()
+        self._workers.kill_all()
 
-    def _begin(self) -> Iterator[Any]:
+    def _begin(self) -> Iterator[Collated]:
         if self._loader is not None:
             return iter(self._loader)
         self._workers = Workers(self.num_workers)
@@ -79,32 +83,34 @@ class Loader:
         with self._workers.starting():
             return iter(self._loader)
 
-    def _naming_the_dead(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """What a call gives that may wait for workers."""
+    def _watch_workers(self, call: Callable[[], _Value]) -> _Value:
+        """The result of a call that may wait for workers; a DataError if one of them has ended."""
         try:
             with self._workers.waiting():
-                return call(*arguments)
-        except WORKER_LOST as error:
-            end = self._workers.ended_by_now(error)
+                return call()
+        except WORKER_ERRORS as error:
+            end = self._workers.ended_after(error)
             if end is None:
                 raise
-            self._workers.end_all()
-            raise self._fault(end) from error
+            self._workers.kill_all()
+            raise self._error_of(end) from error
 
-    def _fault(self, end: WorkerEnd) -> DataError:
-        epoch, sample, row = end.at_work
+    def _error_of(self, end: WorkerEnd) -> DataError:
+        epoch, sample, row = end.current_work
         images = self.dataset.images.index
-        doing = "between two batches"
+        place = "between two batches"
         if row != IDLE:
-            doing = f"at image {images.image_ids[row]}: {images.path(row)} (epoch {epoch + 1}, sample {sample})"
-        return DataError(f"{end.how()} {doing}. {end.remedy()} The last checkpoint is whole: go on with resume=true")
+            place = f"at image {images.image_ids[row]}: {images.path(row)} (epoch {epoch + 1}, sample {sample})"
+        return DataError(
+            f"{end.describe()} {place}. {end.remedy()} The last checkpoint is complete: continue with resume=true"
+        )
 
-    def _make_loader(self) -> DataLoader[Any]:
+    def _make_loader(self) -> DataLoader[Collated]:
         return DataLoader(
-            self.dataset,
+            self.dataset,  # pyright: ignore[reportArgumentType]  # torch's types do not know __getitems__
             batch_sampler=self._sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=collate,  # pyright: ignore[reportArgumentType]
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             worker_init_fn=functools.partial(_start_worker, self._workers),
@@ -112,81 +118,82 @@ class Loader:
 
 
 class TrainLoader(Loader):
-    """One epoch of batches per iteration, from where training stands.
+    """One epoch of batches per iteration, from the position of the training.
 
     # Note [lazy position]
-    The position is read when the first batch is asked for, not when the iterator is made: Lightning
-    makes iterators before it has restored its progress from a checkpoint, and workers that fetch
-    ahead from then on would show the first resumed epoch in the order of epoch 0.
+    The position is read when the first batch is requested, not when the iterator is made. Lightning makes iterators
+    before it restores its progress from a checkpoint. Workers that fetch batches ahead would otherwise make the first
+    resumed epoch in the order of epoch 0.
 
     Args:
         dataset: makes the samples.
-        sampler: decides which, and counts the batches that were used.
-        num_workers: processes, which stay alive between epochs; 0: this one.
-        position: where training stands; without it or where it gives None, the sampler knows.
-        unreadable: counts the images that others stood in for; None: none may be.
+        sampler: decides which samples form a batch, and counts the batches that were used.
+        num_workers: processes, which live until ``close``; 0: samples are made in this process.
+        position: gives the position of the training; None: the sampler's own is used.
+        unreadable: counts the replaced images; None: no image may be replaced.
     """
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: SampleDataset,
         sampler: KeySampler,
         num_workers: int = 0,
         position: Position | None = None,
-        unreadable: UnreadableImages | None = None,
+        unreadable: UnreadableCounter | None = None,
     ) -> None:
         super().__init__(dataset, sampler, num_workers, unreadable)
         self.key_sampler = sampler
         self._position = position
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch | ClassBatch]:
         """The batches of the epoch that are not done yet."""
         position = self._position() if self._position is not None else None
         if position is not None:
             self.key_sampler.move_to(*position)
         for batch in super().__iter__():
-            self.key_sampler.batch_done()  # before it is handed out: nobody may ask for the one after the last
+            self.key_sampler.batch_done()  # before the yield: the batch after the last one may never be requested
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the sampler stands; with this Lightning knows that the loader can resume."""
+        """The sampler's position. Lightning resumes loaders that have this method."""
         return self.key_sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Stand there again."""
+        """Restore the position."""
         self.key_sampler.load_state_dict(state)
 
 
 def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
-    """Where Lightning's own counters stand; they are in its checkpoints, so nothing else has to be."""
+    """Epoch and batches done by Lightning's own counters, which its checkpoints contain."""
     if not trainer.training:
         return None
     return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
-def collate(made: Any) -> tuple[Batch | ClassBatch, list[LostImage]] | DataError:
-    """A batch and the images that others stood in for; a fault is handed on.
+def collate(made: tuple[Samples[Target] | Samples[ImageLabel], list[UnreadableImage]] | DataError) -> Collated:
+    """A batch and the replaced images; an error is returned as it is.
 
-    The batch is few tensors, because every tensor that leaves a worker costs a file descriptor and some
-    system calls, and every tensor is a copy to the device of its own.
+    The batch consists of few tensors, because each tensor from a worker costs a file descriptor and system calls, and
+    each is copied to the device separately.
 
     Args:
-        made: what a data set's ``__getitems__`` gives.
+        made: by ``__getitems__`` of a data set.
     """
     if isinstance(made, DataError):
         return made
-    samples, lost = made
-    images = default_collate([torch.from_numpy(image) for image, _ in samples])  # in shared memory in a worker
-    images, targets = images.permute(0, 3, 1, 2), [target for _, target in samples]
-    if isinstance(targets[0], Target):
-        return Batch(images, pack_targets(targets)), lost
-    return ClassBatch(images, pack_labels(targets)), lost
+    samples, unreadable = made
+    images = default_collate([torch.from_numpy(image) for image, _ in samples])  # in a worker: in shared memory
+    images = images.permute(0, 3, 1, 2)
+    if isinstance(samples[0][1], Target):
+        return Batch(images, pack_targets([target for _, target in samples if isinstance(target, Target)])), unreadable
+    labels = [target for _, target in samples if isinstance(target, ImageLabel)]
+    return ClassBatch(images, pack_labels(labels)), unreadable
 
 
 def _start_worker(workers: Workers, worker: int) -> None:
     cv2.setNumThreads(0)  # else every worker would use all cores
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and a cluster send them to all processes,
-        signal.signal(number, signal.SIG_IGN)  # but the main one ends its workers, once it has saved
+        signal.signal(number, signal.SIG_IGN)  # but the main process ends its workers after it has saved
     info = get_worker_info()
     assert info is not None, "torch calls this in a worker"
-    info.dataset.images.at_work = workers.begin(worker)  # type: ignore[attr-defined]
+    info.dataset.images.current_work = workers.register(worker)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""One sample for a classifier from one key: the same pixels, whichever process makes it and whenever."""
+"""The sample of a key for a classifier: the same pixels in every process and at any time."""
 
 import math
 from collections.abc import Container
@@ -15,7 +15,7 @@ from detkit.data.index.regions import RegionIndex
 from detkit.data.loading.image_reader import ImageReader
 from detkit.data.loading.keyed_dataset import KeyedDataset
 from detkit.data.loading.sampler import SampleKey, stream
-from detkit.data.loading.unreadable_images import stand_in
+from detkit.data.loading.unreadable_images import readable_row
 from detkit.types import ImageLabel
 
 
@@ -24,11 +24,10 @@ class RegionDataset(KeyedDataset[ImageLabel]):
 
     Args:
         index: of the split.
-        augmentation: of training; None: every region only letterboxed.
+        augmentation: of training; None: every region is only letterboxed.
         seed: of the augmentation.
-        cache_bytes: how much of the decoded images each process keeps, for all regions of an image. It changes
-            the time only.
-        max_unreadable: images whose regions others may stand in for, see Note [stand-ins] in ``unreadable``; 0: none.
+        cache_bytes: size of the cache of decoded images in each process. It changes only the time.
+        max_unreadable: images that may be replaced, see Note [replacement images] in ``unreadable_images``.
     """
 
     def __init__(
@@ -48,9 +47,9 @@ class RegionDataset(KeyedDataset[ImageLabel]):
         return len(self.index)
 
     @override
-    def make(self, key: SampleKey, lost: Container[int]) -> tuple[np.ndarray, ImageLabel]:
+    def make(self, key: SampleKey, unreadable: Container[int]) -> tuple[np.ndarray, ImageLabel]:
         drawn, image_rows = key, self.index.image_rows
-        key = drawn._replace(row=stand_in(drawn.row, len(self), lambda row: int(image_rows[row]) in lost))
+        key = drawn._replace(row=readable_row(drawn.row, len(self), lambda row: int(image_rows[row]) in unreadable))
         if self.augmentation is None:
             image = self._letterboxed(key)
         else:
@@ -58,7 +57,7 @@ class RegionDataset(KeyedDataset[ImageLabel]):
         return image, ImageLabel(torch.tensor(int(self.index.labels[key.row])), key.row)
 
     def _letterboxed(self, key: SampleKey) -> np.ndarray:
-        """``letterbox`` of the region, of the same pixels; of a much larger one from a reduced decoding."""
+        """The region as ``letterbox`` gives it; a much larger region is decoded at a reduced size."""
         x1, y1, x2, y2 = region = self._region(key.row)
         height, width = fitted_hw((y2 - y1, x2 - x1), key.image_hw, "letterbox")
         matrix = affine_matrix((width / (x2 - x1), height / (y2 - y1)))
@@ -102,7 +101,7 @@ class RegionDataset(KeyedDataset[ImageLabel]):
         return x1, y1, x2, y2
 
     def _cut(self, row: int, region: tuple[int, int, int, int], reduce: int) -> tuple[np.ndarray, np.ndarray]:
-        """The region at 1 / reduce of its size, outwards to whole pixels, and the matrix from its pixels back."""
+        """The region at 1 / reduce of its size, rounded outwards to whole pixels, and the matrix back to the region."""
         image = self.images.read(int(self.index.image_rows[row]), reduce)
         x1, y1, x2, y2 = region
         left, top = x1 // reduce, y1 // reduce
@@ -113,8 +112,7 @@ class RegionDataset(KeyedDataset[ImageLabel]):
 def _place(drawn: float, side: int, shift: float, translate: float) -> float:
     """Where a region of ``drawn`` pixels begins on a canvas of ``side``.
 
-    A shift in [-1, 1] takes it from one edge to the other, whether it is smaller or larger than the
-    canvas, and beyond by ``translate`` of the canvas.
+    A shift in [-1, 1] moves it from one edge of the canvas to the other, and beyond by ``translate`` of the canvas.
     """
     spare = side - drawn
     return spare / 2 + shift * (abs(spare) / 2 + translate * side)

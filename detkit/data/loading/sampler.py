@@ -1,9 +1,9 @@
-"""Which samples make which batch: pure functions of (seed, epoch), whatever the number of workers and of ranks.
+"""Which samples form which batch: pure functions of (seed, epoch), for any number of workers and of ranks.
 
 # Note [random streams]
 Every random choice comes from a Philox generator seeded by (seed, stream, epoch, ...): stream 0 orders an epoch,
-1 makes a sample (``dataset.py``), 2 draws the size of a batch. No generator lives longer than its use, so there is
-no state to save, and a resumed run needs to know only where it stood: epoch and batches done.
+1 makes a sample (``detection_dataset.py``), 2 draws the size of a batch. A generator is made for each use, so it has
+no state to save. A resumed run needs only its position: the epoch and the batches done.
 """
 
 import math
@@ -19,7 +19,7 @@ SIZE_STEP_PX = 32  # the largest stride: sizes of multi-scale training are multi
 
 
 class SampleKey(NamedTuple):
-    """All that a sample depends on, besides the seed and the augmentation's settings."""
+    """What a sample depends on, besides the seed and the settings of the augmentation."""
 
     epoch: int
     row: int  # of the image in the index
@@ -34,10 +34,10 @@ def stream(seed: int, number: int, *numbers: int) -> np.random.Generator:
 class KeySampler(Sampler[list[SampleKey]]):
     """Batches of an endless training run, one epoch per iteration.
 
-    The order of an epoch is cut into global batches of ``batch_size * world_size``, and each rank
-    takes its share of every one: the same global batches for any world size that gives the same
-    product. The images that fill no batch are left out (other ones in every epoch). A set smaller
-    than a global batch gives one smaller batch.
+    The order of an epoch is cut into global batches of ``batch_size * world_size``, and each rank takes its part of
+    each. So the global batches are the same for any world size with the same product. The images that do not fill a
+    batch at the end are left out (other images in every epoch). A set smaller than a global batch gives one smaller
+    batch.
 
     Args:
         num_images: of the data set.
@@ -72,7 +72,7 @@ class KeySampler(Sampler[list[SampleKey]]):
         self.batches_done = 0
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever the iteration begins."""
+        """Batches of a whole epoch, also if the iteration begins within it."""
         return self.num_images // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -85,7 +85,7 @@ class KeySampler(Sampler[list[SampleKey]]):
             yield [SampleKey(epoch, row, image_hw) for row in order[first : first + self.batch_size].tolist()]
 
     def move_to(self, epoch: int, batches_done: int = 0) -> None:
-        """Stand after so many batches of an epoch; after the last one, at the start of the next epoch.
+        """Set the position: this many batches of an epoch are done. After the last one the next epoch begins.
 
         Raises:
             DataError: if an epoch has fewer batches.
@@ -93,26 +93,26 @@ class KeySampler(Sampler[list[SampleKey]]):
         if not 0 <= batches_done <= len(self):
             raise DataError(
                 f"the run stopped after {batches_done} batches of an epoch, which now has {len(self)}; resume with the "
-                "data, the batch size and the number of devices that it had"
+                "same data, batch size and number of devices"
             )
         next_epoch, self.batches_done = divmod(batches_done, len(self))
         self.epoch = epoch + next_epoch
 
     def batch_done(self) -> None:
-        """Count a batch that was used; iterations cannot, because workers fetch ahead."""
+        """Count a batch that was used. The iteration cannot count it, because workers fetch batches ahead."""
         self.move_to(self.epoch, self.batches_done + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Stand at the start of an epoch, unless standing in it already."""
+        """Move to the start of an epoch, unless the position is already in it."""
         if epoch != self.epoch:
             self.move_to(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
+        """The position."""
         return {"epoch": self.epoch, "batches_done": self.batches_done}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Stand there again.
+        """Restore the position.
 
         Raises:
             DataError: as ``move_to``.
@@ -128,9 +128,9 @@ class KeySampler(Sampler[list[SampleKey]]):
 class InOrderSampler(Sampler[list[SampleKey]]):
     """Every image once over all ranks, in the file's order.
 
-    All ranks have the same number of batches, because the synchronisation of batch norm's buffers
-    would wait for ever for a rank that has none left: an image less makes one batch smaller. Only
-    a rank with fewer images than batches sees image 0 again.
+    All ranks have the same number of batches, because the synchronisation of batch norm's buffers would never end for
+    a rank without one. A rank with fewer images has a smaller batch. A rank with fewer images than batches gets image
+    0 again.
 
     Args:
         num_images: of the data set.
@@ -168,7 +168,7 @@ def multi_scale_sizes(
         multi_scale: smallest and largest factor; None: only ``image_hw`` itself.
 
     Returns:
-        Nothing if no multiple of 32 lies between the factors.
+        An empty tuple if no multiple of 32 lies between the factors.
     """
     if multi_scale is None:
         return (image_hw,)

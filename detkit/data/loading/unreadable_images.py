@@ -1,10 +1,10 @@
-"""Images that cannot be read any more: which one stands in for each, and how many of them a run bears.
+"""Images that cannot be read any more: how each is replaced, and how many a run accepts.
 
-# Note [stand-ins]
-A sample is a function of its key and of which files can be read now. The image of a row that cannot be
-read is replaced by that of the next row that can, after the last row by the first; the sample keeps the
-generator of its own key. So the stream of samples is the same for any number of workers and after a
-resume, as long as the files are the same.
+# Note [replacement images]
+A sample depends on its key and on which files can be read now. An unreadable image is replaced by the image of the
+next row that can be read; after the last row the search goes on at the first. The random generator stays that of the
+sample's own key. So the stream of samples is the same for any number of workers and after a resume, as long as the
+files are the same.
 """
 
 import logging
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from detkit.errors import DataError
 
-NAMED = 10  # in an error
-SAID = 5  # while training goes on
+LISTED_IN_ERROR = 10  # images
+WARNINGS = 5  # at most, while training goes on
 LOG = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 
-class LostImage(NamedTuple):
-    """An image that was there when training began, and what is wrong with it now."""
+class UnreadableImage(NamedTuple):
+    """An image that could be read when training began, and why it cannot be read now."""
 
     image_id: int
     file: str
@@ -31,59 +31,54 @@ class LostImage(NamedTuple):
 
 
 class UnreadableImageError(DataError):
-    """One image cannot be read.
+    """The image of a row cannot be read."""
 
-    Args:
-        row: of the image.
-        image: its name and the reason.
-    """
-
-    def __init__(self, row: int, image: LostImage) -> None:
+    def __init__(self, row: int, image: UnreadableImage) -> None:
         super().__init__(str(image))
         self.row = row
         self.image = image
 
 
-class NothingLeftError(DataError):
-    """Whatever is asked for, no image is left that could be it."""
+class NoReadableImageError(DataError):
+    """No image is left that can replace an unreadable one."""
 
 
-def with_stand_ins(make: Callable[[Container[int]], Made], limit: int) -> tuple[Made, list[LostImage]]:
-    """What ``make`` gives when it is told which rows to pass over, and the images of those rows.
+def make_with_replacements(make: Callable[[Container[int]], Made], limit: int) -> tuple[Made, list[UnreadableImage]]:
+    """Call ``make`` with the rows of unreadable images, again for each that it finds; and these images.
 
     Raises:
-        DataError: if it needs more than ``limit`` rows passed over, or none is left.
+        DataError: if more than ``limit`` images are unreadable, or no readable image is left.
     """
-    lost: dict[int, LostImage] = {}
+    unreadable: dict[int, UnreadableImage] = {}
     while True:
         try:
-            return make(lost), list(lost.values())
+            return make(unreadable), list(unreadable.values())
         except UnreadableImageError as error:
-            lost[error.row] = error.image
-            if len(lost) > limit:
-                raise _too_many(list(lost.values()), limit) from error
-        except NothingLeftError as error:
-            raise _naming(str(error), list(lost.values())) from error
+            unreadable[error.row] = error.image
+            if len(unreadable) > limit:
+                raise _too_many(list(unreadable.values()), limit) from error
+        except NoReadableImageError as error:
+            raise _listing(str(error), list(unreadable.values())) from error
 
 
-def stand_in(row: int, num_rows: int, is_lost: Callable[[int], bool]) -> int:
-    """The row itself, or the next one that is not lost, see Note [stand-ins].
+def readable_row(row: int, num_rows: int, is_unreadable: Callable[[int], bool]) -> int:
+    """The row itself, or the next readable one, see Note [replacement images].
 
     Raises:
-        NothingLeftError: if all are lost.
+        NoReadableImageError: if all are unreadable.
     """
     for step in range(num_rows):
         candidate = (row + step) % num_rows
-        if not is_lost(candidate):
+        if not is_unreadable(candidate):
             return candidate
-    raise NothingLeftError(f"none of {num_rows:,} training samples can be read any more")
+    raise NoReadableImageError(f"none of {num_rows:,} training samples can be read any more")
 
 
-class UnreadableImages:
-    """The images of a run that others stood in for, each counted once; warns of the first few.
+class UnreadableCounter:
+    """Counts each unreadable image of a run once, and warns of the first few.
 
     Args:
-        limit: so many at most.
+        limit: largest number of unreadable images.
 
     Attributes:
         images: by file, in the order in which they were found.
@@ -91,41 +86,39 @@ class UnreadableImages:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.images: dict[str, LostImage] = {}
+        self.images: dict[str, UnreadableImage] = {}
 
-    def note(self, images: Iterable[Sequence[Any]]) -> None:
-        """Count images, and warn of new ones on rank 0, which hears of those of other ranks too.
+    def add(self, images: Iterable[Sequence[Any]]) -> None:
+        """Count images. Rank 0, which also receives those of the other ranks, warns of new ones.
 
         Args:
-            images: as ``LostImage``.
+            images: the values of ``UnreadableImage`` for each; other ranks send them as plain lists.
 
         Raises:
-            DataError: if they are more than the limit, naming them.
+            DataError: if there are more than the limit, with the first of them.
         """
-        for image in map(LostImage._make, images):
+        for image in map(UnreadableImage._make, images):
             if image.file in self.images:
                 continue
             self.images[image.file] = image
-            if len(self.images) <= min(SAID, self.limit):
-                from lightning.pytorch.utilities import rank_zero_only  # not at the start of those who only predict
+            if len(self.images) <= min(WARNINGS, self.limit):
+                from lightning.pytorch.utilities import rank_zero_only  # slow to import, and prediction needs none
 
                 number = f"{len(self.images)} of at most {self.limit}, see data.max_unreadable"
-                rank_zero_only(LOG.warning)(
-                    "another image stands in for one that cannot be read (%s): %s", number, image
-                )
+                rank_zero_only(LOG.warning)("an image cannot be read and is replaced (%s): %s", number, image)
         if len(self.images) > self.limit:
             raise _too_many(list(self.images.values()), self.limit)
 
 
-def _too_many(images: list[LostImage], limit: int) -> DataError:
+def _too_many(images: list[UnreadableImage], limit: int) -> DataError:
     if limit == 0 and len(images) == 1:
-        [image] = images
-        why = "a validation image, or data.max_unreadable=0"
-        return DataError(f"{image}; no other may stand in for it ({why}): mend the file, and go on with resume=true")
-    return _naming(f"{len(images)} images cannot be read any more, more than data.max_unreadable={limit}", images)
+        why = "a validation image is never replaced, and with data.max_unreadable=0 no image is"
+        return DataError(f"{images[0]}; {why}: restore the file, and continue with resume=true")
+    return _listing(f"{len(images)} images cannot be read any more, more than data.max_unreadable={limit}", images)
 
 
-def _naming(what: str, images: list[LostImage]) -> DataError:
-    named = [str(image) for image in images[:NAMED]]
-    more = [f"and {len(images) - NAMED} more"] if len(images) > NAMED else []
-    return DataError("\n    ".join([f"{what}; mend the files or the disk, and go on with resume=true:", *named, *more]))
+def _listing(fault: str, images: list[UnreadableImage]) -> DataError:
+    listed = [str(image) for image in images[:LISTED_IN_ERROR]]
+    more = [f"and {len(images) - LISTED_IN_ERROR} more"] if len(images) > LISTED_IN_ERROR else []
+    remedy = "restore the files or the disk, and continue with resume=true"
+    return DataError("\n    ".join([f"{fault}; {remedy}:", *listed, *more]))

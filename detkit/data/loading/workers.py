@@ -1,14 +1,13 @@
-"""Workers that are killed: noticed where a batch is waited for, and named with the image that they were on.
+"""Detects workers that were killed while the loader waits for a batch, and names the image that they worked on.
 
 # Note [death of a worker]
-Torch's own handler raises wherever the main thread is when a worker dies, in the middle of a step or of
-a save, and without it a wait can take for ever. So a handler is there only while a batch is waited for:
-a worker that dies at another time is noticed at the next wait, which is the border of a step.
+Torch's SIGCHLD handler raises wherever the main thread is when a worker dies, even in the middle of a step or a save.
+Without a handler the wait for a batch may never end. So our handler is installed only during that wait. A worker that
+dies at another time is detected at the next wait, which is between two steps.
 
 # Note [no worker is left at the end]
-Workers ignore SIGTERM, and multiprocessing sends it to those that are left when the interpreter ends, and
-waits for them without a limit. Torch ends its own there only if it pins memory. So whatever a program
-dies of, they are killed before that.
+Workers ignore SIGTERM. When the interpreter ends, multiprocessing sends SIGTERM to the remaining workers and waits for
+them without a limit; torch ends its workers itself only if it pins memory. So an atexit function kills them before.
 """
 
 import atexit
@@ -27,64 +26,60 @@ import numpy as np
 import torch
 
 IDLE = -1
-# What a wait for a batch may raise when a worker is gone: torch, and the connection that its memory comes by.
-WORKER_LOST = (RuntimeError, OSError, EOFError)
-_GONE_S = 10.0  # a process that has let go of its connections is gone within less, on a busy machine too
-_TOLD_S = 1.0  # torch's own error may be of a worker that lives, whose bug it brings
-AtWork = np.ndarray  # (3,) int64: epoch and row of the sample, row of the image; IDLE: none
+# Errors that a wait for a batch may raise after a worker died: of torch, and of the connection to the worker.
+WORKER_ERRORS = (RuntimeError, OSError, EOFError)
+_EXIT_WAIT_S = 10.0  # from the end of a worker's connection to that of its process; less even on a busy machine
+_TORCH_ERROR_WAIT_S = 1.0  # torch raises RuntimeError also for a bug in a worker that goes on
+CurrentWork = np.ndarray  # (3,) int64: epoch and row of the sample, row of the image; IDLE: none
 _REMEDIES: dict[int, str] = {
-    signal.SIGKILL: "Most often the memory was used up: fewer data.num_workers and a smaller data.cache_mb need less.",
-    signal.SIGBUS: "Most often /dev/shm is full, through which batches go: make it larger (docker run --shm-size=8g).",
+    signal.SIGKILL: "Usually the memory was full: fewer data.num_workers and a smaller data.cache_mb need less.",
+    signal.SIGBUS: "Usually /dev/shm, which holds the batches, was full: make it larger (docker run --shm-size=8g).",
 }
 _CRASHED = "The decoder or a transform crashed: look at that image."
 
 
 class WorkerEnd(NamedTuple):
-    """A worker that ended before its time."""
+    """A worker process that ended while the loader needed it."""
 
-    worker: int | None  # None: before it began
+    worker: int | None  # None: it ended before it registered
     num_workers: int
     process: int
     exit_code: int  # minus the signal, as in multiprocessing
-    at_work: tuple[int, int, int]  # epoch and row of the sample, row of the image; IDLE: none
+    current_work: tuple[int, int, int]  # epoch and row of the sample, row of the image; IDLE: none
 
-    def how(self) -> str:
-        """Which worker, and what ended it."""
+    def describe(self) -> str:
+        """Which worker ended, and by which code or signal."""
         name = "a data worker" if self.worker is None else f"data worker {self.worker + 1} of {self.num_workers}"
         if self.exit_code >= 0:
             return f"{name} (process {self.process}) ended with code {self.exit_code}"
         return f"{name} (process {self.process}) was killed by {signal.Signals(-self.exit_code).name}"
 
     def remedy(self) -> str:
-        """What can be done about it."""
+        """What the user can do against it."""
         return _REMEDIES.get(-self.exit_code, _CRASHED)
 
 
 class Workers:
-    """The worker processes of one loader.
-
-    Args:
-        number: of them.
-    """
+    """The ``number`` worker processes of one loader."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._shared = torch.full((number, 4), IDLE)  # AtWork, and the process
+        self._shared = torch.full((number, 4), IDLE)  # CurrentWork, and the id of the process
         if number:
             self._shared.share_memory_()
         self._processes: list[BaseProcess] = []
 
-    def begin(self, worker: int) -> AtWork:
-        """Called in a worker: where it notes what it does, which outlives it."""
+    def register(self, worker: int) -> CurrentWork:
+        """Called in a worker: the shared memory in which it notes its current work, readable after its death."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._shared[worker, 3] = os.getpid()
         return self._shared[worker, :3].numpy()
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
-        """Around what starts the processes; torch's handler is gone afterwards."""
+        """Context in which torch starts the processes; it removes torch's handler of SIGCHLD."""
         others = set(multiprocessing.active_children())
-        atexit.register(self.end_all)  # the last one to register comes first; multiprocessing did with its import
+        atexit.register(self.kill_all)  # called before multiprocessing's own function, which was registered earlier
         try:
             with self.waiting():
                 yield
@@ -93,7 +88,7 @@ class Workers:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around every wait for a batch: the death of a worker ends the wait, with a RuntimeError."""
+        """Context of each wait for a batch: the death of a worker raises a RuntimeError in it."""
         if not self.number or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -105,7 +100,7 @@ class Workers:
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
     def ended(self) -> WorkerEnd | None:
-        """The first worker that ended, if one did."""
+        """The first worker that ended, or None."""
         for child in self._processes:
             if child.exitcode is not None:
                 break
@@ -116,20 +111,20 @@ class Workers:
         epoch, sample, image = (numbers[worker] if worker is not None else IDLE for numbers in work)
         return WorkerEnd(worker, self.number, child.pid or 0, child.exitcode, (epoch, sample, image))
 
-    def ended_by_now(self, error: BaseException) -> WorkerEnd | None:
-        """As ``ended``, of a worker that a wait for a batch has just failed for."""
-        limit = _TOLD_S if isinstance(error, RuntimeError) else _GONE_S
+    def ended_after(self, error: BaseException) -> WorkerEnd | None:
+        """As ``ended``, after a wait for a batch raised ``error``; waits until the process has ended."""
+        limit = _TORCH_ERROR_WAIT_S if isinstance(error, RuntimeError) else _EXIT_WAIT_S
         deadline = time.monotonic() + (limit if self._processes else 0)
         while (end := self.ended()) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         return end
 
-    def end_all(self) -> None:
-        """Do not wait for those that are left: they may wait for a lock that the dead one held."""
+    def kill_all(self) -> None:
+        """Kill the remaining workers without waiting: they may wait for a lock that the dead worker held."""
         for child in self._processes:
-            child.kill()  # SIGTERM they ignore
-        atexit.unregister(self.end_all)
+            child.kill()  # they ignore SIGTERM
+        atexit.unregister(self.kill_all)
 
     def _raise_if_ended(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         if end := self.ended():
-            raise RuntimeError(end.how())
+            raise RuntimeError(end.describe())

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from detkit.data.images.resize import to_unit
 from detkit.data.loading.loader import Loader
-from detkit.data.loading.unreadable_images import UnreadableImages
+from detkit.data.loading.unreadable_images import UnreadableCounter
 from detkit.errors import DataError
 
 
@@ -63,7 +63,7 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
     def __post_init__(self) -> None:
         super().__init__()
         self.loaders: list[Loader] = []
-        self.unreadable = UnreadableImages(self.max_unreadable)
+        self.unreadable = UnreadableCounter(self.max_unreadable)
         self._indices: Mapping[str, IndexT] = {}
         if faults := self.faults():
             raise ValueError("; ".join(faults))

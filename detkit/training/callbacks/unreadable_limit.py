@@ -18,7 +18,7 @@ class UnreadableImages(Protocol):
     @property
     def images(self) -> Mapping[str, NamedTuple]: ...  # by file, in the order in which they were found
 
-    def note(self, images: Iterable[Sequence[object]], /) -> None:
+    def add(self, images: Iterable[Sequence[object]], /) -> None:
         """Count images that other ranks could not read.
 
         Raises:
@@ -84,7 +84,7 @@ class UnreadableReport(L.Callback):
             while True:
                 received.append(self.ranks.from_others.get_nowait())
         if received and self.unreadable is not None:
-            self.unreadable.note(received)
+            self.unreadable.add(received)
 
     def _report(self, trainer: L.Trainer) -> None:
         if self.unreadable is None or len(self.unreadable.images) == self._reported:

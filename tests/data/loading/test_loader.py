@@ -18,7 +18,7 @@ from detkit.data import CocoDataModule, DetectionDataset, SampleKey
 from detkit.data.augment import Augmentation
 from detkit.data.loading.loader import Loader
 from detkit.data.loading.sampler import InOrderSampler
-from detkit.data.loading.unreadable_images import LostImage, UnreadableImages
+from detkit.data.loading.unreadable_images import UnreadableCounter, UnreadableImage
 from detkit.data.loading.workers import Workers
 from detkit.errors import DataError
 from tests.helpers.coco_batches import data_of, digest
@@ -46,8 +46,8 @@ class Deadly(DetectionDataset):
     deadly_row, signal = 5, signal.SIGKILL
 
     @override
-    def make(self, key: SampleKey, lost: Any) -> Any:
-        sample = super().make(key, lost)
+    def make(self, key: SampleKey, unreadable: Any) -> Any:
+        sample = super().make(key, unreadable)
         if key.row == self.deadly_row:
             os.kill(os.getpid(), self.signal)
         return sample
@@ -57,12 +57,12 @@ class Faulty(DetectionDataset):
     """A bug in it."""
 
     @override
-    def make(self, key: SampleKey, lost: Any) -> Any:
+    def make(self, key: SampleKey, unreadable: Any) -> Any:
         raise RuntimeError("no such thing")
 
 
-def test_stand_ins_are_the_same_for_any_number_of_workers_and_after_a_resume(root: Path) -> None:
-    """Files are lost between two epochs: no worker shows what it had read before."""
+def test_replacement_images_are_the_same_for_any_number_of_workers_and_after_a_resume(root: Path) -> None:
+    """Files are damaged between two epochs: no worker returns an image from its cache."""
     expected: list[Any] = []
     for num_workers in (0, 2):
         loader = prepared(root, num_workers=num_workers, cache_mb=64).train_dataloader()
@@ -76,7 +76,7 @@ def test_stand_ins_are_the_same_for_any_number_of_workers_and_after_a_resume(roo
         assert found == expected
         assert {Path(image.file).name for image in loader.unreadable.images.values()} == {"3.png", "4.png", "9.png"}
         for done in (1, 2):
-            resumed = prepared_but_lost(root, kept, num_workers)
+            resumed = prepared_then_damaged(root, kept, num_workers)
             resumed.load_state_dict({"epoch": 1, "batches_done": done})
             assert [digest(batch) for batch in resumed] == expected[3 + done : 6]
             resumed.close()
@@ -85,8 +85,8 @@ def test_stand_ins_are_the_same_for_any_number_of_workers_and_after_a_resume(roo
             (root / "train" / f"{row}.png").write_bytes(content)
 
 
-def prepared_but_lost(root: Path, kept: dict[int, bytes], num_workers: int) -> Any:
-    """A loader whose check saw whole files, and which reads the files as they are now."""
+def prepared_then_damaged(root: Path, kept: dict[int, bytes], num_workers: int) -> Any:
+    """A loader whose files are damaged after the data check."""
     now = {row: path.read_bytes() if (path := root / "train" / f"{row}.png").exists() else None for row in kept}
     for row, content in kept.items():
         (root / "train" / f"{row}.png").write_bytes(content)
@@ -120,26 +120,28 @@ def test_validation_stops(root: Path, num_workers: int) -> None:
     data = prepared(root, num_workers=num_workers)
     (root / "val" / "3.png").unlink()
     loader = data.val_dataloader()
-    with pytest.raises(DataError, match=r"^image 13: .*3\.png: cannot be read: .* \(a validation image, or"):
+    with pytest.raises(
+        DataError, match=r"^image 13: .*3\.png: cannot be read: .* a validation image is never replaced"
+    ):
         list(loader)
     assert loader.unreadable.images == {}
     loader.close()
 
 
 def test_each_image_is_counted_once_and_the_first_few_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    images = [LostImage(row, f"/data/{row}.jpg", "cannot be read: Input/output error") for row in range(12)]
-    unreadable = UnreadableImages(11)
+    images = [UnreadableImage(row, f"/data/{row}.jpg", "cannot be read: Input/output error") for row in range(12)]
+    unreadable = UnreadableCounter(11)
     with caplog.at_level(logging.WARNING):
-        unreadable.note(images[:4])
-        unreadable.note(images[:11])
+        unreadable.add(images[:4])
+        unreadable.add(images[:11])
     assert len(unreadable.images) == 11
     assert [message.partition(": ")[0] for message in caplog.messages] == [
-        f"another image stands in for one that cannot be read ({number} of at most 11, see data.max_unreadable)"
+        f"an image cannot be read and is replaced ({number} of at most 11, see data.max_unreadable)"
         for number in range(1, 6)
     ]
     assert caplog.messages[2].endswith("image 2: /data/2.jpg: cannot be read: Input/output error")
     with pytest.raises(DataError, match=r"^12 images .*data\.max_unreadable=11; (.*\n)+    and 2 more$"):
-        unreadable.note(images)
+        unreadable.add(images)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_each_image_is_counted_once_and_the_first_few_are_told(caplog: pytest.Lo
     [
         (signal.SIGKILL, r"killed by SIGKILL at image 15: .*5\.png \(epoch 1, sample 5\)\. .*data\.num_workers"),
         (signal.SIGSEGV, r"killed by SIGSEGV at image 15: .*5\.png .*\. The decoder or a transform crashed: look at"),
-        (signal.SIGBUS, r"killed by SIGBUS at image 15: .*5\.png .*\. Most often /dev/shm is full"),
+        (signal.SIGBUS, r"killed by SIGBUS at image 15: .*5\.png .*\. Usually /dev/shm, .*--shm-size"),
     ],
     ids=["SIGKILL", "SIGSEGV", "SIGBUS"],
 )
@@ -206,7 +208,7 @@ def test_a_worker_that_is_killed_while_its_batch_is_fetched(root: Path, error: t
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # or that handler would say it first
     try:
         with pytest.raises(DataError, match=r"^(a data worker|data worker \d of 2) .*was killed by SIGKILL "):
-            loader._naming_the_dead(fetch)
+            loader._watch_workers(fetch)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     loader.close()
@@ -218,7 +220,7 @@ def test_workers_of_a_start_that_was_interrupted_are_ended() -> None:
     with contextlib.suppress(KeyboardInterrupt), workers.starting():
         worker.start()
         raise KeyboardInterrupt
-    workers.end_all()
+    workers.kill_all()
     worker.join(10)
     assert worker.exitcode == -signal.SIGKILL
 

@@ -163,7 +163,7 @@ def test_faults_of_files(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, noise(20, 20), None)
     path = tmp_path / "train/only/image.png"
     write_image(path, noise(20, 21))
-    with pytest.raises(DataError, match=r"image 0: .*image\.png: not 20 x 20 as at the start: it was changed"):
+    with pytest.raises(DataError, match=r"image 0: .*image\.png: its size is not 20 x 20 any more"):
         image_of(dataset, 0)
     path.write_bytes(b"nothing")
     found = dataset.__getitems__([SampleKey(0, 0, (32, 32))])

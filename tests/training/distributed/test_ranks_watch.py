@@ -287,7 +287,7 @@ class Unreadable:
         self.limit = limit
         self.unreadable = self
 
-    def note(self, images: list[Any]) -> None:
+    def add(self, images: list[Any]) -> None:
         self.images |= {image[1]: Unreadable.Image(image) for image in images}
         if len(self.images) > self.limit:
             raise DataError(f"{len(self.images)} images cannot be read")
@@ -317,11 +317,11 @@ def test_images_of_all_ranks_are_counted_together(tmp_path: Path) -> None:
         events: list[Any] = []
         report = UnreadableReport(own, watch, lambda *event: events.append(event))
         rank = trainer.global_rank
-        own.note([(5, "5.jpg", "cut"), (rank, f"{rank}.jpg", "gone")])
+        own.add([(5, "5.jpg", "cut"), (rank, f"{rank}.jpg", "gone")])
         for batch in range(1000):
             report.on_train_batch_end(trainer, None, None, None, batch)  # type: ignore[arg-type]
             if rank == 1 and (tmp_path / "three").exists():
-                own.note([(9, "9.jpg", "gone")])
+                own.add([(9, "9.jpg", "gone")])
             if rank == 0 and len(events) == 3:
                 (tmp_path / "three").write_text(json.dumps(events))
             time.sleep(0.01)
