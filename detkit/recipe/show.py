@@ -43,7 +43,7 @@ def list_recipes() -> Table:
     table.columns[0].min_width = max(map(len, recipes), default=0)
     for folder in folders:
         if len(folders) > 1:
-            table.add_row(Text(f"in {folder}:", style="dim"))
+            table.add_row("", Text(f"in {folder}:", style="dim"))  # a long path may wrap there
         for name, path in recipes.items():
             if path.parent == folder:
                 first = path.read_text(encoding="utf-8").partition("\n")[0]

@@ -34,12 +34,10 @@ def test_list_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "b.yaml").write_text("# Mine.\n" + TOY)
-    assert [cells(line) for line in lines_of(recipe.list_recipes())][1:] == [
-        [f"in {tmp_path}/recipes:"],
-        ["b", "Mine."],
-        [f"in {tmp_path}:"],
-        ["a", "A toy detector.", "Nothing is trained."],
-    ]
+    listed = " ".join(" ".join(lines_of(recipe.list_recipes())[1:]).split())  # the folders' names may wrap
+    assert listed.replace(" ", "") == (
+        f"in {tmp_path}/recipes: b Mine. in {tmp_path}: a A toy detector. Nothing is trained.".replace(" ", "")
+    )
 
 
 def test_list_keys(load: Load) -> None:
