@@ -91,8 +91,8 @@ def evaluate(
         DetkitError: if the checkpoint cannot be read, or the data cannot be used.
     """
     stored = read_stored(checkpoint)
-    parts = run_parts(stored.plan(_pairs(overrides), split, trusted))
-    stored.load_into(parts.model, trusted)
+    plan = stored.plan(_pairs(overrides), split, trusted)
+    parts = run_parts(plan, model=stored.build_model(trusted, plan.config["model"]))
     return training.evaluate(parts, stored.class_names, Path(detections) if detections else None)
 
 
@@ -130,14 +130,18 @@ KINDS: Mapping[str, type] = {
 }
 
 
-def run_parts(plan: recipe.Plan) -> training.Parts:
+def run_parts(plan: recipe.Plan, **ready: nn.Module) -> training.Parts:
     """Build the parts of a recipe, for ``training.train`` and ``training.evaluate``.
+
+    Args:
+        plan: of the recipe, checked.
+        ready: parts that are built already, see ``recipe.build``.
 
     Raises:
         RecipeError: if a constructor refuses a value, or a part is not of the kind that training needs.
         DataError: if the data cannot be used.
     """
-    built = recipe.build(plan)
+    built = recipe.build(plan, **ready)
     parts = built._asdict()
     del parts["plan"]
     for name, kind in KINDS.items():

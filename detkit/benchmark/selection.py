@@ -21,6 +21,7 @@ from detkit.inference import Predictor, StoredDetector, load, read_stored
 from detkit.inference.device import find_device
 from detkit.inference.exported_detector import ExportedDecode, ExportedModel
 from detkit.inference.output.writers import make_folder
+from detkit.inference.predictor import predictor_of
 from detkit.inference.runtimes import is_exported
 from detkit.inference.runtimes.forms import INSTALL, Outputs
 from detkit.ops.strides import largest_stride_of
@@ -119,7 +120,8 @@ def make_plan(options: BenchmarkOptions, data_overrides: DataOverrides, scratch:
     """
     device = find_device(options.device)
     threads = _threads(options.threads)
-    predictor, stored = load(options.checkpoint, options.trusted), read_stored(options.checkpoint)
+    stored = read_stored(options.checkpoint)
+    predictor = predictor_of(stored, options.trusted)
     stride = largest_stride_of(predictor.detector)
     sizes = sizes_of(options.image_hw, predictor.image_hw, stride)
     _check_threshold(predictor, options)
@@ -220,7 +222,7 @@ def _files_of_data(
     """Evenly spaced images of the split, after a check that all detectors know its classes."""
     from detkit.training.evaluate import DecodeForClasses  # imports Lightning
 
-    built = recipe.build(stored.plan(list(data_overrides), options.split, options.trusted)).data
+    built = recipe.build(stored.plan(list(data_overrides), options.split, options.trusted), model=None).data
     for file, predictor in detectors.items():
         try:
             DecodeForClasses(predictor.decode, predictor.class_names, built.class_names)

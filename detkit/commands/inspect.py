@@ -53,8 +53,8 @@ class InspectOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether weights are loaded; what the parts of a recipe cost does not depend on them."""
-        return bool(self.checkpoint or self.names or self.image)
+        """Whether the weights of a recipe are loaded; what its parts cost does not depend on them."""
+        return bool(self.names or self.image)
 
 
 def main(argv: list[str]) -> None:
@@ -73,11 +73,13 @@ def main(argv: list[str]) -> None:
     from detkit.training.optim.fine_tuning import FineTuning
 
     if plan is None:
-        start = [("weights", options.checkpoint), ("weights_except", [])]
-        plan = inference.read_stored(options.checkpoint).model_plan([*overrides, *start], options.trusted)
-    model = recipe.build_model(plan, options.classes)
-    if plan.config["weights"] and options.needs_weights:
-        print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))
+        stored = inference.read_stored(options.checkpoint)
+        plan = stored.model_plan(overrides, options.trusted)
+        model = stored.build_model(options.trusted, plan.config["model"])
+    else:
+        model = recipe.build_model(plan, options.classes)
+        if plan.config["weights"] and options.needs_weights:
+            print(weights.load_weights(plan.config["weights"], model, leave_out=plan.config["weights_except"]))
     FineTuning(model, plan.config["freeze"])
     return recipe.console().print(_view(model, plan, options))
 

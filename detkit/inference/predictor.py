@@ -262,8 +262,8 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
         CheckpointError: if its weights do not fit its recipe or are no numbers.
         RecipeError: if the recipe inside names a class that is not found or not trusted.
     """
+    detector = stored.build_model(trusted)
     with stored.building():
-        detector = stored.build_model(trusted)
         _require_numbers(stored.weights)
         decoder = recipe.instantiate(stored.recipe["decode"], trusted=(*recipe.TRUSTED, *trusted))
     ids = stored.noted.get("category_ids")

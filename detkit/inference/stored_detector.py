@@ -19,7 +19,7 @@ from detkit.inference.module_limit import limit_module_count
 from detkit.inference.old_formats import in_todays_format
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
-from detkit.recipe.plan import PARTS
+from detkit.recipe.plan import PARTS, Config
 
 SHOWN = 10
 OF_INFERENCE = ("model.head.inference_layers", "model.head.inference_queries")  # the weights stay the same
@@ -55,14 +55,13 @@ class StoredDetector(NamedTuple):
         Raises:
             RecipeError: if an override concerns the model, or the recipe does not stand.
             DataError: if the data has no such split.
-            CheckpointError: if the weights do not fit the model.
+            CheckpointError: if a part other than the model cannot be built.
         """
         fixed = sorted({key for key, _ in overrides if key.partition(".")[0] == "model" and key not in OF_INFERENCE})
         if fixed:
             raise RecipeError(f"{', '.join(fixed)}: the model is that of the checkpoint and cannot be changed")
         plan = self.model_plan(overrides, trusted)
         with self.building():
-            check(plan)
             _require_parts(plan)
         data = plan.config["data"]
         if data["_target_"] == "detkit.data.CocoDataModule":
@@ -72,29 +71,17 @@ class StoredDetector(NamedTuple):
         return plan._replace(config={**plan.config, "data": data})
 
     def model_plan(self, overrides: Sequence[tuple[str, Any]], trusted: Sequence[str] = ()) -> Plan:
-        """The run's recipe with these overrides; the weights fit its model.
+        """The run's recipe with these overrides, checked; nothing is built.
 
         Raises:
             RecipeError: if the recipe does not stand.
-            CheckpointError: if the weights do not fit the model.
         """
         with self.building():
             plan = from_dict(self._for_here(), overrides, (*TRUSTED, *trusted))
-            self.require_fit(trusted)
+            check(plan)
         return plan
 
-    def require_fit(self, trusted: Sequence[str] = ()) -> None:
-        """Compare the weights with the model before a caller builds it with memory for them.
-
-        Raises:
-            RecipeError: if the recipe of the model does not stand.
-            CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
-        """
-        self._require_harmless(trusted)
-        if not any(trusted):
-            self._model_without_memory()
-
-    def build_model(self, trusted: Sequence[str] = ()) -> nn.Module:
+    def build_model(self, trusted: Sequence[str] = (), node: Config | None = None) -> nn.Module:
         """The model with these weights, on the CPU.
 
         # Note [a model without memory]
@@ -105,36 +92,36 @@ class StoredDetector(NamedTuple):
 
         Args:
             trusted: packages that the caller named.
+            node: the model of a plan; None: that of the stored recipe.
 
         Raises:
             RecipeError: if the recipe of the model does not stand.
-            CheckpointError: if a name or a shape differs, or torch is not trusted to open a program of its own.
+            CheckpointError: if a name or a shape differs, with the first ten that do, or torch is not trusted to open
+                a program of its own.
         """
-        self._require_harmless(trusted)
-        is_export = self.path is not None and runtimes.is_exported(self.path)
-        if is_export or any(trusted):
-            model = instantiate(self.recipe["model"], trusted=(*TRUSTED, *trusted))
-            self.load_into(model, trusted)
-            return model
-        model = self._model_without_memory()
-        if not _has_other_values(model):
-            expected = model.state_dict()
-            weights = {name: tensor.to(expected[name].dtype) for name, tensor in self.weights.items()}
-            model.load_state_dict(weights, assign=True)
-            return model
-        model = instantiate(self.recipe["model"])
-        model.load_state_dict(self.weights)
-        return model
+        with self.building():
+            return self._built(self.recipe["model"] if node is None else node, trusted)
 
-    def _require_harmless(self, trusted: Sequence[str]) -> None:
+    def _built(self, node: Config, trusted: Sequence[str]) -> nn.Module:
+        """See Note [a model without memory]."""
         if self.path and "torch" not in trusted:
             runtimes.require_harmless(self.path)
-
-    def _model_without_memory(self) -> nn.Module:
-        """See Note [a model without memory]."""
-        with torch.device("meta"), limit_module_count(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
-            model = instantiate(self.recipe["model"])
-        self._compare(model)
+        if any(trusted) or (self.path and runtimes.is_exported(self.path)):
+            model = instantiate(node, trusted=(*TRUSTED, *trusted))
+            self._compare(model)
+            if isinstance(model, ExportedModel):
+                model.may_run_code = "torch" in trusted
+        else:
+            with torch.device("meta"), limit_module_count(LAYERS_PER_WEIGHT * (len(self.weights) + 10)):
+                model = instantiate(node)
+            self._compare(model)
+            if not _has_other_values(model):
+                expected = model.state_dict()
+                weights = {name: tensor.to(expected[name].dtype) for name, tensor in self.weights.items()}
+                model.load_state_dict(weights, assign=True)
+                return model
+            model = instantiate(node)
+        model.load_state_dict(self.weights)
         return model
 
     @contextlib.contextmanager
@@ -159,21 +146,6 @@ class StoredDetector(NamedTuple):
         if not isinstance(trainer, dict):
             return self.recipe
         return {**self.recipe, "trainer": {key: value for key, value in trainer.items() if key in OF_TRAINER}}
-
-    def load_into(self, detector: nn.Module, trusted: Sequence[str] = ()) -> None:
-        """Give the detector these weights; of an exported one, open what torch is trusted to open.
-
-        Args:
-            detector: built of the stored recipe.
-            trusted: packages that the caller named.
-
-        Raises:
-            CheckpointError: if a name or a shape differs, with the first ten that do.
-        """
-        self._compare(detector)
-        detector.load_state_dict(self.weights)
-        if isinstance(detector, ExportedModel):
-            detector.may_run_code = "torch" in trusted
 
     def _compare(self, detector: nn.Module) -> None:
         expected = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}

@@ -42,8 +42,12 @@ class Partial(functools.partial):
         return _call(self.func, self.place, *self.args, *args, **{**self.keywords, **kwargs})
 
 
-def build(plan: Plan) -> Parts:
+def build(plan: Plan, **ready: Part) -> Parts:
     """Build all parts; the data first, because it knows the classes.
+
+    Args:
+        plan: of a recipe, checked.
+        ready: parts by their names that are taken as they are in place of those of the plan, e.g. a trained model.
 
     Raises:
         RecipeError: if a constructor refuses a value.
@@ -55,8 +59,8 @@ def build(plan: Plan) -> Parts:
     plan = plan._replace(config={**config, "model": _with_classes(config["model"], len(data.class_names))})
     _require_classes_of_data(plan, len(data.class_names))
     _seed(plan)
-    rest = {part: _build(plan.config[part], part, plan.trusted) for part in PARTS if part != "data"}
-    return Parts(plan=plan, data=data, **rest)
+    missing = [part for part in PARTS if part != "data" and part not in ready]
+    return Parts(plan, data, **ready, **{part: _build(plan.config[part], part, plan.trusted) for part in missing})
 
 
 def build_model(plan: Plan, num_classes: int) -> Part:

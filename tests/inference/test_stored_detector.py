@@ -52,7 +52,7 @@ def test_a_model_larger_than_its_weights_is_not_built() -> None:
     model = {**of_file.recipe["model"], "backbone": {**of_file.recipe["model"]["backbone"], "depth_multiple": 1e9}}
     of_file = of_file._replace(recipe={**of_file.recipe, "model": model}, path=Path("a.ckpt"))
     with pytest.raises(CheckpointError, match=r"a\.ckpt: the recipe makes more than 3760 layers and parameters"):
-        of_file.model_plan([])
+        of_file.build_model()
 
 
 class Counted(torch.nn.Module):

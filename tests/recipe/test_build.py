@@ -40,6 +40,12 @@ def test_the_plan_of_the_parts_rebuilds_the_model_alone(load: Load) -> None:
     assert isinstance(model, toys.Detector) and model.head.num_classes == 3
 
 
+def test_a_part_that_is_ready_is_not_built(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toys.Detector, "__init__", None)
+    model = torch.nn.Identity()
+    assert recipe.build(load(), model=model).model is model
+
+
 def test_a_given_number_of_classes_must_be_that_of_the_data(load: Load) -> None:
     assert recipe.build(load("model.head.num_classes=3")).model.head.num_classes == 3
     with pytest.raises(

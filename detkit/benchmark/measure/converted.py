@@ -8,7 +8,9 @@ import onnx
 
 from detkit import __version__
 from detkit.exporting.formats.artifact import Artifact, ExportSpec, make_artifact
-from detkit.inference import load, read_stored
+from detkit.inference import read_stored
+from detkit.inference.metadata import Notes
+from detkit.inference.predictor import predictor_of
 from detkit.inference.runtimes.forms import Format
 
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino"}
@@ -37,8 +39,9 @@ def convert(
     Raises:
         ExportError: if the detector cannot be exported.
     """
-    artifact = _graph(checkpoint, image_hw, tuple(trusted))._replace(format=FORMATS[suffix])
-    metadata = {**read_stored(checkpoint).noted, "image_hw": list(image_hw), "detkit_version": __version__}
+    graph, noted = _graph(checkpoint, image_hw, tuple(trusted))
+    artifact = graph._replace(format=FORMATS[suffix])
+    metadata = {**noted, "image_hw": list(image_hw), "detkit_version": __version__}
     kinds = {converted_path(folder, image_hw, batch_size, suffix): artifact for batch_size in batch_sizes}
     single = converted_path(folder, image_hw, 1, suffix)
     if single in kinds and single != converted_path(folder, image_hw, 2, suffix):
@@ -50,12 +53,12 @@ def convert(
 
 
 @functools.lru_cache(maxsize=1)
-def _graph(checkpoint: Path, image_hw: tuple[int, int], trusted: Sequence[str]) -> Artifact:
-    """The ONNX graph that both formats are written from."""
-    predictor = load(checkpoint, trusted)
-    return make_artifact(
-        predictor.detector, predictor.decode, ExportSpec("onnx", "decoded", dynamic="batch", image_hw=image_hw)
-    )
+def _graph(checkpoint: Path, image_hw: tuple[int, int], trusted: Sequence[str]) -> tuple[Artifact, Notes]:
+    """The ONNX graph that both formats are written from, and the notes of its detector."""
+    stored = read_stored(checkpoint)
+    predictor = predictor_of(stored, trusted)
+    spec = ExportSpec("onnx", "decoded", dynamic="batch", image_hw=image_hw)
+    return make_artifact(predictor.detector, predictor.decode, spec), dict(stored.noted)
 
 
 def converted_path(folder: Path, image_hw: tuple[int, int], batch_size: int, suffix: str) -> Path:

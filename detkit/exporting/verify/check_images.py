@@ -116,11 +116,11 @@ def _generated(stored: StoredDetector, options: ExportOptions) -> CheckImages:
 def _built(
     stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides, split: str
 ) -> Iterator[recipe.Parts]:
-    """Build the parts of the recipe; at the end the worker processes of its data are stopped."""
+    """Build the parts of the recipe but the model; at the end the worker processes of its data are stopped."""
     overrides = list(data_overrides)
     if stored.recipe.get("data", {}).get("_target_") == "detkit.data.CocoDataModule":
         overrides += [("data.image_hw", list(stored.image_hw)), ("data.val_batch_size", options.batch_size)]
-    parts = recipe.build(stored.plan(overrides, split, options.trusted))
+    parts = recipe.build(stored.plan(overrides, split, options.trusted), model=None)
     try:
         yield parts
     finally:
