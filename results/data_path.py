@@ -1,12 +1,12 @@
-"""CPU time of one training sample: decode, mosaic, affine, colour, flip; one process, one thread.
+"""CPU time of one training sample, from the image file to the augmented image; one process, one thread.
 
-    python results/data_path.py data/bccd
+    python -m results.data_path data/bccd
 
-CPU milliseconds an image (``time.process_time``); bccd: 205 JPEGs of 640 x 480. "warm": decoded images come from
-the cache, as after the first epochs of a set that fits; "cold": every image is decoded for every use.
-The last row adds the stacking of 16 and the way to float.
+Prints CPU milliseconds for each image (``time.process_time``); bccd has 205 JPEGs of 640 x 480. Warm: decoded images
+come from the cache, as after the first epochs of a data set that fits into it. Cold: every image is decoded for every
+use. The last row also stacks batches of 16 and converts them to floats.
 
-Measured: results/README.md.
+Measured figures: results/README.md.
 """
 
 import argparse
@@ -53,11 +53,11 @@ class Measured:
     """Passes over all images of the training split.
 
     Args:
-        data: it has the split.
-        augmentation: of the samples.
-        resize: of the samples.
-        side: of the square input, pixels.
-        warm: whether all decoded images lie in the cache.
+        data: data module that has the split.
+        augmentation: of the samples; None: as in validation.
+        resize: how images come to the size of the input.
+        side: side of the square input, pixels.
+        warm: whether all decoded images are in the cache.
         plain: whether samples are made as in the last epochs.
     """
 
@@ -81,19 +81,19 @@ class Measured:
                 self.dataset[key._replace(epoch=epoch)]
 
     def samples(self) -> None:
-        """Each sample alone."""
+        """Make each sample alone."""
         for key in self.keys:
             self.dataset[key]
 
     def batches(self) -> None:
-        """Batches of 16 as floats."""
+        """Make batches of 16 and convert them to floats."""
         for start in range(0, len(self.keys), 16):
             made = collate(self.dataset.__getitems__(self.keys[start : start + 16]))
             assert isinstance(made, tuple), "every image decodes"
             self.data.on_after_batch_transfer(made[0], 0)
 
     def milliseconds(self, work: Callable[[], None], passes: int) -> float:
-        """Least CPU time of this process, per image."""
+        """CPU milliseconds of this process for each image, in the fastest pass."""
         times = []
         for _ in range(passes):
             start = time.process_time()
@@ -103,7 +103,7 @@ class Measured:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("--passes", type=int, default=3, help="per number; the fastest counts")

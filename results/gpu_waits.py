@@ -2,9 +2,9 @@
 
     python -m results.gpu_waits yolo_csp_n yolox_nano rtdetr_shufflenet classify_csp
 
-Trains each recipe for a few steps on tensors that say cuda and hold their numbers on the CPU, on small images of the
-demo set, with a logger. The step counted is one in which nothing is logged, drawn or saved. An "event" is a wait for
-an earlier copy: the device goes on with what was queued behind it.
+Trains each recipe for a few steps on small images of the demo set, with a logger. The tensors say that they are on a
+CUDA device and keep their numbers on the CPU. In the counted step nothing is logged, drawn or saved. An "event" is a
+wait for an earlier copy; the device works on with what was queued after that copy.
 """
 
 import io
@@ -25,13 +25,13 @@ from detkit.api import run_parts
 from detkit.training import train
 from tests.helpers.pretended_cuda import EVENTS, Event, PretendedCuda, pretend
 
-STEPS, COUNTED = 5, 4  # pictures are drawn of the first three batches, and the last has the end of the epoch
+STEPS, COUNTED = 5, 4  # pictures show the first three batches; the epoch ends in the last
 SMALL = f"""
 wandb=disabled weights=null data.image_hw=[64,64] data.batch_size=2 data.num_workers=0
 trainer.accelerator=gpu trainer.devices=1 trainer.max_epochs=1 trainer.accumulate_grad_batches=1
 trainer.limit_train_batches={STEPS} trainer.limit_val_batches=1 trainer.num_sanity_val_steps=0
 """
-OF_RECIPE = {  # what makes it small, or brings in what comes late in training
+OF_RECIPE = {  # makes it small, or adds what a run adds late
     "yolo_csp_n": "model.backbone.width_multiple=0.125",
     "yolox_nano": "model.backbone.width_multiple=0.125 data.multi_scale=null loss.l1_weight=1",
     "rtdetr_shufflenet": "model.backbone.width=x0_5 model.neck.channels=32 model.head.channels=32 "
@@ -41,7 +41,7 @@ OF_RECIPE = {  # what makes it small, or brings in what comes late in training
 
 
 class Steps(L.Callback):
-    """Where in EVENTS the optimizer steps end."""
+    """Notes how long EVENTS is at the end of each step."""
 
     def __init__(self) -> None:
         self.ends: list[int] = []
@@ -79,7 +79,7 @@ def main(names: Sequence[str]) -> None:
 
 
 def _order(event: Event) -> tuple[int, str, int]:
-    """Waits for the device, then for earlier copies, then what nothing waits for; by file and line."""
+    """Waits for the device come first, then waits for earlier copies, then copies; each by file and line."""
     file, _, line = event.place.partition(":")
     return (2 if event.kind == "copy" else int(event.what == "event")), file, int(line or 0)
 

@@ -1,9 +1,10 @@
-"""CPU time that a training step spends on logging and on listing parameters, while a GPU could run out of work.
+"""CPU time that a training step spends on logging and on listing parameters, while a GPU may have no work.
 
     python -m results.host_time yolo_csp_n rtdetr_shufflenet
 
-Trains each recipe for some steps of small images of the demo set on the CPU, with a logger, and prints milliseconds of
-CPU time a step from Python's profiler, whose own cost is in them: numbers to compare, not to add up.
+Trains each recipe for some steps on small images of the demo set on the CPU, with a logger, and prints milliseconds of
+CPU time for each step, as Python's profiler counts them. They include the cost of the profiler, so they can be
+compared but not added up.
 """
 
 import cProfile
@@ -31,7 +32,7 @@ COUNTED = {"logging": ("log",), "listing tensors": ("named_parameters", "named_b
 
 
 def milliseconds(name: str) -> dict[str, float]:
-    """Of a step, by what it was spent on."""
+    """CPU milliseconds of a step for each kind of work."""
     one_size = ["data.multi_scale=null"] if name.startswith("rtdetr") else []
     with tempfile.TemporaryDirectory() as folder:
         parts = run_parts(recipe.load([f"recipe={name}", f"runs_dir={folder}", *SMALL, *one_size]))
@@ -46,7 +47,7 @@ def milliseconds(name: str) -> dict[str, float]:
 
 
 def main(names: Sequence[str]) -> None:
-    """Measure and print."""
+    """Measure each recipe and print a table."""
     for name in names:
         spent = ", ".join(f"{what} {value:.2f}" for what, value in milliseconds(name).items())
         print(f"{name}: ms a step: {spent}")

@@ -1,10 +1,11 @@
-"""What int8 finds on a CPU with VNNI and on one without, with weights of 8 bits and of 7 bits.
+"""Compare int8 files on a CPU with VNNI and on one without, with weights of 8 bits and of 7 bits.
 
+    mkdir -p build
     cc -O2 -shared -fPIC -o build/avx2_cpu.so tests/helpers/avx2_cpu.c
-    python results/int8_cpus.py runs/NAME/TIME data/bccd out/int8
+    python -m results.int8_cpus runs/NAME/TIME data/bccd out/int8
 
-Exports without a layer in float. Two processes look at the validation split through each; one sees a CPU with AVX2
-alone. The files stay in the folder, for scripts/benchmark.py also=...
+Exports files in which no layer is in float. Two processes then run each file on the validation split; one of them sees
+a CPU with AVX2 alone. The files stay in the folder, for ``detkit benchmark also=...``.
 """
 
 import os
@@ -33,21 +34,21 @@ NUMBERS = ("AP in torch", "here", "with AVX2", "boxes apart, px: most", "mean", 
 
 
 def export(options: ExportOptions, data: str, bits: int) -> float:
-    """Write a file, and give the AP of its detector."""
+    """Write an int8 file; the AP of its detector in torch."""
     real, changed = quantize.quantize_static, {"reduce_range": bits == 7}
     with patch.object(quantize, "quantize_static", lambda *given, **named: real(*given, **{**named, **changed})):
         return prepare(options, [("data.root", data)]).run(Console(stderr=True)).noted["ap"]["torch"]["AP"]
 
 
 def look(file: str, data: str, out: str) -> None:
-    """Write what a file finds on the CPU that this process sees."""
+    """Write the AP and the detections of a file on the CPU that this process sees."""
     with TimedSteps() as steps, images_for(read_stored(file), ExportOptions(file), [("data.root", data)]) as images:
         check = ExportCheck(detkit.load(file), images, steps)
         torch.save((check.ap, [tuple(found) for found in check.reference_run.found]), out)
 
 
 def looked(file: Path, data: str, library: str) -> tuple[float, list[Detections]]:
-    """The same in a process of its own, with a library to be loaded first."""
+    """AP and detections of a file in a process of its own, with a library in LD_PRELOAD."""
     out, environment = file.with_suffix(".pt"), {**os.environ, "LD_PRELOAD": library}
     subprocess.run([sys.executable, __file__, "look", file, data, out], env=environment, check=True)
     numbers, found = torch.load(out, weights_only=True)
@@ -55,7 +56,7 @@ def looked(file: Path, data: str, library: str) -> tuple[float, list[Detections]
 
 
 def main(checkpoint: str, data: str, folder: str) -> None:
-    """Export, look and compare."""
+    """Export the files, run them on both kinds of CPU, and print the differences."""
     table = Table("", *NUMBERS, box=None)
     for file_format in ("onnx", "openvino"):
         for bits in (8, 7):

@@ -1,10 +1,10 @@
-"""One training step of RT-DETR beside that of another implementation: seconds and peak memory.
+"""Seconds and memory of one training step of RT-DETR, compared with another implementation.
 
-    python results/rtdetr_step.py
+    python -m results.rtdetr_step
 
 Both are r18 with random weights: forward with denoising queries, loss with auxiliary outputs, backward, AdamW, in
-float32 on the same random images and boxes. They take turns, each in a process of its own, and so each time has
-its neighbour in the same minute.
+float32 on the same random images and boxes. Each measurement has a process of its own, and the two implementations
+take turns, so that a change in the load of the machine meets both.
 """
 
 import resource
@@ -44,7 +44,7 @@ def detkit_step() -> tuple[nn.Module, Step]:
 
 
 def transformers_step() -> tuple[nn.Module, Step]:
-    """The port in transformers, at the same size, its batch norms free as in the authors' r18."""
+    """The port in transformers, at the same size, with batch norms that train, as in the authors' r18."""
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
     of_backbone: dict[str, Any] = {
@@ -97,7 +97,7 @@ def _peak_mb() -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Measure one when named, else both in turns."""
+    """Measure the implementation that is named, or both in turns."""
     if argv:
         print(*measure(argv[0]))
         return

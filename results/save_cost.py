@@ -1,9 +1,9 @@
-"""What a save of a checkpoint costs, part by part.
+"""Time that a save of a checkpoint takes, part by part.
 
-    python results/save_cost.py recipe=yolo_csp [folder=/tmp]
+    python -m results.save_cost recipe=yolo_csp [folder=/tmp]
 
-The state is that of a run: weights, their average, and the optimizer's numbers after a step. Parts are
-timed alone, the whole as training calls it; medians of five.
+The state is that of a run: weights, their average, and the state of the optimizer after a step. The parts are measured
+alone; the whole save is measured as training calls it. Each figure is the median of five.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ ROUNDS, CLASSES = 5, 80
 
 
 def state_of(plan: recipe.Plan) -> dict[str, Any]:
-    """What a training checkpoint of a recipe holds, as to its size."""
+    """A state as large as that of a training checkpoint of the recipe."""
     model = recipe.build_model(plan, CLASSES)
     node = {**plan.config["optimizer"], "_partial_": True}
     optimizer = recipe.instantiate(node)(parameter_groups(model))
@@ -42,7 +42,7 @@ def state_of(plan: recipe.Plan) -> dict[str, Any]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Median time of a call."""
+    """Median seconds of a call."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

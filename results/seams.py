@@ -1,9 +1,9 @@
-"""What the seams of slices cost: AP on images put together to a large one, beside AP on each image alone.
+"""AP that the seams between slices cost: AP on joined images, compared with AP on each image alone.
 
-    python results/seams.py checkpoint=runs/NAME/TIME root=data/bccd slices=640 [overlap=0.2] [tiles=3] [split=val]
+    python -m results.seams checkpoint=runs/NAME/TIME root=data/bccd slices=640 [overlap=0.2] [tiles=3] [split=val]
 
-With slices as large as an image, objects are for the network as large as in the image alone; what is lost is lost at
-seams. "suppression": all boxes of the same windows through nothing but NMS with IoU 0.5.
+In slices as large as one image, objects are as large for the network as in the image alone, so every loss comes from
+the seams. The row "suppression" joins the boxes of the same slices by NMS with IoU 0.5.
 """
 
 import sys
@@ -35,7 +35,7 @@ Look = Callable[[np.ndarray], Detections]
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured."""
+    """Detector, data and slices."""
 
     checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
     root: str = field(metadata={"example": "data/bccd"})
@@ -46,14 +46,14 @@ class Options:
 
 
 class Tiled(NamedTuple):
-    """A large image, and which image lies where in it."""
+    """A large image, and the place of each image in it."""
 
     canvas: np.ndarray
-    targets: list[Target]  # a tile's way to its own pixels is that of a letterbox: scale 1, and where it begins
+    targets: list[Target]  # scale_xy is 1, and pad_xy is the place of the image
 
 
 def tiled(index: CocoIndex, side: int) -> Iterator[Tiled]:
-    """All images of a split, side x side of them in each."""
+    """All images of a split, joined in squares of side x side images."""
     height, width = index.sizes_hw.max(axis=0).tolist()
     for start in range(0, len(index), side * side):
         canvas, targets = np.full((height * side, width * side, 3), 114, np.uint8), []
@@ -65,13 +65,13 @@ def tiled(index: CocoIndex, side: int) -> Iterator[Tiled]:
 
 
 def target(image_id: int, image_hw: tuple[int, ...], start_xy: tuple[float, float]) -> Target:
-    """Where an image lies; of its truth nothing is needed."""
+    """The place of an image in the large one, without ground truth."""
     nothing, no_labels = torch.empty(0, 4), torch.empty(0, dtype=torch.int64)
     return Target(nothing, no_labels, nothing, image_id, (image_hw[0], image_hw[1]), pad_xy=start_xy)
 
 
 def each_alone(detect: Look, images: Tiled) -> list[Detections]:
-    """Every image looked at for itself; boxes as they lie in the large one."""
+    """Detections of each image alone, in the pixels of the large image."""
     found = []
     for one in images.targets:
         (x, y), (height, width) = map(int, one.pad_xy), one.original_hw
@@ -81,7 +81,7 @@ def each_alone(detect: Look, images: Tiled) -> list[Detections]:
 
 
 def all_at_once(detect: Look, images: Tiled) -> list[Detections]:
-    """The large image looked at; an object belongs to the image that its centre lies in."""
+    """Detections of the large image; each belongs to the image in which its centre lies."""
     boxes, scores, labels = detect(images.canvas)
     centres, found = (boxes[:, :2] + boxes[:, 2:]) / 2, []
     for one in images.targets:
@@ -93,7 +93,7 @@ def all_at_once(detect: Look, images: Tiled) -> list[Detections]:
 
 
 def suppressed(predictor: Predictor, image: np.ndarray, options: Options) -> Detections:
-    """NMS over all boxes of the windows and of the whole."""
+    """NMS over the boxes of all slices and of the whole image."""
     windows = [*grid(image.shape[:2], options.slices, options.overlap), (0, 0, image.shape[1], image.shape[0])]
     parts = [predictor.detect([image[y1:y2, x1:x2]])[0] for x1, y1, x2, y2 in windows]
     boxes = torch.cat([part.boxes + torch.tensor(window[:2] * 2) for part, window in zip(parts, windows, strict=True)])
@@ -103,7 +103,7 @@ def suppressed(predictor: Predictor, image: np.ndarray, options: Options) -> Det
 
 
 def main(argv: list[str]) -> None:
-    """Measure each image alone, the large ones whole, in slices, and in slices merged by suppression alone."""
+    """Measure each image alone, and the large images whole, in slices, and in slices that are joined by NMS."""
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return

@@ -1,10 +1,10 @@
-"""What slices and the mirrored image bring: AP in pixels of the original images, and seconds.
+"""AP and seconds with slices and with the mirrored image, in pixels of the original images.
 
-    python results/slices.py checkpoint=runs/NAME/TIME root=data/aerial_cars [slices=320,480,640] [overlap=0.2]
+    python -m results.slices checkpoint=runs/NAME/TIME root=data/aerial_cars [slices=320,480,640] [overlap=0.2]
         [split=val] [limit=10]
 
-Each way looks at the same images of the split, one image at a time; its time is the median of an image, with the
-file's decoding. limit: so many images alone.
+Each row predicts the same images of the split, one image at a time. Its time is the median of an image, with the
+decoding of the file. limit takes only the first images.
 """
 
 import statistics
@@ -32,7 +32,7 @@ NUMBERS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AR_100")
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured."""
+    """Detector, data and slices."""
 
     checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
     root: str = field(metadata={"example": "data/aerial_cars"})
@@ -43,7 +43,7 @@ class Options:
 
 
 def ways(options: Options) -> dict[str, dict[str, Any]]:
-    """Names and the arguments of ``predict``."""
+    """The arguments of ``predict`` for each row."""
     overlap = options.overlap
     sliced = {f"slices={side}": {"slices": side, "overlap": overlap} for side in options.slices}
     flipped = {f"{name} flip": {**arguments, "flip": True} for name, arguments in sliced.items()}
@@ -53,7 +53,7 @@ def ways(options: Options) -> dict[str, dict[str, Any]]:
 def measure(
     predictor: Predictor, files: dict[int, Path], truth: GroundTruth, arguments: dict[str, Any]
 ) -> tuple[dict[str, float], float]:
-    """The COCO numbers, and the median of seconds of an image."""
+    """The COCO numbers, and the median seconds of an image."""
     metric, times = CocoMetric(truth), []
     for image_id, file in files.items():
         start = time.perf_counter()
@@ -74,14 +74,14 @@ def _target(image_id: int, image_hw: tuple[int, int]) -> Target:
 
 
 def first_images(truth: GroundTruth, number: int) -> GroundTruth:
-    """The ground truth of the first images alone."""
+    """The ground truth of the first images."""
     here = truth.image_rows < number
     boxes = {name: getattr(truth, name)[here] for name in ("boxes_xywh", "areas", "crowd", "labels", "image_rows")}
     return truth._replace(image_ids=truth.image_ids[:number], sizes_hw=truth.sizes_hw[:number], **boxes)
 
 
 def main(argv: list[str]) -> None:
-    """Measure every way, and print a row of each as it is done."""
+    """Measure each row, and print it when it is done."""
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return

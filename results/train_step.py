@@ -1,12 +1,12 @@
-"""Images per second of training: the step alone, with its data, and as a user's run gets them.
+"""Images per second of training: the network alone, the step, the step with its data, and a whole run.
 
-    python results/train_step.py recipe=yolo_csp_n data.root=data/bccd data.image_hw=[320,320]
+    python -m results.train_step recipe=yolo_csp_n data.root=data/bccd data.image_hw=[320,320]
 
-Four loops over the same model, one after the other and again, so that a slow minute hits all of them:
+Four loops run with the same model. The first three take turns, so that a change in the load of the machine meets all:
     network   forward, backward and optimizer on one batch that stays in memory; the loss is a plain mean
     step      the same with the real loss, gradient clipping and EMA
-    with data step, on batches from the loader with its workers
-    fit       what Lightning's loop gives with all callbacks: the number that a run reports
+    with data the same on batches from the loader with its workers
+    fit       Lightning's loop with all callbacks: the number that a run reports; measured once
 """
 
 import contextlib
@@ -35,7 +35,7 @@ ROUNDS, STEPS, WARM_UP = 3, 10, 3
 
 
 class Step:
-    """One training step, with more or less of what belongs to it."""
+    """One training step, with or without loss, clipping and EMA."""
 
     def __init__(self, parts: Parts) -> None:
         self.model = parts.model.to(memory_format=torch.channels_last).train()
@@ -53,7 +53,7 @@ class Step:
         self._update(sum(output.float().square().mean() for output in learnt))
 
     def whole(self, batch: Batch) -> None:
-        """With the loss as in training, clipping and EMA."""
+        """The step with the loss of training, clipping and EMA."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
             terms = self.loss(self._predictions(batch), batch.targets)
         self._update(torch.stack(tuple(terms.values())).sum(), self.clip)
@@ -72,7 +72,7 @@ class Step:
 
 
 def images_per_s(step: object, batches: Iterable[Batch]) -> float:
-    """Mean over STEPS steps after the warm-up."""
+    """Images per second over STEPS steps after the warm-up."""
     images, start = 0, 0.0
     for number, batch in enumerate(batches):
         if number == WARM_UP:
@@ -85,7 +85,7 @@ def images_per_s(step: object, batches: Iterable[Batch]) -> float:
 
 
 def endless(parts: Parts) -> Iterable[Batch]:
-    """Batches of all epochs, as the module hands them to the model."""
+    """Batches of all epochs, as the model gets them."""
     loader = parts.datamodule.train_dataloader()
     try:
         while True:
@@ -96,7 +96,7 @@ def endless(parts: Parts) -> Iterable[Batch]:
 
 
 def fit_speed(argv: list[str]) -> float:
-    """The last epoch of a short run by the whole machinery."""
+    """Images per second that a short run reports for its last epoch."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         short = ["trainer.max_epochs=3", "data.augmentation.close_mosaic_epochs=0", "trainer.limit_val_batches=1"]
         plan = recipe.load([*argv, *short, "wandb=disabled", f"runs_dir={folder}"])
@@ -106,7 +106,7 @@ def fit_speed(argv: list[str]) -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Measure and print."""
+    """Measure the loops and print a line for each."""
     plan = recipe.load(argv)
     recipe.check(plan)
     parts = run_parts(plan)
