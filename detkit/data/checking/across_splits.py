@@ -11,7 +11,7 @@ from detkit.data.images.header_cache import read_digests, read_ends, read_sizes
 from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError
 
-# what equal files have in common: each reads more of a file than the one before and takes longer
+# Values that are equal for equal files; each reads more of a file than the one before and takes longer.
 _KEYS: tuple[Callable[[Path, list[str]], list[int | DataError] | list[str | DataError]], ...] = (
     read_sizes,
     read_ends,
@@ -20,7 +20,7 @@ _KEYS: tuple[Callable[[Path, list[str]], list[int | DataError] | list[str | Data
 
 
 def compare_splits(indices: Mapping[str, CocoIndex], findings: Mapping[str, Findings]) -> None:
-    """Note in the findings of each split how it differs from the splits before it, and which images it shares."""
+    """Add to the findings of each split its differences to the splits before it, and the images in both."""
     for (first_name, first), (name, second) in combinations(indices.items(), 2):
         _compare_categories(first_name, first, name, second, findings[name])
         _compare_files(first_name, first, name, second, findings[name])
@@ -42,8 +42,8 @@ def _compare_categories(first_name: str, first: CocoIndex, name: str, second: Co
 
 
 def _differs(key: int, *names: tuple[str, str | None]) -> str:
-    said = [f"{class_name!r} in {split}" if class_name else f"missing in {split}" for split, class_name in names]
-    return f"category {key} is {', '.join(said)}"
+    stated = [f"{class_name!r} in {split}" if class_name else f"missing in {split}" for split, class_name in names]
+    return f"category {key} is {', '.join(stated)}"
 
 
 def _compare_classes(indices: Mapping[str, CocoIndex], findings: Mapping[str, Findings]) -> None:

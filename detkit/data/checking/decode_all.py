@@ -26,16 +26,16 @@ def decode_all(
     num_workers: int | None = None,
     console: Console | None = None,
 ) -> int:
-    """Note every file that cannot be decoded, or whose size is not that in the annotations.
+    """Add to the findings every file that cannot be decoded, or whose size is not that in the annotations.
 
     Args:
         folder: of the images.
         names: of the images, relative to the folder.
-        image_ids: (images,) named in findings.
+        image_ids: (images,) shown in findings.
         sizes_hw: (images, 2) upright, as the annotations say.
-        findings: takes the errors.
+        findings: to add to.
         num_workers: processes; None: one for each core that this process may use.
-        console: a terminal gets a progress bar; None: stderr.
+        console: for the progress bar; None: stderr.
 
     Returns:
         How many files were decoded to the right size.

@@ -1,4 +1,4 @@
-"""The data check as one HTML file: what each split holds, what was found in it, pictures of that, and figures."""
+"""The data check as one HTML file: the contents of each split, its findings with pictures, and figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,21 +20,21 @@ CLASSES_SHOWN = 100
 _LEVELS: dict[Level, str] = {"error": "errors", "repaired": "repaired in memory", "notice": "notices"}
 _SIZE_TICKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _ASPECT_TICKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
-_SMALL_PX, _MEDIUM_PX = 32, 96  # COCO's borders: the root of the area
+_SMALL_PX, _MEDIUM_PX = 32, 96  # COCO's limits for the root of the area
 
 
 class _Contents(NamedTuple):
-    """What a usable split holds."""
+    """Counts of a usable split."""
 
     images: int
     boxes: int
-    most_boxes: int  # of one image
+    most_boxes: int  # in one image
     classes: int
     size_percents: tuple[float, ...]  # of the boxes: small, medium, large
 
 
 class _Split(NamedTuple):
-    """A split as its template shows it."""
+    """A split for the template."""
 
     name: str
     colour: str
@@ -47,7 +47,7 @@ class _Split(NamedTuple):
 
 
 class _Map(NamedTuple):
-    """Where the boxes of a split lie."""
+    """A map of the box centres of a split."""
 
     name: str
     colour: str
@@ -55,7 +55,7 @@ class _Map(NamedTuple):
 
 
 class _Bar(NamedTuple):
-    """Boxes of a class in a split."""
+    """The number of boxes of a class in a split."""
 
     number: int
     share: float  # of the number in the split's most frequent class
@@ -120,7 +120,7 @@ def _histograms(usable: Mapping[str, GroundTruth]) -> list[Markup]:
 
 
 def _class_bars(usable: Mapping[str, GroundTruth]) -> list[tuple[str, list[_Bar]]]:
-    """Of each class a bar for each split; the most frequent classes come first."""
+    """For each class a bar for each split; the most frequent classes come first."""
     counts: dict[str, dict[str, int]] = {}
     for split, truth in usable.items():
         per_class = np.bincount(truth.labels, minlength=len(truth.class_names)).tolist()
@@ -135,7 +135,7 @@ def _class_bars(usable: Mapping[str, GroundTruth]) -> list[tuple[str, list[_Bar]
 
 
 def _sides(truth: GroundTruth) -> np.ndarray:
-    """(N,) root of each box's area; 0 where it has none."""
+    """(N,) root of each box's area; 0 for a box without area."""
     return np.sqrt(np.maximum(truth.boxes_xywh[:, 2:], 0).prod(axis=1))
 
 

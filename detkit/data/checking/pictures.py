@@ -1,4 +1,4 @@
-"""Pictures for the page of the data check: small copies of the images that a finding names, with its boxes."""
+"""Pictures for the page of the data check: small copies of the images of a finding, with its boxes."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from detkit.ops.drawing import colour_of, draw_detections
 from detkit.reports.figures import jpeg_uri
 
 PER_FINDING = 4
-_LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # of a picture; a smaller image is enlarged to the second
+_LONG_SIDE_PX, _SHORT_SIDE_PX = 480, 160  # limits of a picture; an image with a smaller short side is enlarged
 _REDUCTIONS = (8, 4, 2, 1)
 _MARGIN_FRAC = 0.25  # largest margin around a picture whose boxes reach over its edge, as a share of its side
 _OTHER_BOXES = (200, 200, 200)
@@ -28,15 +28,15 @@ class Picture(NamedTuple):
     why_not: str = ""
 
 
-class _Named(NamedTuple):
-    """An image that a finding names."""
+class _FoundImage(NamedTuple):
+    """The places of a finding in one image."""
 
     places: list[Place]
     boxes: list[int]  # rows of the ground truth; empty: the finding is about the whole image
 
 
 class PictureMaker:
-    """Makes pictures until they reach a number of bytes, so that a browser can open the page at once.
+    """Makes pictures up to a number of bytes, so that a browser can open the page quickly.
 
     Args:
         max_bytes: of all data URIs together.
@@ -46,14 +46,14 @@ class PictureMaker:
         self.bytes_left = max_bytes
 
     def pictures_of(self, finding: Finding, split: CheckedSplit) -> list[Picture]:
-        """Pictures of the first images that the finding names; none if no picture can be made."""
+        """Pictures of the first images of the finding; empty if no picture can be made."""
         if self.bytes_left <= 0:
             return []
         named = _by_file(finding) if split.index is None else _by_row(finding, split.index)
         pictures = [self._picture(key, image, split) for key, image in named.items()]
         return pictures if any(picture.uri for picture in pictures) else []
 
-    def _picture(self, key: str | int, named: _Named, split: CheckedSplit) -> Picture:
+    def _picture(self, key: str | int, named: _FoundImage, split: CheckedSplit) -> Picture:
         name = key if split.index is None else split.index.path(int(key)).relative_to(split.index.folder)
         texts = [place.text for place in named.places[:3] if place.text != str(name)]
         more = [f"and {len(named.places) - 3} more"] if len(named.places) > 3 else []
@@ -67,20 +67,20 @@ class PictureMaker:
         return Picture(text, uri)
 
 
-def _by_file(finding: Finding) -> dict[str, _Named]:
-    images: dict[str, _Named] = {}
+def _by_file(finding: Finding) -> dict[str, _FoundImage]:
+    images: dict[str, _FoundImage] = {}
     for place in finding.places:
         if place.file is not None and (place.file in images or len(images) < PER_FINDING):
-            images.setdefault(place.file, _Named([], [])).places.append(place)
+            images.setdefault(place.file, _FoundImage([], [])).places.append(place)
     return images
 
 
-def _by_row(finding: Finding, index: CocoIndex) -> dict[int, _Named]:
-    images: dict[int, _Named] = {}
+def _by_row(finding: Finding, index: CocoIndex) -> dict[int, _FoundImage]:
+    images: dict[int, _FoundImage] = {}
     for place in finding.places[: 50 * PER_FINDING]:
         row, box = _find(place, index)
         if row is not None and (row in images or len(images) < PER_FINDING):
-            named = images.setdefault(row, _Named([], []))
+            named = images.setdefault(row, _FoundImage([], []))
             named.places.append(place)
             named.boxes.extend([] if box is None else [box])
     return images
@@ -95,15 +95,15 @@ def _find(place: Place, index: CocoIndex) -> tuple[int | None, int | None]:
 
 
 def _draw_file(name: str, split: CheckedSplit) -> np.ndarray:
-    """An image of a split that cannot be used, so that its boxes are not known."""
+    """An image of an unusable split, without boxes, which are unknown."""
     path = split.images / name.replace("\0", "")
     if not path.resolve().is_relative_to(split.images.resolve()):
         raise DataError(f"{name!r} is not in the image folder")
     return _fit(decode_image(path))
 
 
-def _draw_row(row: int, named: _Named, index: CocoIndex) -> np.ndarray:
-    """The image with the named boxes and their classes, and thin lines for the others; without named boxes, all."""
+def _draw_row(row: int, named: _FoundImage, index: CocoIndex) -> np.ndarray:
+    """The image with the boxes of the finding and their classes, and thin lines for other boxes; all if it has none."""
     long_side = int(index.sizes_hw[row].max())
     reduce = next(factor for factor in _REDUCTIONS if factor == 1 or long_side >= factor * _LONG_SIDE_PX)
     image = _fit(decode_image(index.path(row), reduce))

@@ -1,7 +1,7 @@
-"""Many items worked on by several processes. If a process dies, its item is known and the other items are done.
+"""A process pool that survives the death of a worker: it reports the item of that worker and completes the others.
 
-``concurrent.futures`` cannot do this: when a worker dies, its pool gives up every item that is not done, and says
-neither which of them the worker was on nor by which signal it died.
+The pool of ``concurrent.futures`` gives up all remaining items when a worker dies, and reports neither the item that
+the worker processed nor the signal.
 """
 
 import os
@@ -16,17 +16,17 @@ from typing import Generic, NamedTuple, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_ITEMS_AT_ONCE = 32  # given to a worker in one message
+_ITEMS_AT_ONCE = 32  # sent to a worker in one message
 
 
 class Death(NamedTuple):
-    """The process that worked on an item died, so there is no result."""
+    """In place of a result: the process that processed the item died."""
 
     how: str  # name of the signal, or the exit code
 
 
 class _Worker(Generic[Item, Result]):
-    """A process, and the numbers of the items that it has not answered yet."""
+    """A process, and the numbers of the items whose results it has not sent yet."""
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
         self.numbers: deque[int] = deque()
@@ -36,14 +36,14 @@ class _Worker(Generic[Item, Result]):
         theirs.close()  # the end of the process then closes the pipe
 
     def give(self, waiting: deque[int], items: Sequence[Item]) -> bool:
-        """Send the next items; without any the process ends, and the answer is false."""
+        """Send the next items, and return whether there were any; without items the process ends."""
         self.numbers.extend(waiting.popleft() for _ in range(min(_ITEMS_AT_ONCE, len(waiting))))
-        with suppress(BrokenPipeError):  # the process died, which ``receive`` finds
+        with suppress(BrokenPipeError):  # the process died; ``receive`` reports it
             self.pipe.send([items[number] for number in self.numbers])
         return bool(self.numbers)
 
     def receive(self) -> tuple[int, Result | Death]:
-        """The number of the first unanswered item, and its result."""
+        """The number of the first item without a result, and its result."""
         try:
             result = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -61,13 +61,13 @@ def available_cores() -> int:
 def work_on_all(
     work: Callable[[Item], Result], items: Sequence[Item], num_workers: int
 ) -> Iterator[tuple[int, Result | Death]]:
-    """The number of each item and its result, in the order in which the items are done.
+    """The number of each item and its result, in the order in which they finish.
 
-    A worker answers one item before it begins the next, so the first unanswered item is the one on which it died.
-    An exception in ``work`` ends the worker too.
+    A worker sends the result of an item before it begins the next. So it died on the first item without a result. An
+    exception in ``work`` ends the worker too.
 
     Args:
-        work: called in a worker; it and its results can be pickled.
+        work: called in a worker; it and its results must be picklable.
         items: to work on.
         num_workers: processes.
 
@@ -100,7 +100,7 @@ def work_on_all(
 
 
 def _serve(pipe: Connection, work: Callable[[Item], Result]) -> None:
-    """Answer items until there are none, or until the parent process is gone."""
+    """Send results until there are no items, or until the parent process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     parent = parent_process()
     assert parent is not None, "a worker is started by another process"

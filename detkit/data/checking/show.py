@@ -35,7 +35,7 @@ def show(splits: Mapping[str, CheckedSplit], console: Console, html: Path | None
 
 
 def to_json(splits: Mapping[str, CheckedSplit]) -> str:
-    """The same as JSON, with every place that was kept."""
+    """The splits and their findings as JSON, with every place that is stored."""
     return json.dumps({name: _plain(split) for name, split in splits.items()}, indent=1)
 
 

@@ -1,4 +1,4 @@
-"""The splits of a run: where they are, and whether the data check accepts them."""
+"""The splits of a run: their paths, and their indices after the data check."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from detkit.data.formats.layout import Split, find_layout
 from detkit.data.index.coco_index import CocoIndex
 from detkit.errors import DataError
 
-# of each split: annotation file and image folder, where the user names them
+# For each split the annotation file and the image folder that the user set, or None.
 Explicit = dict[str, tuple[str | None, str | None]]
 
 
@@ -33,7 +33,7 @@ def find_splits(root: str | None, explicit: Explicit, needed: Sequence[str] = ("
 
 
 def no_split(name: str, root: str | None, other: Split | None = None) -> DataError:
-    """The error for a missing split, which may propose another split in its place."""
+    """The error for a missing split; it may propose another split instead."""
     where = "" if root is None else f" under {root}"
     remedy = f"name it by data.{name}_annotations and data.{name}_images"
     if other is not None and root is not None:
@@ -48,7 +48,7 @@ def no_split(name: str, root: str | None, other: Split | None = None) -> DataErr
 def find_splits_or_demo(root: str | None, explicit: Explicit, needed: Sequence[str] = ("val",)) -> dict[str, Split]:
     """As ``find_splits``; without a root and paths these are the splits of the demo set."""
     if root is None and not any(any(paths) for paths in explicit.values()):
-        from lightning.pytorch.utilities import rank_zero_info  # importing it takes seconds
+        from lightning.pytorch.utilities import rank_zero_info  # slow to import
 
         folder = make_demo(default_demo_root())
         rank_zero_info(f"the demo set lies in {folder}")

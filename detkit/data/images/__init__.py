@@ -1,1 +1,1 @@
-"""An image file on disk to pixels: header, decoding, resizing, and what is kept of them."""
+"""From an image file to pixels: its header, decoding, resizing, and a cache of headers."""

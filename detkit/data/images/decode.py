@@ -1,7 +1,7 @@
-"""The one image decoder, for training, validation, prediction and serving: a file to upright RGB.
+"""The image decoder for training, validation, prediction and serving: from a file to upright RGB.
 
-cv2 decodes JPEG and PNG, Pillow what is rare. Neither is left alone: cv2 would return the grey
-half of a cut JPEG, and Pillow would clip 16 bits to white and not turn a picture upright.
+cv2 decodes JPEG and PNG, Pillow the other formats. Both need corrections: cv2 returns a half grey image for a cut
+JPEG. Pillow clips 16-bit values to white and does not apply the EXIF orientation.
 """
 
 import io
@@ -18,8 +18,8 @@ from detkit.data.images.jpeg_scans import fill_end, find_scans
 from detkit.errors import DataError
 from detkit.files import open_regular
 
-BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox, where there is nothing to find
-_REDUCED_FLAGS = {  # RGB order, stored orientation; the names say grayscale, the RGB flag overrules them
+BACKGROUND = 114  # behind transparent pixels: the grey of the letterbox
+_REDUCED_FLAGS = {  # RGB order, stored orientation; the names say grayscale, but the RGB flag has priority
     1: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
     2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -28,23 +28,21 @@ _REDUCED_FLAGS = {  # RGB order, stored orientation; the names say grayscale, th
 
 
 def decode_image(path: str | Path, reduce: int = 1) -> np.ndarray:
-    """The upright picture as RGB.
+    """The upright image as RGB.
 
-    Gray and palette become RGB, CMYK is converted without a profile, 16 bits are divided by 257
-    (colour TIFF: the high byte), transparent pixels lie over ``BACKGROUND``, an animation gives
-    its first picture.
+    Grey and palette images become RGB. CMYK is converted without a profile. 16-bit values are divided by 257 (colour
+    TIFF: the high byte). Transparent pixels are drawn over ``BACKGROUND``. Of an animation the first image is decoded.
 
     Args:
-        path: JPEG, PNG, WebP, BMP, TIFF or GIF, known by its contents and not by its name.
-        reduce: 1, 2, 4 or 8: a pixel for each square of so many, those at the far edges cut off.
-            Only for JPEG it saves time.
+        path: JPEG, PNG, WebP, BMP, TIFF or GIF, recognised by its contents, not by its name.
+        reduce: 1, 2, 4 or 8: the side of the squares that become one pixel; those at the right and bottom edges may be
+            smaller. It saves time only for JPEG.
 
     Returns:
         (ceil(H / reduce), ceil(W / reduce), 3) uint8.
 
     Raises:
-        DataError: if the file cannot be read, is no image, is cut or damaged, or holds more
-            pixels than the limit.
+        DataError: if the file cannot be read, is not an image, is cut or damaged, or has more pixels than the limit.
         ValueError: if ``reduce`` is another number.
     """
     if reduce not in _REDUCED_FLAGS:
@@ -58,7 +56,7 @@ def decode_image(path: str | Path, reduce: int = 1) -> np.ndarray:
     if header.format == "JPEG":
         return _turn_upright(_decode_jpeg(data, header, reduce, path), header.orientation)
     if header.format == "PNG" and not header.animated and (header.bits == 16 or not header.alpha):
-        # Pillow would round 16 bits down; cv2 loses some transparency and the first picture of animations
+        # cv2, because Pillow rounds 16 bits down; but cv2 loses some transparency and the first image of animations
         stored = _over_background(_decode_cv2(data, cv2.IMREAD_UNCHANGED, path))
         return _shrink(_turn_upright(stored, header.orientation), reduce)
     return _shrink(_decode_pillow(data, header, path), reduce)
@@ -75,25 +73,24 @@ def _decode_cv2(data: bytes, flags: int, path: str | Path) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, header: ImageHeader, reduce: int, path: str | Path) -> np.ndarray:
-    """As stored, not yet upright.
+    """The pixels in the stored orientation.
 
     # Note [a JPEG that ends early]
-    Where coded pixels run out before an end marker, a decoder goes on without a word: what is
-    missing is grey (128), or, where the picture comes in several passes, only less exact. Grey can
-    be right too. Filler before the end marker tells: only a decoder that waits for more shows it.
-    Of a picture in one pass its last 8 x 8 pixels say whether that is worth the time; so a cut in
-    the very last block alone is not seen.
+    If the coded pixels end before the end marker, a decoder raises no error: the missing pixels are grey (128), or less
+    exact in a JPEG with several scans. But grey can also be correct. So the file is decoded again with filler before
+    the end marker: the result changes only if the decoder expected more coded pixels. For a JPEG with one scan this is
+    done only if its last 8 x 8 pixels are grey; so a cut within the last block is not detected.
     """
     scans = find_scans(data, path)
     if header.mode == "CMYK":
         image = _jpeg_by_pillow(data, reduce, path)
-        doubtful = True
+        may_be_cut = True
     else:
         image = _decode_cv2(data, _REDUCED_FLAGS[reduce], path)
-        doubtful = scans.number > 1 or _has_grey_end(image, header, reduce)
+        may_be_cut = scans.number > 1 or _has_grey_end(image, header, reduce)
     if not scans.complete:
-        raise DataError(f"{path}: the JPEG is damaged: it ends before the last passes of its picture")
-    if doubtful:
+        raise DataError(f"{path}: the JPEG is damaged: it ends before its last scans")
+    if may_be_cut:
         filled = _jpeg_by_pillow(fill_end(data, scans.start), reduce, path)
         if not np.array_equal(filled, image) and not np.array_equal(filled, _jpeg_by_pillow(data, reduce, path)):
             raise DataError(f"{path}: the JPEG is damaged: its coded pixels end before the picture does")
@@ -101,15 +98,17 @@ def _decode_jpeg(data: bytes, header: ImageHeader, reduce: int, path: str | Path
 
 
 def _has_grey_end(image: np.ndarray, header: ImageHeader, reduce: int) -> bool:
-    """Whether the last block, as far as it is in the picture, has the lightness of what is missing."""
+    """Whether the visible part of the last block has the lightness of missing pixels."""
     stored_hw = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
     top, left = ((side - 1) // 8 * 8 // reduce for side in stored_hw)
     lightness = image[top:, left:] @ np.array([0.299, 0.587, 0.114])
-    return bool((np.abs(lightness - 128) < 4).all())  # not the colour, which spreads from the block beside it
+    return bool(
+        (np.abs(lightness - 128) < 4).all()
+    )  # the colour is not compared, because it spreads from the block beside it
 
 
 def _jpeg_by_pillow(data: bytes, reduce: int, path: str | Path) -> np.ndarray:
-    """RGB of the size that cv2 gives; without cv2's complaints on stderr."""
+    """RGB in the size that cv2 returns, without cv2's messages on stderr."""
     with _naming_faults("JPEG", path), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         scaled = min(image.size) >= reduce
         if scaled:
@@ -139,17 +138,17 @@ def _decode_pillow(data: bytes, header: ImageHeader, path: str | Path) -> np.nda
 
 
 def upright_rgb(stored: Image.Image, name: str | Path) -> np.ndarray:
-    """A picture of Pillow as ``decode_image`` gives it: upright RGB.
+    """A Pillow image as upright RGB, as ``decode_image`` gives it.
 
     Args:
-        stored: of any mode; one that is not read yet is read here.
-        name: of the picture, for errors.
+        stored: image of any mode; its pixels are read here if they are not loaded yet.
+        name: of the image, for errors.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        DataError: if it is damaged, or of 32 bits.
+        DataError: if it is damaged, or has 32 bits per channel.
     """
     kind = stored.format or "picture"
     if stored.mode in ("I", "F"):
@@ -166,7 +165,7 @@ def upright_rgb(stored: Image.Image, name: str | Path) -> np.ndarray:
 
 @contextmanager
 def _naming_faults(name: str, path: str | Path) -> Iterator[None]:
-    """Pillow's many errors as one that names the file."""
+    """Turn the errors of Pillow into a DataError that names the file."""
     try:
         yield
     except PILLOW_FAULTS as error:
@@ -183,7 +182,7 @@ def _shrink(image: np.ndarray, reduce: int) -> np.ndarray:
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo what EXIF says was done: mirrored for even numbers up to 4, transposed from 5 on."""
+    """Undo the transformation that the EXIF orientation describes."""
     if orientation >= 5:
         image = cv2.transpose(image)
     if orientation in (3, 4, 7, 8):

@@ -1,7 +1,7 @@
-"""What an image file says of itself before its pixels are decoded: format, size, mode, orientation.
+"""The header of an image file: format, size, mode and orientation, without decoding pixels.
 
-JPEG and PNG are read here, in some tens of microseconds; the other formats by Pillow, which does
-not decode when it opens. A file that ends early is found here too, as far as its structure tells.
+JPEG and PNG headers are parsed here; the other formats are opened by Pillow, which does not decode pixels then. A file
+that ends early is detected here if its structure shows it.
 """
 
 import io
@@ -37,15 +37,15 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 class ImageHeader(NamedTuple):
-    """Height and width are those of the upright picture, after EXIF; ``mode`` is Pillow's name."""
+    """Properties of an image; height and width are those of the upright image, after the EXIF orientation."""
 
     format: str  # JPEG, PNG, WEBP, BMP, TIFF, GIF
     height: int
     width: int
-    mode: str  # L, RGB, P, LA, RGBA, CMYK, I;16 ...
+    mode: str  # Pillow's name: L, RGB, P, LA, RGBA, CMYK, I;16 ...
     bits: int  # per channel
     alpha: bool
-    orientation: int  # EXIF's, 1 to 8: what was done to the upright picture before it was stored
+    orientation: int  # of EXIF, 1 to 8: how the upright image was transformed before it was stored
     animated: bool
 
 
@@ -53,7 +53,7 @@ def read_header(path: str | Path) -> ImageHeader:
     """Header of an image file; no pixel is decoded.
 
     Raises:
-        DataError: if the file cannot be read, is no image, is cut, or holds too many pixels.
+        DataError: if the file cannot be read, is not an image, is cut, or has too many pixels.
     """
     try:
         with open_regular(path, MAX_FILE_BYTES) as file:
@@ -63,10 +63,10 @@ def read_header(path: str | Path) -> ImageHeader:
 
 
 def parse_header(file: BinaryIO, path: str | Path) -> ImageHeader:
-    """Header of an open image file, or of its bytes.
+    """Header of an open image file or of its bytes.
 
     Raises:
-        DataError: as ``read_header``; it names the path.
+        DataError: as ``read_header``; the message names the path.
     """
     magic = file.read(12)
     if magic.startswith(b"\xff\xd8\xff"):
@@ -74,14 +74,14 @@ def parse_header(file: BinaryIO, path: str | Path) -> ImageHeader:
     elif magic.startswith(_PNG_SIGNATURE):
         header = _parse_png(file, path)
     else:
-        header = _ask_pillow(file, _pillow_format(magic, path), path)
+        header = _parse_by_pillow(file, _pillow_format(magic, path), path)
     if not header.height or not header.width:
         raise DataError(f"{path}: the image has no pixels: {header.width} x {header.height}")
     max_pixels = _max_pixels()
     if header.height * header.width > max_pixels:
         raise DataError(
-            f"{path}: {header.width} x {header.height} pixels are more than {max_pixels:,}, the limit that guards "
-            "the memory; if the file is what it should be, set DETKIT_MAX_PIXELS in the environment to a larger number"
+            f"{path}: {header.width} x {header.height} pixels are more than {max_pixels:,}, the limit that protects "
+            "the memory; if the file is correct, set DETKIT_MAX_PIXELS in the environment to a larger number"
         )
     return header
 
@@ -108,7 +108,7 @@ def _next_marker(file: BinaryIO, path: str | Path) -> int:
     while len(two) == 2:
         if two[0] == 0xFF and two[1] not in (0x00, 0xFF):
             return two[1]
-        two = two[1:] + file.read(1)  # fill bytes, or junk between segments that every decoder skips
+        two = two[1:] + file.read(1)  # fill bytes or other bytes between segments, which decoders skip
     raise DataError(f"{path}: the JPEG is cut: it ends before the picture begins")
 
 
@@ -124,7 +124,7 @@ def _parse_jpeg(file: BinaryIO, path: str | Path) -> ImageHeader:
             elif contents.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
                 xmp = contents
         elif marker == 0xEE and length < 12 and file.read(5) == b"Adobe":
-            raise DataError(f"{path}: the JPEG is damaged: its Adobe segment, which says what the colours are, is cut")
+            raise DataError(f"{path}: the JPEG is damaged: its Adobe segment, which defines the colours, is cut")
     if len(frame) < 6 or frame[5] not in _JPEG_MODES:
         raise DataError(f"{path}: the JPEG is damaged: no frame of 1, 3 or 4 channels")
     if not _holds_end(file, file.tell()):
@@ -135,7 +135,7 @@ def _parse_jpeg(file: BinaryIO, path: str | Path) -> ImageHeader:
 
 
 def _holds_end(file: BinaryIO, start: int) -> bool:
-    """Whether an end marker follows ``start``: coded pixels cannot hold one by chance."""
+    """Whether an end marker follows ``start``; coded pixels cannot contain one."""
     size = file.seek(0, os.SEEK_END)
     for position in (max(start, size - 4096), start):  # nearly always in the last two bytes
         file.seek(position)
@@ -164,18 +164,18 @@ def _parse_png(file: BinaryIO, path: str | Path) -> ImageHeader:
 
 
 def verify_png(data: bytes, path: str | Path) -> None:
-    """Compare the checksums of the pixels too, as libpng does and Pillow does not.
+    """Compare all checksums, also those of the pixels, which libpng does and Pillow does not.
 
     Raises:
-        DataError: if one of them is wrong.
+        DataError: if a checksum is wrong.
     """
-    deque(_png_chunks(io.BytesIO(data), path, skipped=(b"fdAT",)), maxlen=0)  # each is compared on its way
+    deque(_png_chunks(io.BytesIO(data), path, skipped=(b"fdAT",)), maxlen=0)  # runs the iterator to its end
 
 
 def _png_chunks(
     file: BinaryIO, path: str | Path, skipped: tuple[bytes, ...] = (b"IDAT", b"fdAT")
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(type, contents) of every chunk but those skipped: pixels, whose checksums a decoder compares."""
+    """(type, contents) of every chunk that is not skipped. A decoder compares the checksums of pixels itself."""
     file.seek(len(_PNG_SIGNATURE))
     kind = b""
     while kind != b"IEND":
@@ -218,7 +218,7 @@ def _pillow_format(magic: bytes, path: str | Path) -> str:
     raise DataError(f"{path}: {what}; detkit reads {FORMATS}")
 
 
-def _ask_pillow(file: BinaryIO, name: str, path: str | Path) -> ImageHeader:
+def _parse_by_pillow(file: BinaryIO, name: str, path: str | Path) -> ImageHeader:
     file.seek(0)
     try:
         with Image.open(file, formats=[name]) as image:
@@ -226,7 +226,7 @@ def _ask_pillow(file: BinaryIO, name: str, path: str | Path) -> ImageHeader:
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
             height, width = image.height, image.width
             if name == "TIFF" and orientation in _TURNED:
-                height, width = width, height  # Pillow gives the upright size for this format alone
+                height, width = width, height  # only for TIFF Pillow gives the upright size
             alpha, animated = image.has_transparency_data, getattr(image, "is_animated", False)
             return _upright(ImageHeader(name, height, width, image.mode, bits, alpha, orientation, animated))
     except Image.DecompressionBombError as error:
@@ -239,12 +239,12 @@ def _upright(stored: ImageHeader) -> ImageHeader:
     if stored.orientation in _TURNED:
         return stored._replace(height=stored.width, width=stored.height)
     if stored.orientation not in (1, 2, 3, 4):
-        return stored._replace(orientation=1)  # an invalid value means nothing
+        return stored._replace(orientation=1)  # an invalid value is ignored
     return stored
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """EXIF's word, else XMP's, else 1: the order that Pillow follows too."""
+    """The orientation from EXIF, else from XMP, else 1, as in Pillow."""
     found = _exif_orientation(exif)
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
@@ -252,7 +252,7 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """Orientation in the first directory of a TIFF structure; a broken structure has none."""
+    """Orientation in the first directory of a TIFF structure; None if it has none or is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) < 8:
         return None

@@ -1,7 +1,7 @@
-"""What was read of the image files of a folder, kept between runs, so that a second check reads only what is new.
+"""Headers and digests of image files, cached between runs, so that a second check reads only new files.
 
-A file counts as unchanged while its size and its times of change are what they were. What is kept lies in the
-user's cache folder and never beside the data; if it is damaged or cannot be written, the files are read again.
+A file counts as unchanged while its size and its times of change are the same. The cache is in the user's cache
+folder, never beside the data. If it is damaged or cannot be written, the image files are read again.
 """
 
 import contextlib
@@ -9,33 +9,34 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from detkit.data.images.cache_folder import cache_folder
 from detkit.data.images.header import ImageHeader, read_header
 from detkit.data.images.threads import in_threads
 from detkit.errors import DataError
 
-WORTH_KEEPING = 500  # files; fewer are read again in no time,
-WORTH_KEEPING_BYTES = 10**8  # unless they are large
+MIN_CACHED_FILES = 500  # a folder with fewer files is not cached,
+MIN_CACHED_BYTES = 10**8  # unless they are at least this large in sum
 
 _END_BYTES = 4096
-_VERSION = 1  # a change of what is read or kept is another file
+_VERSION = 1  # of what is read and of the cache's format
 _Value = TypeVar("_Value")
+_Json: TypeAlias = str | list[str | int]
 
 
 class Stamp(NamedTuple):
-    """What changes when the content of a file does."""
+    """Size and times of a file, which change with its content."""
 
     size: int
     modified_ns: int
-    changed_ns: int  # also where the time of modification was set back
+    changed_ns: int  # differs also if a program has reset the time of modification
 
 
 def read_stamps(folder: Path, names: list[str]) -> list[Stamp | DataError]:
-    """Stamps of files; an error for what is no plain file, which could keep its reader waiting for ever."""
+    """Stamps of files; an error for a pipe or a device, which its reader could wait for without end."""
     return in_threads(lambda name: _stamp(folder / name), names)
 
 
@@ -45,69 +46,65 @@ def read_sizes(folder: Path, names: list[str]) -> list[int | DataError]:
 
 
 def read_headers(folder: Path, names: list[str]) -> list[ImageHeader | DataError]:
-    """Headers of image files, and the errors of those that have none to read."""
-    return _Known(folder, "header").read(names, read_header, list, _header)
+    """Headers of image files, or the error for a file whose header cannot be read."""
+    return _read_cached(folder, "header", names, read_header, list, ImageHeader._make)
 
 
 def read_ends(folder: Path, names: list[str]) -> list[str | DataError]:
     """SHA-256 of the first and the last bytes of files."""
-    return _Known(folder, "ends").read(names, _ends, str, str)
+    return _read_cached(folder, "ends", names, _ends, str, str)
 
 
 def read_digests(folder: Path, names: list[str]) -> list[str | DataError]:
     """SHA-256 of the contents of files."""
-    return _Known(folder, "digest").read(names, _digest, str, str)
+    return _read_cached(folder, "digest", names, _digest, str, str)
 
 
-class _Known:
-    """One kind of fact about the files of a folder: taken from the cache, or from the file."""
+def _read_cached(
+    folder: Path,
+    kind: str,
+    names: list[str],
+    read: Callable[[Path], _Value],
+    to_json: Callable[[_Value], _Json],
+    from_json: Callable[[_Json], _Value],
+) -> list[_Value | DataError]:
+    """One value of each file, from the cache or from the file.
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder = folder
-        described = f"{_VERSION} {kind} {os.environ.get('DETKIT_MAX_PIXELS')} {folder.absolute()}"
-        self.name = f"{kind}-{hashlib.sha256(os.fsencode(described)).hexdigest()[:32]}.json"
-
-    def read(
-        self,
-        names: list[str],
-        read: Callable[[Path], _Value],
-        pack: Callable[[_Value], Any],
-        unpack: Callable[[Any], _Value],
-    ) -> list[_Value | DataError]:
-        """The fact for each file, in the order of the names.
-
-        Args:
-            names: relative to the folder.
-            read: how a file says it, or raises a DataError, which is not kept.
-            pack: the fact as JSON has it.
-            unpack: and back.
-        """
-        stamps = read_stamps(self.folder, names)
-        sizes = [stamp.size for stamp in stamps if isinstance(stamp, Stamp)]
-        is_worth_keeping = len(sizes) >= WORTH_KEEPING or sum(sizes) >= WORTH_KEEPING_BYTES
-        old = _load(self.name) if is_worth_keeping else {}
-        facts: list[Any] = list(stamps)
-        wanted = []
-        for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
-            if isinstance(stamp, DataError):
-                continue
-            known = old.get(name)
-            if known is not None and tuple(known[0]) == stamp:
-                facts[row] = unpack(known[1])
-            else:
-                wanted.append(row)
-        new = in_threads(lambda row: _try(read, self.folder / names[row]), wanted)
-        for row, fact in zip(wanted, new, strict=True):
-            facts[row] = fact
-            if not isinstance(fact, DataError):
-                old[names[row]] = (stamps[row], pack(fact))
-        if wanted and is_worth_keeping:
-            _save(self.name, old)
-        return facts
+    Args:
+        folder: of the files.
+        kind: of the value.
+        names: relative to the folder.
+        read: reads the value from a file; a DataError that it raises is returned and not cached.
+        to_json: converts the value for the cache.
+        from_json: converts it back.
+    """
+    described = f"{_VERSION} {kind} {os.environ.get('DETKIT_MAX_PIXELS')} {folder.absolute()}"
+    cache_name = f"{kind}-{hashlib.sha256(os.fsencode(described)).hexdigest()[:32]}.json"
+    stamps = read_stamps(folder, names)
+    sizes = [stamp.size for stamp in stamps if isinstance(stamp, Stamp)]
+    is_cached = len(sizes) >= MIN_CACHED_FILES or sum(sizes) >= MIN_CACHED_BYTES
+    cache = _load(cache_name) if is_cached else {}
+    values: dict[int, _Value | DataError] = {}
+    changed: list[tuple[int, Stamp]] = []  # rows of new and changed files
+    for row, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
+        if isinstance(stamp, DataError):
+            values[row] = stamp
+        elif name in cache and tuple(cache[name][0]) == stamp:
+            values[row] = from_json(cache[name][1])
+        else:
+            changed.append((row, stamp))
+    read_values = in_threads(lambda row: _try(read, folder / names[row]), [row for row, _ in changed])
+    for (row, stamp), value in zip(changed, read_values, strict=True):
+        values[row] = value
+        if not isinstance(value, DataError):
+            cache[names[row]] = (stamp, to_json(value))
+    if changed and is_cached:
+        _save(cache_name, cache)
+    return [values[row] for row in range(len(names))]
 
 
-def _load(name: str) -> dict[str, Any]:
-    """What is kept; nothing if it is not there, or is not what was written."""
+def _load(name: str) -> dict[str, tuple[Sequence[int], _Json]]:
+    """The contents of a cache file, by the name of the image; empty if it does not exist or is damaged."""
     try:
         digest, _, text = (cache_folder() / "checks" / name).read_bytes().partition(b"\n")
     except (OSError, RuntimeError):
@@ -115,9 +112,9 @@ def _load(name: str) -> dict[str, Any]:
     return json.loads(text) if digest == hashlib.sha256(text).hexdigest().encode() else {}
 
 
-def _save(name: str, facts: dict[str, Any]) -> None:
-    """Whole or not at all; a folder that cannot be written costs time and nothing else."""
-    text = json.dumps(facts).encode()
+def _save(name: str, contents: Mapping[str, tuple[Sequence[int], _Json]]) -> None:
+    """Replace a cache file in one step; a folder that cannot be written is no error."""
+    text = json.dumps(contents).encode()
     with contextlib.suppress(OSError, RuntimeError):
         path = cache_folder() / "checks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,10 +146,6 @@ def _try(read: Callable[[Path], _Value], path: Path) -> _Value | DataError:
         return read(path)
     except DataError as error:
         return error
-
-
-def _header(values: list[Any]) -> ImageHeader:
-    return ImageHeader(*values)
 
 
 def _ends(path: Path) -> str:

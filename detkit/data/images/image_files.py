@@ -1,4 +1,4 @@
-"""The image files of a split before the first step: are they there, and are they what the annotations say?"""
+"""Checks the image files of a split: that they exist, can be read and agree with the annotations."""
 
 import os
 from collections import defaultdict
@@ -11,19 +11,19 @@ from detkit.data.images.header import ImageHeader
 from detkit.data.images.header_cache import read_headers
 from detkit.errors import DataError
 
-MAX_HEADERS = 200_000  # some ten seconds, the first time; of larger splits a sample is read
+MAX_HEADERS = 200_000  # of larger splits an evenly spaced sample is read
 _FORMAT_OF = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **{f".{name.lower()}": name for name in ("PNG", "WEBP", "BMP", "GIF")},
 }
-_NOTICES = {  # kind: (what, whether it is)
+_NOTICES = {  # kind: (description, condition)
     "image-grayscale": ("grayscale images, read as RGB", lambda header: header.mode in ("L", "LA", "1", "I;16")),
     "image-cmyk": ("CMYK images, converted without a profile", lambda header: header.mode == "CMYK"),
     "image-16-bit": ("16-bit images, scaled to 8 bits", lambda header: header.bits == 16),
-    "image-turned": ("images that EXIF turns, read upright", lambda header: header.orientation != 1),
-    "image-transparent": ("images with transparency, read over grey", lambda header: header.alpha),
-    "image-animated": ("animated images, of which the first picture is read", lambda header: header.animated),
+    "image-turned": ("images with an EXIF orientation, read upright", lambda header: header.orientation != 1),
+    "image-transparent": ("images with transparency, drawn over grey", lambda header: header.alpha),
+    "image-animated": ("animated images, of which only the first image is read", lambda header: header.animated),
 }
 
 
@@ -35,23 +35,23 @@ def check_image_files(
     findings: Findings,
     bounds: Path | None,
 ) -> str:
-    """Note what is wrong or odd with the files.
+    """Add errors and notices about the files to the findings.
 
     Args:
-        folder: that the names are relative to.
-        names: of the images.
-        image_ids: (images,) named in findings.
-        sizes_hw: (images, 2) what the annotation file says.
-        findings: takes what is wrong, and what is odd.
-        bounds: folder that no file may lie outside of, by a symbolic link; None: any file may.
+        folder: of the images.
+        names: of the images, relative to the folder.
+        image_ids: (images,) shown in findings.
+        sizes_hw: (images, 2) by the annotation file.
+        findings: to add to.
+        bounds: folder that every file must lie in after symbolic links are resolved; None: no such limit.
 
     Returns:
-        How many headers were read, in words.
+        Text with the number of headers that were read.
     """
     unsafe = [row for row, name in enumerate(names) if _leaves(name)]
     findings.error(
         "image-name-unsafe",
-        "images whose file_name is not a path inside of the image folder",
+        "images whose file_name is not a path inside the image folder",
         len(unsafe),
         (_place(names[row], image_ids[row], repr(names[row])) for row in unsafe),
         "use paths relative to the folder, without '..'",
@@ -83,14 +83,14 @@ def check_image_files(
 
 
 def bounds_of(images: Path, root: str | Path | None) -> Path:
-    """The folder that the images of a folder may not leave: the root that it lies in, else itself; links resolved."""
+    """The folder that all images must lie in: the root if it contains the image folder, else that folder; resolved."""
     folder = Path(os.path.normpath(images))
     base = folder if root is None else Path(os.path.normpath(Path(root).expanduser()))
     return Path(os.path.realpath(base if folder.is_relative_to(base) else folder))
 
 
 def list_folder(folder: Path) -> set[str]:
-    """Names of what lies in a folder; none where there is no folder.
+    """Names of the entries of a folder; empty if there is no such folder.
 
     Raises:
         DataError: if it cannot be listed.
@@ -99,15 +99,15 @@ def list_folder(folder: Path) -> set[str]:
 
 
 def _leaves(name: str) -> bool:
-    """Whether a file name, as it is written, points out of the folder that it is relative to."""
+    """Whether a file name points out of the folder that it is relative to."""
     slashed = name.replace("\\", "/")
     return "\0" in name or slashed.startswith("/") or slashed[1:2] == ":" or ".." in slashed.split("/")
 
 
 def _find(folder: Path, names: dict[int, str], bounds: Path | None, findings: Findings) -> dict[int, str]:
-    """For the row of each file that is there: where it lies if that is out of bounds, else nothing.
+    """For the row of each existing file: its resolved path if that is out of bounds, else "".
 
-    Each folder is listed once, which is faster than asking for each file.
+    Each folder is listed once, which is faster than a request for each file.
     """
     rows_of: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row, name in names.items():
@@ -118,7 +118,7 @@ def _find(folder: Path, names: dict[int, str], bounds: Path | None, findings: Fi
         try:
             there = _entries(folder / parent)
         except DataError as error:
-            findings.error("folder-unreadable", "folders that cannot be listed", 1, (Place(str(error)),), "mend them")
+            findings.error("folder-unreadable", "folders that cannot be listed", 1, (Place(str(error)),), "repair them")
             continue
         real = Path(os.path.realpath(folder / parent))
         inside = _is_inside(real, bounds)

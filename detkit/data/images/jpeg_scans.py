@@ -1,7 +1,7 @@
-"""The scans of a JPEG: whether all of them are in the file, and a way to find out whether a decoder waits for more.
+"""The scans of a JPEG: whether all are in the file, and a test whether a decoder expects more coded pixels.
 
-cv2 5.0 and Pillow 13 still need this: they refuse a JPEG without an end marker, but decode one whose pixels end
-before its end marker without an error.
+cv2 5.0 and Pillow 13 need this: they refuse a JPEG without an end marker, but raise no error if the coded pixels end
+before the end marker.
 """
 
 import io
@@ -11,22 +11,22 @@ from typing import NamedTuple
 from detkit.data.images.header import FRAMES, jpeg_segments
 
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-_FILLER = bytes(range(1, 255)) * 4  # coded pixels that mean something to any decoder that still waits for some
+_FILLER = bytes(range(1, 255)) * 4  # a decoder that expects more coded pixels decodes these
 
 
 class JpegScans(NamedTuple):
-    """The passes in which a JPEG holds its picture: one in most files."""
+    """The scans of a JPEG; most files have one."""
 
     number: int
-    complete: bool  # whether they give every component to its last bit
-    start: int  # offset of the first one's contents
+    complete: bool  # whether they contain every bit of every component
+    start: int  # offset of the contents of the first scan
 
 
 def find_scans(data: bytes, path: str | Path) -> JpegScans:
-    """Passes of a JPEG that has an end marker, by their headers alone.
+    """The scans of a JPEG that has an end marker, read from their headers.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is no scan.
     """
     frame, components, start = 0, b"", 0
     for marker, offset, length in jpeg_segments(io.BytesIO(data), path):
@@ -34,7 +34,7 @@ def find_scans(data: bytes, path: str | Path) -> JpegScans:
             frame, components = marker, data[offset + 6 : offset + length : 3]
         start = offset
     progressive = frame in _PROGRESSIVE
-    if not progressive and data[start] == len(components):  # one pass by its nature: not searched for more
+    if not progressive and data[start] == len(components):  # all components are in the first scan
         return JpegScans(1, True, start)
     end = data.index(b"\xff\xd9", start)
     starts = [start]
@@ -44,13 +44,13 @@ def find_scans(data: bytes, path: str | Path) -> JpegScans:
     for at in starts:
         which, band = data[at + 1 : at + 1 + 2 * data[at] : 2], at + 1 + 2 * data[at]
         first, last, bits = data[band : band + 3] if progressive and band + 3 <= end else (0, 63, int(progressive))
-        if bits & 15 == 0:  # its lowest bit is in this pass
+        if bits & 15 == 0:  # this scan has the lowest bit
             missing -= {(component, frequency) for component in which for frequency in range(first, last + 1)}
     return JpegScans(len(starts), not missing, start)
 
 
 def fill_end(data: bytes, start: int) -> bytes:
-    """The file with filler before its end marker, for a decoder in the middle of coded pixels or at a restart."""
+    """The file with filler before its end marker, both directly and after a restart marker."""
     end = data.index(b"\xff\xd9", start)
     coded = data[:end].rstrip(b"\xff")  # else the filler would look like a marker
     last = max(range(8), key=lambda number: coded.rfind(bytes((0xFF, 0xD0 + number)), start))

@@ -1,7 +1,7 @@
-"""An image at the size of the network's input: letterboxed or squashed.
+"""An image resized to the network input: letterboxed or squashed.
 
-``letterbox`` keeps the aspect ratio and fills up with grey, as YOLO detectors have it; ``squash`` gives both sides
-their length, as DETR-type detectors have it. A detector must see the same in training, evaluation and use.
+``letterbox`` keeps the aspect ratio and fills the rest with grey, as YOLO detectors do. ``squash`` resizes each side
+separately, as DETR detectors do. A detector must use the same method in training, evaluation and prediction.
 """
 
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 Resize = Literal["letterbox", "squash"]
 RESIZES = get_args(Resize)
-FILL = 114  # the grey where there is no image
+FILL = 114  # grey value outside the image
 
 
 def to_input(image: np.ndarray, image_hw: tuple[int, int], resize: Resize) -> tuple[np.ndarray, tuple[float, float]]:
-    """What a detector sees of an image outside of training: ``letterbox`` or ``squash``, as it was trained with."""
+    """The network input of an image in evaluation and prediction, by ``letterbox`` or ``squash``."""
     return squash(image, image_hw) if resize == "squash" else letterbox(image, image_hw)
 
 
 def letterbox(image: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Image resized to fit, at the top left of a grey canvas.
+    """The image resized to fit, at the top left of a grey canvas.
 
     Args:
         image: (h, w, 3) uint8.
@@ -42,7 +42,7 @@ def letterbox(image: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def squash(image: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Image resized to the canvas, whatever its aspect ratio, antialiased.
+    """The image resized to the canvas with antialiasing; the aspect ratio may change.
 
     Args:
         image: (h, w, 3) uint8.
@@ -59,28 +59,28 @@ def squash(image: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.ndarray, tu
 
 
 def resize_antialiased(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) uint8 at another size, bilinear; where it shrinks, over all pixels that fall into one.
+    """(h, w, 3) uint8 resized bilinearly with antialiasing.
 
     # Note [which resize]
-    Published detectors that squash were trained on Pillow's bilinear. torch's antialiased one gives the same to a
-    grey level, at the cost of cv2's plain one. From 960 x 540 to 320 x 320 the mean difference to Pillow is 3.7 grey
-    levels for cv2.INTER_LINEAR, which skips pixels, and 1.3 for INTER_AREA, whose weights are other ones.
+    Published detectors that squash were trained with Pillow's bilinear resize. torch's antialiased resize differs from
+    it by at most one grey level and is as fast as cv2.INTER_LINEAR. The latter skips pixels, and INTER_AREA has other
+    weights: their mean differences to Pillow are 3.7 and 1.3 grey levels from 960 x 540 to 320 x 320.
     """
-    import torch  # here: a letterbox needs no torch
+    import torch  # letterbox needs no torch
 
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # cached ones are read-only
-    channels_last = pixels[None].permute(0, 3, 1, 2)  # as torch knows it: [None] after permute takes ten times as long
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # copied if read-only, as in the cache
+    channels_last = pixels[None].permute(0, 3, 1, 2)  # [None] after permute would not be channels_last for torch
     resized = torch.nn.functional.interpolate(channels_last, size_hw, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def to_unit(images: "Tensor") -> "Tensor":
-    """uint8 images as float32 in [0, 1], on the device that they are on: what a network is given."""
+    """uint8 images as float32 in [0, 1], on the same device."""
     return images.float().div_(255)
 
 
 def fitted_hw(source_hw: tuple[int, ...], image_hw: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """Size at which a source fills the canvas, or fits it with its aspect ratio kept; at least a pixel."""
+    """Size of a source of this size in the canvas, in whole pixels, at least 1."""
     if resize == "squash":
         return image_hw
     ratio = _ratio(source_hw, image_hw)
@@ -88,7 +88,7 @@ def fitted_hw(source_hw: tuple[int, ...], image_hw: tuple[int, int], resize: Res
 
 
 def fitting_scale_xy(source_hw: tuple[int, ...], image_hw: tuple[int, int], resize: Resize) -> tuple[float, float]:
-    """Factors at which a source fills or fits the canvas, before any rounding to pixels."""
+    """Exact factors (x, y) from a source of this size to its size in the canvas."""
     if resize == "squash":
         return image_hw[1] / source_hw[1], image_hw[0] / source_hw[0]
     ratio = _ratio(source_hw, image_hw)

@@ -3,12 +3,12 @@
 import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import cv2
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from detkit.data.loading.keyed_dataset import KeyedDataset, Samples
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
@@ -107,7 +107,7 @@ class Loader:
 
     def _make_loader(self) -> DataLoader[Collated]:
         return DataLoader(
-            self.dataset,  # pyright: ignore[reportArgumentType]  # torch's types do not know __getitems__
+            cast("Dataset[Collated]", self.dataset),  # torch's types do not know __getitems__
             batch_sampler=self._sampler,
             num_workers=self.num_workers,
             collate_fn=collate,  # pyright: ignore[reportArgumentType]

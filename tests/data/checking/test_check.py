@@ -198,7 +198,7 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
         return read_header(path)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(check_cache, "WORTH_KEEPING", 1)
+    monkeypatch.setattr(check_cache, "MIN_CACHED_FILES", 1)
     monkeypatch.setattr(check_cache, "read_header", counted)
     return names
 

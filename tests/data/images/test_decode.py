@@ -284,7 +284,7 @@ def test_tiny_jpegs_in_passes_are_reduced(tmp_path: Path, size_hw: tuple[int, in
 def test_passes_without_the_last_bits_are_refused(tmp_path: Path) -> None:
     data, path = jpeg_bytes(picture(), progressive=True), tmp_path / "passes.jpg"
     path.write_bytes(data[: data.rindex(b"\xff\xda")] + b"\xff\xd9")
-    with pytest.raises(DataError, match=r"passes\.jpg: the JPEG is damaged: it ends before the last passes"):
+    with pytest.raises(DataError, match=r"passes\.jpg: the JPEG is damaged: it ends before its last scans"):
         decode_image(path)
 
 

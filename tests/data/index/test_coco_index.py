@@ -160,9 +160,9 @@ def test_report_of_odd_images(shared_data: Path) -> None:
         "grayscale images, read as RGB: 5 (hopper_gray.jpg",
         "CMYK images, converted without a profile: 1 (pil_sample_cmyk.jpg)",
         "16-bit images, scaled to 8 bits: 3 (tiff_16bit_RGB.tiff",
-        "images that EXIF turns, read upright: 16 (",
-        "images with transparency, read over grey: 8 (",
-        "animated images, of which the first picture is read: 1 (apng_mode_16bit.png)",
+        "images with an EXIF orientation, read upright: 16 (",
+        "images with transparency, drawn over grey: 8 (",
+        "animated images, of which only the first image is read: 1 (apng_mode_16bit.png)",
         "images without boxes, used as background: 14 (",
     ):
         assert f"\n  {line}" in report
