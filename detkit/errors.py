@@ -4,8 +4,13 @@ import difflib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+MOST_NAMES = 10_000  # of a folder that are compared with a misspelt one
+LIKENESS_OF_PATHS = 0.75  # more than of words, because names of files share their suffixes
 
 
 class DetkitError(Exception):
@@ -67,6 +72,21 @@ def did_you_mean(
     if close:
         return f"; did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
     return f"; known: {', '.join(known)}" if known and list_all else ""
+
+
+def nearest_path(path: str | Path) -> str:
+    """The end of a message about a path that does not exist: the existing one whose names are most like it."""
+    path = Path(path).expanduser()
+    found, is_corrected = Path(path.anchor), False
+    for name in path.relative_to(path.anchor).parts:
+        try:
+            names = [name] if (found / name).exists() else [entry.name for entry in islice(found.iterdir(), MOST_NAMES)]
+        except OSError:
+            return ""
+        if not (close := difflib.get_close_matches(name, names, 1, LIKENESS_OF_PATHS)):
+            break
+        found, is_corrected = found / close[0], is_corrected or close[0] != name
+    return f"; did you mean {str(found)!r}?" if is_corrected else ""
 
 
 def stride_fault(image_hw: Sequence[int], stride: int) -> str | None:

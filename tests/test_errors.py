@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,17 @@ def test_known_words_that_are_most_like_an_unknown_one() -> None:
     assert errors.did_you_mean("dept", known, 3, likeness=0) == "; did you mean 'depth', 'dept_2' or 'width'?"
     assert errors.did_you_mean("x", known) == "; known: dept_2, depth, width"
     assert errors.did_you_mean("x", known, list_all=False) == errors.did_you_mean("x", []) == ""
+
+
+def test_the_path_that_is_most_like_a_misspelt_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "photos.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert errors.nearest_path("rusn/first") == errors.nearest_path("rusn/frist") == "; did you mean 'runs/first'?"
+    assert errors.nearest_path(tmp_path / "runs" / "frst") == f"; did you mean '{tmp_path}/runs/first'?"
+    assert errors.nearest_path("rusn/x") == "; did you mean 'runs'?"
+    for path in ("runs/first", "gone", "runs/x", "photos.txt/x", ""):
+        assert errors.nearest_path(path) == ""
 
 
 def test_sizes_that_do_not_fit_a_stride() -> None:

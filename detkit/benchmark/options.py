@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
-from detkit.errors import RecipeError, stride_fault
+from detkit.errors import CheckpointError, RecipeError, stride_fault
 from detkit.exporting.options import SplitName
 from detkit.recipe.options import Between
 
@@ -36,8 +36,8 @@ class BenchmarkOptions:
         trusted: packages whose classes the checkpoint may name.
     """
 
-    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
-    also: tuple[str, ...] = ()
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME", "exists": CheckpointError})
+    also: tuple[str, ...] = field(default=(), metadata={"exists": CheckpointError})
     runtimes: tuple[RuntimeName, ...] = RUNTIME_NAMES
     image_hw: tuple[str, ...] = ()
     batch_size: tuple[Annotated[int, Between(1)], ...] = (1, 8)

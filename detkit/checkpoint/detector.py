@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detkit.checkpoint.file import DIGEST, UNREADABLE, PlainData, first_line, local, make_folder, replace, storing
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, nearest_path
 
 FORMAT = 2  # of the metadata; 1 (no number inside): the recipe holds the augmentation among the keys of its data
 FORMAT_KEY = "detector_format"
@@ -49,7 +49,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], PlainData]:
     """
     path = local(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such file{nearest_path(path)}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})

@@ -7,7 +7,7 @@ Exit code 65 if there is an error. Your files are never changed.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -34,7 +34,7 @@ class DataPaths:
         follow_links: let symbolic links lead out of the root.
     """
 
-    root: str | None = None
+    root: str | None = field(default=None, metadata={"exists": DataError})
     train_annotations: str | None = None
     train_images: str | None = None
     val_annotations: str | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from detkit.commands.help import asks_for_help, print_help
+from detkit.errors import DataError
 from detkit.recipe.options import read_options
 
 
@@ -23,7 +24,7 @@ class ConvertOptions:
         follow_links: let symbolic links lead out of the source.
     """
 
-    source: str = field(metadata={"example": "/data/yolo"})
+    source: str = field(metadata={"example": "/data/yolo", "exists": DataError})
     target: str = field(metadata={"example": "/data/coco"})
     images: Literal["link", "copy", "none"] = "link"
     follow_links: bool = False

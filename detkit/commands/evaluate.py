@@ -12,6 +12,7 @@ from typing import Literal
 
 from detkit import recipe
 from detkit.commands.help import asks_for_help, print_help
+from detkit.errors import CheckpointError
 from detkit.recipe.options import read_options
 
 
@@ -26,7 +27,7 @@ class EvaluateOptions:
         trusted: packages whose classes the checkpoint may name.
     """
 
-    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME", "exists": CheckpointError})
     split: Literal["train", "val", "test"] = "val"
     detections: Path | None = None
     trusted: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ detkit inspect checkpoint=runs/NAME/TIME features image=photo.jpg out=features.j
 All other keys are those of the recipe, or of the recipe in the checkpoint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from detkit import recipe
 from detkit.commands.help import asks_for_help, print_help
-from detkit.errors import RecipeError
+from detkit.errors import CheckpointError, DataError, RecipeError
 from detkit.recipe import Plan
 from detkit.recipe.options import Between, read_options
 
@@ -40,14 +40,14 @@ class InspectOptions:
         out: file for the picture.
     """
 
-    checkpoint: str = ""
+    checkpoint: str = field(default="", metadata={"exists": CheckpointError})
     recipe: str = ""
     trusted: tuple[str, ...] = ()
     classes: Annotated[int, Between(1)] = 80
     depth: Annotated[int, Between(0)] = 1
     names: str = ""
     features: bool = False
-    image: str = ""
+    image: str = field(default="", metadata={"exists": DataError})
     channels: Annotated[int, Between(1)] = 16
     out: Path = Path("features.jpg")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from detkit.errors import ExportError, RecipeError
+from detkit.errors import CheckpointError, ExportError, RecipeError
 from detkit.inference.runtimes.forms import INSTALL, SUFFIXES, Dynamic, Format, Outputs
 from detkit.recipe.faults import Faults
 from detkit.recipe.options import Between
@@ -54,7 +54,7 @@ class ExportOptions:
         trusted: packages whose classes the checkpoint may name.
     """
 
-    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME", "exists": CheckpointError})
     format: Format = "onnx"
     out: Path | None = None
     outputs: Outputs | None = None

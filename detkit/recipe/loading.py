@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detkit.errors import RecipeError, did_you_mean
+from detkit.errors import RecipeError, did_you_mean, nearest_path
 from detkit.recipe.faults import Faults
 from detkit.recipe.overrides import apply, pairs_of
 from detkit.recipe.plan import (
@@ -144,8 +144,7 @@ def _find(name: str, faults: Faults) -> Path:
     elif path.is_file():
         return path
     else:
-        hint = did_you_mean(path.name, (file.name for file in path.parent.glob("*.y*ml")), list_all=False)
-        faults.add("recipe", f"no file {str(path)!r}{hint}")
+        faults.add("recipe", f"no file {str(path)!r}{nearest_path(path)}")
     raise faults.error("the arguments")
 
 

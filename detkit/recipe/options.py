@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -18,7 +19,7 @@ from typing import (
     get_type_hints,
 )
 
-from detkit.errors import did_you_mean
+from detkit.errors import DetkitError, did_you_mean, nearest_path
 from detkit.recipe.faults import Faults
 from detkit.recipe.overrides import pairs_of
 from detkit.recipe.plan import Override
@@ -50,6 +51,8 @@ class Option(NamedTuple):
         annotation: what it takes.
         default: ``dataclasses.MISSING`` where a value must be given.
         example: a value for error messages, from the field's metadata; empty: none.
+        error_if_absent: raised where nothing is at the path that is given, from ``exists`` of the field's metadata;
+            None: the option is no path, or need not exist.
     """
 
     key: str
@@ -57,6 +60,7 @@ class Option(NamedTuple):
     annotation: Annotation
     default: object
     example: str
+    error_if_absent: type[DetkitError] | None
 
     @property
     def is_needed(self) -> bool:
@@ -72,7 +76,8 @@ def options_of(cls: "type[DataclassInstance]", prefix: str = "") -> Iterator[Opt
         if dataclasses.is_dataclass(annotation):
             yield from options_of(annotation, f"{key}.")  # type: ignore[arg-type]
         else:
-            yield Option(key, cls, annotation, field.default, field.metadata.get("example", ""))
+            metadata = field.metadata
+            yield Option(key, cls, annotation, field.default, metadata.get("example", ""), metadata.get("exists"))
 
 
 def read_options(
@@ -92,6 +97,7 @@ def read_options(
 
     Raises:
         RecipeError: with every key or value that does not fit; those of the recipe are not compared with it.
+        DetkitError: if nothing is at a path that must exist, of the kind that the option names.
     """
     known = {option.key: option for option in options_of(cls)}
     faults = Faults()
@@ -103,6 +109,8 @@ def read_options(
     values = _values(known, texts, more, faults)
     pairs = pairs_of(rest, faults)
     faults.raise_if_any("the arguments")
+    for key, value in values.items():
+        _require_existing(known[key], value)
     return _made(cls, values), pairs
 
 
@@ -156,6 +164,16 @@ def _values(
         except ValueError as error:
             faults.add(key, str(error))
     return values
+
+
+def _require_existing(option: Option, value: Any) -> None:
+    """Raise the error of an option that names a path where nothing is. Addresses, patterns and cameras are no paths."""
+    if option.error_if_absent is None:
+        return
+    for text in map(str, value if isinstance(value, tuple) else filter(None, (value,))):
+        is_path = not ("://" in text or text.isdecimal() or has_magic(text))
+        if is_path and not Path(text).expanduser().exists():
+            raise option.error_if_absent(f"{option.key}={text}: there is no such file or folder{nearest_path(text)}")
 
 
 def _list_of(option: Option, value: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ import safetensors.torch
 from torch import Tensor
 
 from detkit.checkpoint import UNREADABLE, first_line, load_plain, local, read_checkpoint
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, nearest_path
 from detkit.files import open_regular
 
 SHOWN = 10
@@ -63,7 +63,8 @@ def _read(path: Path) -> object:
                 return load_plain(file)
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; weights are not downloaded, give a local path") from None
+        hint = nearest_path(path) or "; weights are not downloaded, give a local path"
+        raise CheckpointError(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: is a folder; give the file of weights in it") from None
     except OSError as error:

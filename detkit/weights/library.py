@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from detkit.errors import CheckpointError, did_you_mean
+from detkit.errors import CheckpointError, did_you_mean, nearest_path
 from detkit.models.backbones.published import PublishedWeights, WeightsUnavailableError
 from detkit.weights.align import align
 from detkit.weights.source_weights import SourceWeights
@@ -40,7 +40,7 @@ def fetch(name: str, published: PublishedWeights, own: Mapping[str, Tensor]) -> 
         raise CheckpointError(f"weights={name}: no weights are published for this backbone; give the path of a file")
     chosen = names[0] if name == "DEFAULT" else name
     if chosen not in names:
-        hint = did_you_mean(name, names)
+        hint = nearest_path(name) or did_you_mean(name, names)
         raise CheckpointError(f"weights={name}: neither a file nor published for this backbone{hint}")
     try:
         weights = published.fetch(chosen)

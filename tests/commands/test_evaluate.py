@@ -155,7 +155,7 @@ def test_detections_that_cannot_be_written(run: Path, tmp_path: Path, monkeypatc
 def test_values_are_taken_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder may be called like a date, and nothing is no package."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r"^2026_01_15(/detector\.safetensors)?: no such file"):
+    with pytest.raises(CheckpointError, match=r"^checkpoint=2026_01_15: there is no such file"):
         main(["checkpoint=2026_01_15", "trusted="])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,30 @@ def test_typing_errors_are_one_line_before_anything_heavy_is_imported(words: str
     *lines, modules = done.stderr.splitlines()
     assert done.returncode == 78 and done.stdout == ""
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0]
+    assert not {"torch", "lightning", "numpy", "cv2", "wandb"} & set(json.loads(modules))
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("evaluate checkpoint=scirpts", 66),
+        ("predict checkpoint=scirpts source=a", 66),
+        ("predict checkpoint=scripts source=scirpts", 65),
+        ("predict checkpoint=scripts source=scripts annotations=scirpts", 65),
+        ("export checkpoint=scirpts", 66),
+        ("benchmark checkpoint=scirpts", 66),
+        ("benchmark checkpoint=scripts also=scirpts", 66),
+        ("check data.root=scirpts", 65),
+        ("convert source=scirpts target=a", 65),
+        ("inspect checkpoint=scirpts", 66),
+        ("inspect recipe=yolo_csp features image=scirpts", 65),
+    ],
+)
+def test_misspelt_paths_are_one_line_before_anything_heavy_is_imported(words: str, code: int) -> None:
+    done = detkit(*words.split())
+    [line, modules] = done.stderr.splitlines()
+    assert done.returncode == code and done.stdout == ""
+    assert re.fullmatch(r"error: \S+=scirpts: there is no such file or folder; did you mean 'scripts'\?", line)
     assert not {"torch", "lightning", "numpy", "cv2", "wandb"} & set(json.loads(modules))
 
 

@@ -113,7 +113,7 @@ def test_features(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([*SMALL, "data.image_hw=[64,72]"], "data.image_hw: must be multiples of 32"),
         ([*SMALL, "depth=x"], "depth: must be a whole number from 0 on; got 'x'"),
         ([*SMALL, "features"], "image: is missing"),
-        ([*SMALL, "features", "image=no.jpg"], "no.jpg: cannot be read"),
+        ([*SMALL, "features", "image=no.jpg"], "image=no.jpg: there is no such file"),
         ([*SMALL, "dpeth=2"], "dpeth: no key 'dpeth' at the top of a recipe"),
         (["checkpoint=no.safetensors"], "no.safetensors"),
         (["depth=2"], "recipe: is missing"),

@@ -114,10 +114,10 @@ def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_pa
         (["source=text.jpg"], 65, "error: text.jpg: not an image: it begins with b'hello wo'; detkit reads JPEG,"),
         (["source=text.mp4"], 65, "error: text.mp4: is no video that can be read, or has no frames\n"),
         (["source=list.txt", "unreadable=stop"], 65, "error: text.jpg: not an image: it begins with b'hello wo'"),
-        (["checkpoint=gone"], 66, "error: gone: no such file"),
+        (["checkpoint=gone"], 66, "error: checkpoint=gone: there is no such file or folder\n"),
         (["out=text.jpg/x"], 74, "error: text.jpg/x: cannot be written: Not a directory"),
         (["out=full"], 65, "error: out=full: is there already; choose a folder that is empty or not there yet\n"),
-        (["annotations=gone.json"], 65, "No such file"),
+        (["annotations=gone.json"], 65, "error: annotations=gone.json: there is no such file or folder\n"),
         (["device=cuda:99"], 78, "error: device=cuda:99: cannot be used: "),
         (["device=gpu"], 78, "error: device=gpu: cannot be used: "),
         (
@@ -163,7 +163,10 @@ def test_options_are_checked_together() -> None:
     ]
 
 
-def test_options_as_typed() -> None:
+def test_options_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b.ckpt", "a", "b"):
+        (tmp_path / name).touch()
     typed = ["checkpoint=a=b.ckpt", "source=007", "save=[csv, yolo,csv]", "score_threshold=1e-2"]
     options, _ = read_options(PredictOptions, typed)
     assert options == PredictOptions("a=b.ckpt", "007", save=("csv", "yolo"), score_threshold=0.01)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from detkit.errors import RecipeError
+from detkit.errors import DataError, RecipeError
 from detkit.recipe.options import Between, describe, options_of, read_options
 
 
@@ -126,6 +126,35 @@ def test_what_does_not_fit_is_named(argument: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         read_options(Options, ["checkpoint=a", argument])
     assert str(caught.value).startswith(message)
+
+
+@dataclass(frozen=True)
+class Places:
+    root: str | None = field(default=None, metadata={"exists": DataError})
+    files: tuple[str, ...] = field(default=(), metadata={"exists": DataError})
+    out: str = ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [("root=phtos", "phtos"), ("files=a.jpg,b/a.jgp", "b/a.jgp"), ("files+=a.jgp", "a.jgp")],
+)
+def test_a_path_that_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, named: str) -> None:
+    for file in ("photos", "a.jpg", "b/a.jpg"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    key, meant = argument.partition("=")[0].removesuffix("+"), named.replace("pht", "phot").replace("jgp", "jpg")
+    with pytest.raises(DataError) as caught:
+        read_options(Places, [argument])
+    assert str(caught.value) == f"{key}={named}: there is no such file or folder; did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize(
+    "argument", ["root=null", "root=", "root=0", "root=*.jpg", "root=s3://a", "root=~", "files=", "out=gone"]
+)
+def test_what_need_not_exist(argument: str) -> None:
+    read_options(Places, [argument])
 
 
 def test_all_faults_at_once() -> None:

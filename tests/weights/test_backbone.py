@@ -193,6 +193,13 @@ def test_published_weights_misspelt() -> None:
         load_weights("IMAGENET1K_V1", detector(CSPDarknet(0.33, 0.25)))
 
 
+def test_a_folder_misspelt_where_weights_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"my_rnu: neither a file nor published .* did you mean 'my_run'"):
+        load_weights("my_rnu", detector())
+
+
 @pytest.mark.parametrize(
     "name", ["convnext_atto", "mobilenetv3_small_050", "resnet18d", "regnetx_002", "vit_tiny_patch16_224"]
 )

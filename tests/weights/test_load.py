@@ -78,6 +78,9 @@ def test_no_file_or_a_folder(tmp_path: Path) -> None:
         load_weights(tmp_path / "w.pth", detector_of("nano"))
     with pytest.raises(CheckpointError, match=r"detector\.safetensors: no such file"):
         load_weights(tmp_path, detector_of("nano"))
+    (tmp_path / "yolox_s.pth").touch()
+    with pytest.raises(CheckpointError, match=r"yolox_s\.pht: no such file; did you mean '.*yolox_s\.pth'\?"):
+        load_weights(tmp_path / "yolox_s.pht", detector_of("nano"))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from detkit.data.formats.data_yaml import SPLITS, find_yaml, read_yaml
 from detkit.data.formats.yolo_folders import CLASSES_FILE
 from detkit.data.images.image_files import list_folder
-from detkit.errors import DataError
+from detkit.errors import DataError, nearest_path
 
 # split: (annotation file, image folder) of COCO 2017, plain folders and Roboflow; the first that exists is taken
 LAYOUTS = {
@@ -67,7 +67,8 @@ def require_folder(root: str | Path) -> Path:
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}")
+        fault = "not a folder" if folder.exists() else f"there is no such folder{nearest_path(folder)}"
+        raise DataError(f"{folder}: {fault}")
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from detkit.data.formats.label_files import IMAGE_SUFFIXES, read_lines
 from detkit.data.images.decode import decode_image
-from detkit.errors import DataError
+from detkit.errors import DataError, nearest_path
 from detkit.inference.input.file_lists import image_files
 from detkit.inference.input.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile
 
@@ -56,7 +56,7 @@ def find_sources(source: str) -> list[Source]:
         return [Camera(int(source))]
     found = image_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     if found is None and not path.exists():
-        raise DataError(f"source={source}: there is no such file or folder")
+        raise DataError(f"source={source}: there is no such file or folder{nearest_path(path)}")
     return _named(found or [path], path if path.is_dir() else None)
 
 

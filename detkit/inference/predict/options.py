@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from detkit.errors import CheckpointError, DataError
 from detkit.inference.tiling.windows import LEAST_SLICE, MOST_OVERLAP
 from detkit.recipe.options import Between
 
@@ -30,8 +31,8 @@ class PredictOptions:
         trusted: packages whose classes the checkpoint may name.
     """
 
-    checkpoint: str = field(metadata={"example": "runs/NAME/TIME"})
-    source: str = field(metadata={"example": "photos"})
+    checkpoint: str = field(metadata={"example": "runs/NAME/TIME", "exists": CheckpointError})
+    source: str = field(metadata={"example": "photos", "exists": DataError})
     out: str = ""
     save: tuple[Saved, ...] = ("pictures", "coco")
     score_threshold: Annotated[float, Between(0, 1)] = 0.25
@@ -42,5 +43,5 @@ class PredictOptions:
     flip: bool = False
     device: str = "auto"
     unreadable: Literal["skip", "stop"] = "skip"
-    annotations: str = ""
+    annotations: str = field(default="", metadata={"exists": DataError})
     trusted: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storing
 from detkit.checkpoint.file import replace
-from detkit.errors import CheckpointError
+from detkit.errors import CheckpointError, nearest_path
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 VARIABLE = "DETKIT_RUN_FOLDER"  # of the environment: read by the ranks that rank 0 starts
@@ -144,7 +144,8 @@ def find_checkpoint(runs: Path, resume: bool | str) -> CheckpointManifest:
         return read_manifest(path)
     manifest = latest_checkpoint(RunFolder(path).checkpoints)
     if manifest is None:
-        raise CheckpointError(f"resume={path}: no complete checkpoint in {RunFolder(path).checkpoints}")
+        folder, hint = RunFolder(path).checkpoints, nearest_path(path)
+        raise CheckpointError(f"resume={path}: no complete checkpoint in {folder}{hint}")
     return manifest
 
 

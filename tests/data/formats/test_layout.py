@@ -133,6 +133,9 @@ def test_crowded_and_empty_folders(tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_data").mkdir()
+    with pytest.raises(DataError, match=r"my_dta: there is no such folder; did you mean '.*my_data'\?"):
+        find_layout(tmp_path / "my_dta")
     with pytest.raises(DataError, match="nowhere: there is no such folder"):
         find_layout(tmp_path / "nowhere")
     (tmp_path / "file").touch()
