@@ -3,7 +3,7 @@
 import functools
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import cv2
 import lightning as L
@@ -20,11 +20,13 @@ from detkit.types import Batch, ClassBatch, ImageLabel, Target
 
 Position = Callable[[], tuple[int, int] | None]  # epoch and batches done; None: the position of the sampler
 SampleDataset = KeyedDataset[Target] | KeyedDataset[ImageLabel]
-Collated = tuple[Batch | ClassBatch, list[UnreadableImage]] | DataError
+DatasetT = TypeVar("DatasetT", bound=SampleDataset)
+BatchT = TypeVar("BatchT", Batch, ClassBatch)
+Collated = tuple[BatchT, list[UnreadableImage]] | DataError
 _Value = TypeVar("_Value")
 
 
-class Loader:
+class Loader(Generic[DatasetT, BatchT]):
     """Batches of a split; images (B, 3, H, W) uint8 in channels_last order.
 
     It is not a subclass of DataLoader, because on several devices Lightning would replace the sampler of one.
@@ -38,7 +40,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: SampleDataset,
+        dataset: DatasetT,
         sampler: KeySampler | InOrderSampler,
         num_workers: int = 0,
         unreadable: UnreadableCounter | None = None,
@@ -47,13 +49,13 @@ class Loader:
         self.num_workers = num_workers
         self.unreadable = UnreadableCounter(0) if unreadable is None else unreadable
         self._sampler = sampler
-        self._loader: DataLoader[Collated] | None = None
+        self._loader: DataLoader[Collated[BatchT]] | None = None
         self._workers = Workers(0)
 
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[Batch | ClassBatch]:
+    def __iter__(self) -> Iterator[BatchT]:
         """The batches.
 
         Raises:
@@ -75,7 +77,7 @@ class Loader:
         self._loader = None
         self._workers.kill_all()
 
-    def _begin(self) -> Iterator[Collated]:
+    def _begin(self) -> Iterator[Collated[BatchT]]:
         if self._loader is not None:
             return iter(self._loader)
         self._workers = Workers(self.num_workers)
@@ -105,9 +107,9 @@ class Loader:
             f"{end.describe()} {place}. {end.remedy()} The last checkpoint is complete: continue with resume=true"
         )
 
-    def _make_loader(self) -> DataLoader[Collated]:
+    def _make_loader(self) -> DataLoader[Collated[BatchT]]:
         return DataLoader(
-            cast("Dataset[Collated]", self.dataset),  # torch's types do not know __getitems__
+            cast("Dataset[Collated[BatchT]]", self.dataset),  # torch's types do not know __getitems__
             batch_sampler=self._sampler,
             num_workers=self.num_workers,
             collate_fn=collate,  # pyright: ignore[reportArgumentType]
@@ -117,7 +119,7 @@ class Loader:
         )
 
 
-class TrainLoader(Loader):
+class TrainLoader(Loader[DatasetT, BatchT]):
     """One epoch of batches per iteration, from the position of the training.
 
     # Note [lazy position]
@@ -135,7 +137,7 @@ class TrainLoader(Loader):
 
     def __init__(
         self,
-        dataset: SampleDataset,
+        dataset: DatasetT,
         sampler: KeySampler,
         num_workers: int = 0,
         position: Position | None = None,
@@ -145,7 +147,7 @@ class TrainLoader(Loader):
         self.key_sampler = sampler
         self._position = position
 
-    def __iter__(self) -> Iterator[Batch | ClassBatch]:
+    def __iter__(self) -> Iterator[BatchT]:
         """The batches of the epoch that are not done yet."""
         position = self._position() if self._position is not None else None
         if position is not None:
@@ -170,7 +172,9 @@ def lightning_position(trainer: L.Trainer) -> tuple[int, int] | None:
     return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
-def collate(made: tuple[Samples[Target] | Samples[ImageLabel], list[UnreadableImage]] | DataError) -> Collated:
+def collate(
+    made: tuple[Samples[Target] | Samples[ImageLabel], list[UnreadableImage]] | DataError,
+) -> tuple[Batch | ClassBatch, list[UnreadableImage]] | DataError:
     """A batch and the replaced images; an error is returned as it is.
 
     The batch consists of few tensors, because each tensor from a worker costs a file descriptor and system calls, and

@@ -12,7 +12,7 @@ from detkit.data.loading.region_dataset import RegionDataset
 from detkit.data.loading.sampler import InOrderSampler, KeySampler
 from detkit.data.modules.split_datamodule import SplitDataModule
 from detkit.errors import DataError
-from detkit.types import ClassTruth
+from detkit.types import ClassBatch, ClassTruth
 
 SMALLEST_SIDE_PX = 8
 
@@ -47,23 +47,25 @@ class ClassificationDataModule(SplitDataModule[RegionIndex]):
         return ClassTruth(index.class_names, index.category_ids, index.counts())
 
     @override
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> TrainLoader[RegionDataset, ClassBatch]:
         """Batches from where the trainer stands, or from the first on without one."""
         dataset = RegionDataset(
             self.index("train"), self.augmentation, self.seed, self._cache_bytes(), self.max_unreadable
         )
         sampler = KeySampler(len(dataset), self.batch_size, (self.image_hw,), self.seed, *self.rank_and_world_size())
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
-        loader = TrainLoader(dataset, sampler, self.num_workers, position, self.unreadable)
+        loader: TrainLoader[RegionDataset, ClassBatch] = TrainLoader(
+            dataset, sampler, self.num_workers, position, self.unreadable
+        )
         self.loaders.append(loader)
         return loader
 
     @override
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Loader[RegionDataset, ClassBatch]:
         """Every validation image once over all ranks."""
         dataset = RegionDataset(self.index("val"), cache_bytes=self._cache_bytes())
         sampler = InOrderSampler(len(dataset), self.val_size, self.image_hw, *self.rank_and_world_size())
-        loader = Loader(dataset, sampler, self.num_workers)
+        loader: Loader[RegionDataset, ClassBatch] = Loader(dataset, sampler, self.num_workers)
         self.loaders.append(loader)
         return loader
 

@@ -15,7 +15,7 @@ from detkit.data.loading.sampler import SIZE_STEP_PX, InOrderSampler, KeySampler
 from detkit.data.modules.coco_splits import CocoSplits
 from detkit.data.modules.split_datamodule import SplitDataModule
 from detkit.errors import DataError, stride_fault
-from detkit.types import GroundTruth
+from detkit.types import Batch, GroundTruth
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,7 +57,7 @@ class CocoDataModule(CocoSplits, SplitDataModule[CocoIndex]):
         return self.index("val").ground_truth()
 
     @override
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> TrainLoader[DetectionDataset, Batch]:
         """Batches from where the trainer stands, or from the first on without one."""
         index = self.index("train")
         cache_bytes = self.cache_mb * 2**20 // max(1, self.num_workers)
@@ -78,16 +78,19 @@ class CocoDataModule(CocoSplits, SplitDataModule[CocoIndex]):
             max_epochs=self.trainer.max_epochs if self.trainer else None,
         )
         position = functools.partial(lightning_position, self.trainer) if self.trainer else None
-        loader = TrainLoader(dataset, sampler, self.num_workers, position, unreadable=self.unreadable)
+        loader: TrainLoader[DetectionDataset, Batch] = TrainLoader(
+            dataset, sampler, self.num_workers, position, unreadable=self.unreadable
+        )
         self.loaders.append(loader)
         return loader
 
     @override
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Loader[DetectionDataset, Batch]:
         """Every validation image once over all ranks."""
         index = self.index("val")
         sampler = InOrderSampler(len(index), self.val_size, self.image_hw, *self.rank_and_world_size())
-        loader = Loader(DetectionDataset(index, resize=self.resize), sampler, self.num_workers)
+        dataset = DetectionDataset(index, resize=self.resize)
+        loader: Loader[DetectionDataset, Batch] = Loader(dataset, sampler, self.num_workers)
         self.loaders.append(loader)
         return loader
 

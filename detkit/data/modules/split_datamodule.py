@@ -62,7 +62,7 @@ class SplitDataModule(L.LightningDataModule, Generic[IndexT]):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.loaders: list[Loader] = []
+        self.loaders: list[Loader[Any, Any]] = []  # of any data set
         self.unreadable = UnreadableCounter(self.max_unreadable)
         self._indices: Mapping[str, IndexT] = {}
         if faults := self.faults():

@@ -82,10 +82,10 @@ def test_every_runtime_is_the_detector(
     batch = torch.rand(batch_size, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     eager = load(checkpoint)
     with torch.inference_mode():
-        expected = eager.decode.dense(eager.detector(batch))  # pyright: ignore[reportFunctionMemberAccess]
+        expected = eager.decode.dense(eager.detector(batch))  # pyright: ignore[reportAttributeAccessIssue]
         found = worker.predictor.detector(batch)
         if name not in SUFFIXES:
-            found = eager.decode.dense(found)  # pyright: ignore[reportFunctionMemberAccess]
+            found = eager.decode.dense(found)  # pyright: ignore[reportAttributeAccessIssue]
     is_bf16 = name.endswith("bf16")
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=4e-3 if is_bf16 else 1e-5)
     torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1 if is_bf16 else 1e-3)

@@ -274,7 +274,7 @@ def test_every_cut_that_was_given_an_end_marker_is_refused(
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 9), (9, 15), (7, 31)])
 def test_tiny_jpegs_in_passes_are_reduced(tmp_path: Path, size_hw: tuple[int, int], reduce: int) -> None:
     for mode in ("RGB", "L", "CMYK"):
-        colour = Image.new("RGB", size_hw[::-1], (200, 120, 40)).convert(mode)
+        colour = Image.new("RGB", (size_hw[1], size_hw[0]), (200, 120, 40)).convert(mode)
         colour.save(tmp_path / "tiny.jpg", progressive=True)
         expected = by_pillow((tmp_path / "tiny.jpg").read_bytes())[::reduce, ::reduce]
         small = decode_image(tmp_path / "tiny.jpg", reduce)

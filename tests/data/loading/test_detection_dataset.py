@@ -99,7 +99,9 @@ def test_validation_is_the_letterbox(index: CocoIndex) -> None:
     """96 x 128 fits 64 x 64 as 48 x 64; what is left below is grey."""
     image, target = DetectionDataset(index)[SampleKey(0, 5, (64, 64))]
     expected = np.full((64, 64, 3), 114, np.uint8)
-    expected[:48] = cv2.resize(cv2.imread(str(index.path(5))), (64, 48), interpolation=cv2.INTER_LINEAR)
+    original = cv2.imread(str(index.path(5)))
+    assert original is not None
+    expected[:48] = cv2.resize(original, (64, 48), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(image, expected)  # black and white: the order of channels is the same
     assert target.scale_xy == (0.5, 0.5)
     assert target.boxes.tolist() == [[6, 4.5, 20.5, 21.5], [39, 10, 54, 22.5]]
