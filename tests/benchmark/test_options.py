@@ -1,5 +1,6 @@
 """What is asked for and cannot be is said with its value."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,13 @@ import pytest
 from detkit.benchmark.options import BenchmarkOptions, check_options, sizes_of
 from detkit.errors import RecipeError
 from detkit.recipe.options import read_options
+
+
+@pytest.fixture(autouse=True)
+def _existing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b.onnx", "c.xml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
 
 
 def read(argv: list[str]) -> tuple[BenchmarkOptions, list[tuple[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,12 @@ from detkit.errors import ExportError, RecipeError
 from detkit.exporting.options import LIBRARIES, ExportOptions, check_options
 from detkit.recipe.options import read_options
 from tests.helpers.warm_scripts import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _existing_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").touch()
+    monkeypatch.chdir(tmp_path)
 
 
 def read(argv: list[str]) -> tuple[ExportOptions, list[tuple[str, Any]]]:
