@@ -1,6 +1,7 @@
 """Files that are whole or not there at all."""
 
 import contextlib
+import datetime as dt
 import errno
 import hashlib
 import os
@@ -17,6 +18,7 @@ from detkit.errors import CheckpointError, StorageError
 
 PlainData = dict[str, Any]  # JSON: text, numbers, booleans, null, and lists and maps of them
 DIGEST = "sha256"
+TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"  # of the names of folders
 # What torch, safetensors and json raise of a file that is cut, damaged, of another kind or made to harm.
 UNREADABLE = (
     *(pickle.UnpicklingError, safetensors.SafetensorError, struct.error, AssertionError, AttributeError),
@@ -105,6 +107,20 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def new_folder(parent: Path) -> Path:
+    """A new folder, named by the time; the second one of the same second gets a number."""
+    name = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
+    folder, number = parent / name, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = parent / f"{name}_{number}"
+        else:
+            return folder
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from detkit.checkpoint import storing
 from detkit.checkpoint.file import make_folder, replace
 from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
-from detkit.training.module import DetectionModule
+from detkit.training.module import VALIDATION, DetectionModule
 from detkit.training.parts import Decode, Found, ListsDetections, Metric, Parts, Predictions
 from detkit.training.run.autocast import precision_here
 from detkit.training.run.log_filters import filtered_logs
@@ -89,7 +89,7 @@ def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None =
             sync_batchnorm=False,
         )
         [logged] = trainer.validate(module, datamodule=parts.datamodule, verbose=False)
-    numbers = {name.removeprefix("val/"): value for name, value in logged.items()}
+    numbers = {name.removeprefix(VALIDATION): value for name, value in logged.items()}
     return Evaluation(numbers, metric.per_class(), metric, trainer.is_global_zero, detections)
 
 

@@ -26,6 +26,8 @@ from detkit.training.parts import (
 from detkit.training.run.logged_steps import is_logged
 from detkit.types import Batch
 
+VALIDATION = "val/"  # how the names of a validation's numbers begin
+
 
 class DetectionModule(L.LightningModule):
     """Train and evaluate any detector or classifier.
@@ -102,7 +104,7 @@ class DetectionModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
             # Equal on all ranks already. NCCL would not reduce them either: they lie on the CPU.
-            self.log_dict({f"val/{name}": value for name, value in self.metric.compute().items()})
+            self.log_dict({f"{VALIDATION}{name}": value for name, value in self.metric.compute().items()})
         self.metric.reset()
 
     @override
@@ -111,3 +113,8 @@ class DetectionModule(L.LightningModule):
         steps_per_epoch, total_steps = count_steps(self.trainer)
         scheduler = self.make_scheduler(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def validation_numbers(trainer: L.Trainer) -> dict[str, float]:
+    """The numbers of the last validation under the names that they are logged with, such as ``val/AP``."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(VALIDATION)}

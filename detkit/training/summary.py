@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from detkit.training.callbacks.best import BestDetector
+from detkit.training.callbacks.progress import score_text
+from detkit.training.module import VALIDATION
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.resume_check import trusted_argument
 from detkit.training.settings import RunSettings
@@ -18,10 +20,10 @@ def print_summary(console: Console, best: BestDetector, folder: RunFolder, setti
     if best.score is not None and best.metric is not None:
         table = Table("class", best.metric.per_class_name, title=f"best epoch: {best.epoch}", title_justify="left")
         for name, value in best.per_class.items():
-            table.add_row(Text(name), _score(value))
-        numbers = "  ".join(f"{name.removeprefix('val/')} {_score(value)}" for name, value in best.numbers.items())
+            table.add_row(Text(name), score_text(value))
         console.print(table)
-        lines.append(numbers)
+        shown = (f"{name.removeprefix(VALIDATION)} {score_text(value)}" for name, value in best.numbers.items())
+        lines.append("  ".join(shown))
     root = [f"data.root={settings.data_root}"] if settings.data_root else []
     arguments = [f"checkpoint={folder.detector}", *root, *trusted_argument(settings.trusted_by_detector)]
     lines += [f"detector: {folder.detector}", f"evaluate: detkit evaluate {shlex.join(arguments)}"]
@@ -32,7 +34,3 @@ def print_lines(console: Console, *lines: str) -> None:
     """Lines that are neither wrapped nor read as markup, so that a path or a command can be copied."""
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _score(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"

@@ -5,7 +5,6 @@ All lie in a folder of their own, under the names of their sources, so that no s
 
 import contextlib
 import csv
-import datetime as dt
 import io
 import itertools
 import json
@@ -18,13 +17,13 @@ import cv2
 import numpy as np
 
 from detkit.checkpoint import storing
+from detkit.checkpoint.file import new_folder
 from detkit.errors import DataError
 from detkit.inference.input.video import Frame, VideoWriter
 from detkit.inference.output.coco_ids import CocoIds
 from detkit.inference.results import ImageDetections
 
 RUNS = Path("runs/predict")
-TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 CSV_HEADER = ("file", "frame", "label", "name", "score", "x1", "y1", "x2", "y2")
 JPEG_PX = 65_500  # longest side
 
@@ -211,7 +210,7 @@ def make_folder(out: str, runs: Path = RUNS) -> Path:
     folder = Path(out).expanduser()
     with storing(folder if out else runs):
         if not out:
-            return _new_folder(runs)
+            return new_folder(runs)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise DataError(f"out={out}: is there already; choose a folder that is empty or not there yet")
         folder.mkdir(parents=True, exist_ok=True)
@@ -229,15 +228,6 @@ def output_names(names: Sequence[str], suffix: str) -> dict[str, str]:
             wanted[name] = next(candidate for candidate in candidates if candidate not in taken)
             taken.add(wanted[name])
     return wanted
-
-
-def _new_folder(runs: Path) -> Path:
-    """Named by the time; a second run of one second gets a number."""
-    now = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
-    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
-    folder = next(runs / name for name in names if not (runs / name).exists())
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _of_frame(frame: Frame) -> str:

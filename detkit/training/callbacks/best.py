@@ -7,7 +7,7 @@ from typing_extensions import override
 from detkit.checkpoint import CheckpointState, write_detector
 from detkit.errors import RecipeError
 from detkit.training.callbacks.ema import averaged_module
-from detkit.training.module import DetectionModule
+from detkit.training.module import DetectionModule, validation_numbers
 from detkit.training.parts import Metric
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
@@ -57,7 +57,7 @@ class BestDetector(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        numbers = validation_numbers(trainer)
         if self.monitor not in numbers:
             raise RecipeError(f"checkpoint.monitor: no number {self.monitor!r}; there are {', '.join(sorted(numbers))}")
         self._validated_step, self._last_score = trainer.global_step, numbers[self.monitor]

@@ -19,6 +19,7 @@ from typing_extensions import override
 from detkit.checkpoint import CheckpointState
 from detkit.checkpoint.file import replace
 from detkit.training.callbacks.meter import TrainMeter
+from detkit.training.module import validation_numbers
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.host_copy import AsyncHostCopy
 from detkit.training.run.logged_steps import log_interval
@@ -183,11 +184,6 @@ def _append(file: FileIO, line: bytes) -> None:
     if file.write(line) < len(line):
         file.truncate(end)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def validation_numbers(trainer: L.Trainer) -> dict[str, float]:
-    """What validation gave."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def whole_lines(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from detkit.training.callbacks.best import BestDetector
 from detkit.training.callbacks.meter import TrainMeter
+from detkit.training.module import VALIDATION, validation_numbers
 
 REFRESH_S = 0.5  # reading a loss term waits for the device, so not at every step
 
@@ -92,8 +93,8 @@ class ProgressReport(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        numbers = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
-        best = f"best {_score(self.best.score, 3)} (epoch {self.best.epoch})"
+        numbers = {name.removeprefix(VALIDATION): value for name, value in validation_numbers(trainer).items()}
+        best = f"best {score_text(self.best.score)} (epoch {self.best.epoch})"
         self._print("  ".join([_epoch(trainer), *self._scores(numbers), best]))
 
     @override
@@ -108,7 +109,7 @@ class ProgressReport(L.Callback):
         """What the metric wants shown: a number with three digits, several under one heading with two."""
         shown = self.best.metric.shown if self.best.metric else {}
         return [
-            f"{heading} {'/'.join(_score(numbers[name], 3 if len(names) == 1 else 2) for name in names)}"
+            f"{heading} {'/'.join(score_text(numbers[name], 3 if len(names) == 1 else 2) for name in names)}"
             for heading, names in shown.items()
             if numbers.keys() >= set(names)
         ]
@@ -146,7 +147,8 @@ def _epoch(trainer: L.Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1}" + (f"/{total}" if total else "")
 
 
-def _score(value: float | None, digits: int) -> str:
+def score_text(value: float | None, digits: int = 3) -> str:
+    """A number of a validation; "-" where there is none, or no ground truth to measure it on."""
     return "-" if value is None or value < 0 else f"{value:.{digits}f}"
 
 

@@ -9,15 +9,13 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storing
-from detkit.checkpoint.file import replace
+from detkit.checkpoint.file import new_folder, replace
 from detkit.errors import CheckpointError, nearest_path
 
-TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 VARIABLE = "DETKIT_RUN_FOLDER"  # of the environment: read by the ranks that rank 0 starts
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ def create_folder(runs: Path, rank: int) -> RunFolder:
     if rank != 0:
         return RunFolder(Path(os.environ.get(VARIABLE, runs / "of rank 0")))
     with storing(runs):
-        return _new_folder(runs)
+        return RunFolder(new_folder(runs))
 
 
 @contextlib.contextmanager
@@ -173,17 +171,3 @@ def _describe_owner(text: bytes) -> str:
         return f"process {who['process']} on {who['host']} since {who['since']}"
     except (ValueError, TypeError, LookupError):
         return "another process"
-
-
-def _new_folder(runs: Path) -> RunFolder:
-    """Two runs of one second get two folders."""
-    name = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
-    path = runs / name
-    for number in count(2):
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            path = runs / f"{name}_{number}"
-        else:
-            break
-    return RunFolder(path)

@@ -229,7 +229,7 @@ def test_names_never_collide() -> None:
 
 def test_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(outputs, "TIME_FORMAT", "now")
+    monkeypatch.setattr("detkit.checkpoint.file.TIME_FORMAT", "now")
     assert [str(make_folder("")) for _ in range(3)] == [f"runs/predict/now{end}" for end in ("", "_2", "_3")]
     assert make_folder("x/y").is_dir() and make_folder("x/y") == Path("x/y")
     (tmp_path / "x" / "y" / "photo.jpg").touch()

@@ -62,7 +62,7 @@ def holder(folder: RunFolder) -> Iterator[int]:
 
 
 def test_runs_of_one_second_get_their_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detkit.training.run.folder.TIME_FORMAT", "always")
+    monkeypatch.setattr("detkit.checkpoint.file.TIME_FORMAT", "always")
     folders = [create_folder(tmp_path / "runs", rank=0).path for _ in range(3)]
     assert [folder.name for folder in folders] == ["always", "always_2", "always_3"]
     assert all(folder.is_dir() for folder in folders)
