@@ -1,4 +1,4 @@
-"""What may be asked of ``detkit benchmark``."""
+"""The options of ``detkit benchmark``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

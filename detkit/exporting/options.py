@@ -1,4 +1,4 @@
-"""What may be asked of ``detkit export``."""
+"""The options of ``detkit export``."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from detkit.exporting.int8.quantize import quantize
 from detkit.exporting.options import ExportOptions
 from detkit.exporting.verify.certificate import ExportCheck
 from detkit.exporting.verify.check_images import DataOverrides, batched, calibration_images
-from detkit.inference.exported_detector import ExportedDecode, ExportedModel, as_taken
+from detkit.inference.exported_detector import ExportedDecode, ExportedModel, program_input
 from detkit.inference.predictor import Predictor
 from detkit.inference.runtimes.forms import SUFFIXES
 from detkit.inference.runtimes.signature import Signature
@@ -71,7 +71,7 @@ class ToInt8(GraphChange):
 
     def _quantized(self, model: onnx.ModelProto) -> onnx.ModelProto:
         size = 1 if self.spec.dynamic == "none" else CALIBRATION_BATCH
-        batches = (as_taken(batch, self.spec.takes_uint8) for batch in batched(self.images, size))
+        batches = (program_input(batch, self.spec.takes_uint8) for batch in batched(self.images, size))
         runtime = "openvino" if self.spec.format == "openvino" else "onnxruntime"
         with self.check.steps.step("calibrate and check int8"):
             quantized = quantize(model, batches, self._is_good_enough, runtime=runtime)

@@ -1,10 +1,10 @@
-"""What inference asks of a detector's decoder, and what it uses where a decoder offers it."""
+"""The interface of a decoder for inference, and optional extensions of it."""
 
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from detkit.types import DenseDetections, Detections
 
-Predictions: TypeAlias = Any  # what a head gives and its decoder takes: of a user's own pair it can be anything
+Predictions: TypeAlias = Any  # the output of a head and the input of its decoder; a user's own may have any type
 
 
 class Decode(Protocol):
@@ -15,37 +15,37 @@ class Decode(Protocol):
 
 @runtime_checkable
 class HasThreshold(Protocol):
-    """A decoder that says the lowest score of its detections."""
+    """A decoder with an attribute for the lowest score of its detections."""
 
     score_threshold: float
 
 
 @runtime_checkable
 class SetsThreshold(Protocol):
-    """A decoder that can have another lowest score, and then computes less."""
+    """A decoder that can be copied with another lowest score, and computes less with a higher one."""
 
     def with_threshold(self, score_threshold: float) -> Decode: ...
 
 
 @runtime_checkable
 class SelectsDense(Protocol):
-    """A decoder in two steps, of which an exported program has done the first."""
+    """A decoder with a second step alone, for exported programs that contain the first step."""
 
     def select(self, dense: DenseDetections) -> list[Detections]: ...
 
 
 @runtime_checkable
 class TakesUint8(Protocol):
-    """A detector that says whether its images are uint8 in place of values in [0, 1]; only exported ones do."""
+    """A detector that may take uint8 images instead of values in [0, 1]; only exported detectors do."""
 
     takes_uint8: bool
 
 
 def lowest_score(decode: Decode) -> float:
-    """The lowest score that a decoder keeps; 0 if it does not say."""
+    """The lowest score that a decoder keeps; 0 if it has no such attribute."""
     return decode.score_threshold if isinstance(decode, HasThreshold) else 0.0
 
 
 def with_threshold(decode: Decode, score_threshold: float) -> Decode:
-    """The decoder with another lowest score, if it can have one; else itself."""
+    """The decoder with another lowest score if it supports that, else the same decoder."""
     return decode.with_threshold(score_threshold) if isinstance(decode, SetsThreshold) else decode

@@ -1,4 +1,4 @@
-"""Where a detector runs."""
+"""The device that a detector runs on."""
 
 import platform
 from pathlib import Path
@@ -9,7 +9,7 @@ from detkit.errors import RecipeError
 
 
 def find_device(name: str) -> torch.device:
-    """As named; "auto": the first GPU, if there is one.
+    """The device of this name; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
         RecipeError: if it cannot be used here.
@@ -20,11 +20,11 @@ def find_device(name: str) -> torch.device:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).partition("\n")[0]
-        raise RecipeError(f"device={name}: cannot be used: {reason}; there is always cpu") from error
+        raise RecipeError(f"device={name}: cannot be used: {reason}; device=cpu works everywhere") from error
 
 
 def processor_name() -> str:
-    """Of this machine's CPU, as far as the system tells."""
+    """The name of this machine's CPU as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -32,7 +32,7 @@ def processor_name() -> str:
 
 
 def instruction_set() -> str:
-    """Of this machine's CPU, as far as int8 depends on it: "AVX2", "AVX-512 with VNNI"; else its architecture."""
+    """The instructions of this CPU that affect int8: "AVX2", "AVX-512 with VNNI", or else its architecture."""
     has = torch.cpu.get_capabilities()
     widest = "AVX-512" if has.get("avx512_f") else "AVX2" if has.get("avx2") else has["architecture"]
     return f"{widest} with VNNI" if has.get("avx512_vnni") or has.get("avx_vnni") else widest

@@ -1,4 +1,4 @@
-"""Exported detectors in the place of the detectors that they were made from."""
+"""Exported detectors with the interface of the detectors that they were made from."""
 
 import logging
 from pathlib import Path
@@ -23,20 +23,20 @@ UNBATCHED = ("points", "strides")  # outputs that are the same for every image
 
 
 class ExportedModel(nn.Module):
-    """Images in, predictions out, by the runtime that the file belongs to.
+    """An exported file as a module: from images to predictions, run by the runtime of its format.
 
     Args:
         path: of the file.
 
     Attributes:
-        may_run_code: whether torch may open a program of its own. No argument, because a stranger's recipe may name
-            this class and any file.
+        may_run_code: whether torch may open its own formats. It is not an argument, because a recipe from an untrusted
+            file may name this class and any path.
 
     Raises:
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
     """
 
-    place: Tensor
+    _device_marker: Tensor
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class ExportedModel(nn.Module):
         self.signature = signature_of(self.path, read_notes(self.path))
         self.takes_uint8 = self.signature.takes_uint8
         self.largest_stride = self.signature.largest_stride
-        self.register_buffer("place", torch.empty(0), persistent=False)  # goes where the detector is told to go
+        self.register_buffer("_device_marker", torch.empty(0), persistent=False)  # moved by ``to``
         self._programs: dict[torch.device, runtimes.Program] = {}
 
     @property
     def program(self) -> runtimes.Program:
-        """The opened file, at the first use on a device."""
-        device = self.place.device
+        """The opened file; it is opened at the first use on each device."""
+        device = self._device_marker.device
         if device not in self._programs:
             self._programs[device] = self._open(device)
         return self._programs[device]
@@ -62,14 +62,14 @@ class ExportedModel(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Predictions:
-        """(B, 3, H, W) RGB, uint8 or in [0, 1], to what ``ExportedDecode`` makes detections of, on the CPU.
+        """(B, 3, H, W) RGB images, uint8 or in [0, 1], to the input of ``ExportedDecode``, on the CPU.
 
         Raises:
-            ValueError: if the program was made for another size, or for sides that are multiples of another number.
+            ValueError: if the program does not take this size.
         """
         image_hw = (images.shape[-2], images.shape[-1])
         self._require_fitting(*image_hw)
-        return self._predictions(self._run(as_taken(images, self.takes_uint8)), image_hw)
+        return self._predictions(self._run(program_input(images, self.takes_uint8)), image_hw)
 
     def _require_fitting(self, height: int, width: int) -> None:
         if self.signature.dynamic == "size":
@@ -102,8 +102,8 @@ class ExportedModel(nn.Module):
         return YOLOPredictions(found["logits"], boxes, found.get("objectness"), points, strides, box_coding)
 
 
-def as_taken(images: Tensor, takes_uint8: bool) -> np.ndarray:
-    """Images as a program wants them: from [0, 1] back to the very bytes of the image, or the other way round.
+def program_input(images: Tensor, takes_uint8: bool) -> np.ndarray:
+    """Images in the form that the program takes; from [0, 1] to the bytes of the image or the reverse.
 
     Args:
         images: (B, 3, H, W) RGB, uint8 or in [0, 1].
@@ -117,14 +117,14 @@ def as_taken(images: Tensor, takes_uint8: bool) -> np.ndarray:
 
 
 class ExportedDecode:
-    """What is left of a decoder's work after the program has done its part.
+    """The remaining steps of a decoder after those that the program contains.
 
     Args:
         decode: of the detector.
         outputs: of the program.
 
     Raises:
-        ValueError: if the outputs are of no known kind.
+        ValueError: if the kind of outputs is unknown.
     """
 
     def __init__(self, decode: Decode, outputs: Outputs) -> None:
@@ -135,14 +135,14 @@ class ExportedDecode:
         self.score_threshold = lowest_score(decode)
 
     def with_threshold(self, score_threshold: float) -> "ExportedDecode":
-        """The same with another lowest score, if the decoder can have one."""
+        """A copy with another lowest score, if the decoder supports that."""
         return ExportedDecode(with_threshold(self.decode, score_threshold), self.outputs)
 
     def __call__(self, predictions: Predictions, /) -> list[Detections]:
         """Detections of each image.
 
         Raises:
-            CheckpointError: if the program gives decoded outputs, and the decoder cannot go on from there.
+            CheckpointError: if the program gives decoded outputs and the decoder has no ``select``.
         """
         if self.outputs == "raw":
             return self.decode(predictions)
@@ -159,7 +159,7 @@ class ExportedDecode:
 
 
 def metadata_of_export(path: Path) -> Notes:
-    """As that of a detector file, with the exported program as model.
+    """The metadata of an export in the form of a detector file, with the exported program as the model.
 
     Raises:
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
@@ -179,14 +179,14 @@ def metadata_of_export(path: Path) -> Notes:
 def _warn(path: Path, certificate: Notes) -> None:
     if certificate.get("failed"):
         LOG.warning(
-            "%s: its certificate says that it is not the detector it was made from: %s", path, certificate["failed"]
+            "%s: by its certificate it differs from the detector that it was made from: %s", path, certificate["failed"]
         )
     checked, here = certificate.get("instruction_set"), instruction_set()
     if certificate.get("precision") == "int8" and checked != here:
-        with_7_bits = "both compute the same but for rounding, which may move single boxes; evaluate.py measures it"
+        with_7_bits = "the results differ by rounding only, which may move single boxes; detkit evaluate measures it"
         with_8_bits = "its weights of 8 bits give other boxes on CPUs without VNNI; export it again"
         LOG.warning(
-            "%s: int8 that was checked on a CPU with %s, not on %s as here: %s",
+            "%s: its int8 was checked on a CPU with %s, and this CPU has %s: %s",
             path,
             checked or "unknown instructions",
             here,

@@ -1,4 +1,4 @@
-"""A limit on what a recipe from a file builds."""
+"""A limit on the number of modules that the recipe of a file builds."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from detkit.errors import CheckpointError
 
 @contextlib.contextmanager
 def limit_module_count(number: int) -> Iterator[None]:
-    """Stop what is built in here once it has more layers and parameters than this, all together.
+    """Raise an error as soon as more than this number of modules and parameters are registered in this context.
 
     Raises:
-        CheckpointError: if it has.
+        CheckpointError: if the limit is exceeded.
     """
     made = 0
 

@@ -1,11 +1,11 @@
-"""Detector files of older formats, as files have it today."""
+"""Conversion of the metadata of older detector files to the current format."""
 
 from dataclasses import fields
 
 from detkit.data.augment.augmentation import Augmentation, ClassAugmentation
 from detkit.inference.metadata import Notes
 
-# Data modules whose augmentation lay flat among their keys in files of format 1.
+# Data modules whose keys contained those of the augmentation in files of format 1.
 AUGMENTATION_OF = {
     "detkit.data.CocoDataModule": Augmentation,
     "detkit.data.CropDataModule": ClassAugmentation,
@@ -13,8 +13,8 @@ AUGMENTATION_OF = {
 }
 
 
-def in_todays_format(metadata: Notes) -> Notes:
-    """The metadata of a detector file of format 1 as files have it today: the augmentation is a part of its own."""
+def in_current_format(metadata: Notes) -> Notes:
+    """Metadata of format 1 with the augmentation moved into its own node, as in the current format."""
     recipe = metadata["recipe"]
     data = recipe.get("data", {})
     augmentation = AUGMENTATION_OF.get(str(data.get("_target_")))

@@ -16,10 +16,10 @@ from detkit.data.images.resize import to_unit
 from detkit.errors import CheckpointError
 from detkit.inference.decoder import Decode, TakesUint8, lowest_score, with_threshold
 from detkit.inference.exported_detector import ExportedDecode
-from detkit.inference.input.image_forms import GivenImage, OneImage, given_images, readable_images
+from detkit.inference.input.image_forms import InputImage, OneImage, input_images, readable_images
 from detkit.inference.results import ImageDetections
 from detkit.inference.stored_detector import StoredDetector, read_stored
-from detkit.inference.tiling.merging import LEAST
+from detkit.inference.tiling.merging import MIN_SCORE_SHARE
 from detkit.inference.tiling.slicing import detect_mirrored, detect_slices
 from detkit.inference.tiling.windows import LEAST_SLICE, MOST_OVERLAP
 from detkit.ops.boxes import boxes_to_original
@@ -30,16 +30,16 @@ ManyImages: TypeAlias = "Iterable[str | Path | OneImage]"
 
 
 class Predictor:
-    """A trained detector and what its results mean.
+    """A trained detector with the meaning of its outputs.
 
     Args:
         detector: (B, 3, H, W) RGB in [0, 1] to raw predictions.
         decode: raw predictions to the detections of each image, in pixels of the network input.
         class_names: of each class index.
-        image_hw: the network input that it was trained for.
-        resize: how images come to that size, see ``detkit.data.to_input``.
+        image_hw: size of the network input in its training.
+        resize: how images are resized to it, see ``detkit.data.to_input``.
         device: where the detector runs; it is moved there.
-        category_ids: its data's own id of each class index; None: numbered from 1.
+        category_ids: id of each class index in its training data; None: numbered from 1.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Predictor:
         self.to(device)
 
     def to(self, device: str | torch.device) -> Self:
-        """Run there from now on, e.g. "cuda"."""
+        """Move the detector to a device, e.g. "cuda"."""
         self.device = torch.device(device)
         self.detector.to(self.device)
         return self
@@ -80,7 +80,7 @@ class Predictor:
     def predict(
         self, images: str | Path, *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
         bgr: bool = ..., unreadable: Unreadable = ..., slices: int | None = ..., overlap: float = ..., flip: bool = ...,
-    ) -> Any: ...  # one result or a list: only the disk knows whether a path is a file or a folder
+    ) -> Any: ...  # one result or a list, for a file or a folder
     @overload
     def predict(
         self, images: "ManyImages", *, score_threshold: float = ..., max_detections: int = ..., batch_size: int = ...,
@@ -100,42 +100,41 @@ class Predictor:
         overlap: float = 0.2,
         flip: bool = False,
     ) -> ImageDetections | list[ImageDetections]:
-        """What is in one image or in many.
+        """The detections of one image or of many.
 
         Args:
-            images: the path of a file; an array, (H, W, 3) or grey (H, W), uint8 RGB; a picture of Pillow; a tensor,
-                (3, H, W) RGB, uint8 or in [0, 1]. Many: a folder with those inside it, a pattern such as
-                ``photos/*.jpg``, or a list of any of these. Pixels of a generator or a data loader are not kept: its
-                results are drawn on images given to ``draw``.
+            images: the path of a file; an array, (H, W, 3) or grey (H, W), uint8 RGB; a Pillow image; a tensor,
+                (3, H, W) RGB, uint8 or in [0, 1]. Many images: a folder with its subfolders, a pattern such as
+                ``photos/*.jpg``, or a list of any of these. Pixels of a generator or a data loader are not stored; to
+                draw its results, pass the image to ``draw``.
             score_threshold: lowest score of a detection, in [0, 1]; not below that of ``decode``.
-            max_detections: most detections of an image, the best ones; ``decode`` may keep fewer.
-            batch_size: images, or windows of one, that go through the network together: the time and memory, not the
-                results.
-            bgr: whether arrays and tensors hold BGR, as cv2 reads them.
-            unreadable: of many images, "skip" leaves out those that cannot be read or are none, with a warning for
-                each; ``image_name`` tells which are there.
-            slices: look at windows of so many pixels a side as well, each at the size of the network's input: for
-                objects that are small in large images; None: at the whole image alone.
-            overlap: the part of a window, at least, that the next one sees too; more than the usual object.
-            flip: look at the mirrored image as well, in twice the time; what one of the two does not see has half
-                its score.
+            max_detections: largest number of detections of an image; ``decode`` may keep fewer.
+            batch_size: images, or windows of one image, in one network call; affects only time and memory.
+            bgr: whether arrays and tensors are BGR, as cv2 reads them.
+            unreadable: of many images, "skip" omits unreadable images, with a warning for each; ``image_name`` of the
+                results shows which images remain.
+            slices: side in pixels of windows in which the detector is also run, each resized to the network input, for
+                small objects in large images; None: only the whole image.
+            overlap: smallest share of a window that the next window covers too; should exceed the usual object.
+            flip: also detect in the mirrored image, in twice the time; the score of an object that is found in only
+                one of the two is halved.
 
         Returns:
-            The detections of one image; of many a list, in their order; files of a folder in natural order.
+            The detections of one image, or a list in the order of the images; files of a folder in natural order.
 
         Raises:
-            DataError: if an image cannot be read, or a folder or a pattern gives none.
-            ValueError: if an array or a tensor is no image, or an option is out of its range.
-            TypeError: if images are in none of these forms.
-            CheckpointError: if the checkpoint is of a classifier.
+            DataError: if an image cannot be read, or a folder or a pattern has no image.
+            ValueError: if an array or a tensor is not an image, or an option is out of its range.
+            TypeError: if images have another type.
+            CheckpointError: if the checkpoint contains a classifier.
         """
         views = _Views(score_threshold, max_detections, batch_size, slices, overlap, flip)
         views.check()
         self.require_score(score_threshold, "predictor.decode.score_threshold may be set lower")
         if unreadable not in get_args(Unreadable):
             raise ValueError(f"unreadable must be {' or '.join(get_args(Unreadable))}; got {unreadable!r}")
-        given = given_images(images, bgr)
-        if isinstance(given, GivenImage):
+        given = input_images(images, bgr)
+        if isinstance(given, InputImage):
             return self._predict([(given, given.read())], views)[0]
         readable = readable_images(given, skip=unreadable == "skip")
         found: list[ImageDetections] = []
@@ -144,11 +143,11 @@ class Predictor:
         return found
 
     def require_score(self, score_threshold: float, remedy: str = "") -> None:
-        """Refuse a threshold below the scores that the detector gives.
+        """Refuse a threshold below the lowest score of the detector.
 
         Args:
             score_threshold: lowest score of a detection.
-            remedy: how it may be made to give lower ones; of an export with all of its decoding inside there is one.
+            remedy: for the error, how to lower the detector's own threshold; an export has its own remedy.
 
         Raises:
             ValueError: if it is out of its range.
@@ -163,17 +162,17 @@ class Predictor:
         raise ValueError(f"{fault}; {remedy}" if is_too_low else fault)
 
     def detect(self, images: Sequence[np.ndarray], score_threshold: float = 0.0) -> list[Detections]:
-        """All that ``decode`` keeps, of images that are decoded already, in one batch.
+        """All detections that ``decode`` keeps, for images in memory, in one batch.
 
         Args:
             images: each (H, W, 3) uint8 RGB, of any size.
-            score_threshold: lowest score, where it is above that of ``decode``.
+            score_threshold: lowest score if it is above that of ``decode``.
 
         Returns:
-            The detections of each, on the CPU, in its own pixels and clipped to it.
+            The detections of each image, on the CPU, in pixels of the image and clipped to it.
 
         Raises:
-            CheckpointError: if the checkpoint is of a classifier.
+            CheckpointError: if the checkpoint contains a classifier.
         """
         if not images:
             return []
@@ -192,17 +191,17 @@ class Predictor:
         return [
             Detections(
                 boxes_to_original(found.boxes.float().cpu(), (image.shape[0], image.shape[1]), scale_xy),
-                found.scores.float().cpu().clone(),  # tensors of inference mode take no part in later training
+                found.scores.float().cpu().clone(),  # tensors of inference mode cannot be used in training
                 found.labels.cpu().clone(),
             )
             for found, image, scale_xy in zip(decoded, images, scales, strict=True)
         ]
 
-    def _predict(self, batch: Sequence[tuple[GivenImage, np.ndarray]], views: "_Views") -> list[ImageDetections]:
+    def _predict(self, batch: Sequence[tuple[InputImage, np.ndarray]], views: "_Views") -> list[ImageDetections]:
         results = []
-        detections = views.found_in([image for _, image in batch], self.detect)
+        detections = views.detections_of([image for _, image in batch], self.detect)
         for (given, image), found in zip(batch, detections, strict=True):
-            about = (image.shape[0], image.shape[1]), given.path, given.again, self.category_ids, given.name
+            about = (image.shape[0], image.shape[1]), given.path, given.reader, self.category_ids, given.name
             boxes, scores, labels = (values.numpy() for values in found)
             result = ImageDetections(boxes, scores, labels, self.class_names, *about)
             results.append(result.filter(views.score_threshold)[: views.max_detections])
@@ -210,7 +209,7 @@ class Predictor:
 
 
 class _Views(NamedTuple):
-    """How images are looked at, see ``Predictor.predict``."""
+    """The options of ``Predictor.predict``."""
 
     score_threshold: float
     max_detections: int
@@ -219,16 +218,16 @@ class _Views(NamedTuple):
     overlap: float
     flip: bool
 
-    def found_in(self, images: Sequence[np.ndarray], detect: Callable[..., list[Detections]]) -> list[Detections]:
-        """All detections that reach the threshold, and others."""
-        least = self.score_threshold * (LEAST if self.slices else 1)
+    def detections_of(self, images: Sequence[np.ndarray], detect: Callable[..., list[Detections]]) -> list[Detections]:
+        """The detections of each image, including all above the threshold."""
+        least = self.score_threshold * (MIN_SCORE_SHARE if self.slices else 1)
         detect_views = partial(detect_mirrored, detect, least) if self.flip else partial(detect, score_threshold=least)
         if self.slices is None:
             return detect_views(images)
         return [detect_slices(detect_views, image, self.slices, self.overlap, self.batch_size) for image in images]
 
     def check(self) -> None:
-        """ValueError, if something but the score is out of its range."""
+        """Raise a ValueError if an option other than the score is out of its range."""
         if self.max_detections < 1 or self.batch_size < 1:
             raise ValueError(
                 f"limits must be at least 1; got max_detections={self.max_detections}, batch_size={self.batch_size}"
@@ -245,12 +244,12 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Predictor:
     Args:
         path: a run's folder, its detector.safetensors, one of its checkpoints, or an exported detector (.onnx, .xml of
             OpenVINO, .pt2, .torchscript).
-        trusted: packages of your own that the detector has classes of; others than detkit's are refused. "torch" opens
-            .pt2 and .torchscript files, which may run code of whoever made them.
+        trusted: your own packages whose classes the detector may use; other classes are refused. "torch" opens
+            .pt2 and .torchscript files, which may run code of their author.
 
     Raises:
-        CheckpointError: if the file cannot be read, or its weights do not fit its recipe or are no numbers.
-        RecipeError: if the recipe inside names a class that is not found or not trusted.
+        CheckpointError: if the file cannot be read, or its weights do not fit its recipe or contain NaN.
+        RecipeError: if its recipe names a class that is not found or not trusted.
     """
     return predictor_of(read_stored(path), trusted)
 
@@ -259,8 +258,8 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
     """As ``load``, of a file that is read already.
 
     Raises:
-        CheckpointError: if its weights do not fit its recipe or are no numbers.
-        RecipeError: if the recipe inside names a class that is not found or not trusted.
+        CheckpointError: if its weights do not fit its recipe or contain NaN.
+        RecipeError: if its recipe names a class that is not found or not trusted.
     """
     detector = stored.build_model(trusted)
     with stored.building():
@@ -271,7 +270,7 @@ def predictor_of(stored: StoredDetector, trusted: Sequence[str] = ()) -> Predict
 
 
 def _require_numbers(weights: Mapping[str, Tensor]) -> None:
-    """Of a detector with NaN in it no score would reach any threshold: it would find nothing, without a word."""
+    """Refuse NaN weights: no score would reach a threshold, so the detector would find nothing without an error."""
     broken = [name for name, tensor in weights.items() if tensor.isnan().any()]
     if broken:
         raise CheckpointError(f"{len(broken)} of {len(weights)} weights hold NaN, the first is {broken[0]}")

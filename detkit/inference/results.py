@@ -1,4 +1,4 @@
-"""What was found in one image, in pixels of that image."""
+"""The detections of one image, in pixels of that image."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from detkit.ops.drawing import draw_detections
 if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingImports]
 
-NAMED = 5  # classes in a repr
+CLASSES_SHOWN = 5  # in a repr
 NOTEBOOK_PX = 1024  # longest side of the picture in a notebook
 
 
 class Detection(NamedTuple):
-    """One object."""
+    """One detected object."""
 
     name: str  # of its class
     score: float
@@ -41,7 +41,7 @@ class CocoResult(TypedDict):
 class ImageDetections:
     """The detections of one image, best first.
 
-    ``len``, iteration and a number give single detections; a slice or a mask gives fewer of them:
+    An index and iteration give single detections; a slice or a mask gives another ``ImageDetections``:
     ``found[:10]``, ``found[found.scores > 0.5]``.
 
     Args:
@@ -50,10 +50,10 @@ class ImageDetections:
         labels: (N,) class index.
         class_names: of every class index.
         image_hw: of the original image.
-        path: of its file; None: it was not read from one.
-        read: gives the image again, (H, W, 3) uint8 RGB, to draw on; None: it must be given then.
+        path: of its file; None: it is not from a file.
+        read: reads the image again, (H, W, 3) uint8 RGB, for ``draw``; None: ``draw`` needs the image as an argument.
         category_ids: the data set's own id of each class index; None: numbered from 1.
-        image_name: as which it was given: its path, or its place in a list, as in "images[3]".
+        image_name: its path, or its place in a list, e.g. "images[3]".
 
     Attributes:
         boxes: float32.
@@ -105,29 +105,29 @@ class ImageDetections:
     @overload
     def __getitem__(self, which: int | np.integer) -> Detection: ...
     def __getitem__(self, which: slice | ArrayLike) -> "Detection | ImageDetections":
-        """A detection by its number, or those of a slice or a mask.
+        """A detection by its index, or the detections of a slice or a mask.
 
         Raises:
-            IndexError: if there is no such detection, or a mask does not say yes or no to each.
+            IndexError: if there is no such detection, or a mask is not one boolean for each detection.
         """
         if isinstance(which, slice):
-            return self._those(np.arange(len(self))[which])
+            return self._select(np.arange(len(self))[which])
         mask = np.asarray(which)
         if not mask.ndim:
             return list(self)[index(mask.item())]
         if mask.shape != self.scores.shape or (mask.dtype != bool and len(mask)):
-            raise IndexError(f"a mask must be {len(self)} times true or false; got {mask.shape} of {mask.dtype}")
-        return self._those(mask.astype(bool))
+            raise IndexError(f"a mask must be {len(self)} booleans; got {mask.shape} of {mask.dtype}")
+        return self._select(mask.astype(bool))
 
     def filter(self, score_threshold: float = 0.0, classes: str | Sequence[str] | None = None) -> "ImageDetections":
-        """Those of at least this score and of these classes.
+        """The detections with at least this score and of these classes.
 
         Args:
             score_threshold: in [0, 1].
             classes: a name or several; None: every class.
 
         Raises:
-            ValueError: if the threshold lies outside, or the detector knows no class of a name.
+            ValueError: if the threshold is out of range, or a class name is unknown.
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1]; got {score_threshold}")
@@ -137,14 +137,14 @@ class ImageDetections:
             if unknown := sorted(set(wanted) - set(self.class_names)):
                 raise ValueError(f"there is no class {unknown[0]!r}{did_you_mean(unknown[0], self.class_names)}")
             mask = mask & np.array([name in wanted for name in self.names], dtype=bool)
-        return self._those(mask)
+        return self._select(mask)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
         """COCO results, as pycocotools reads them; ``bbox`` is xywh.
 
         Args:
-            image_id: the data set's.
-            category_ids: that data set's own id of each class index; None: as in the data that the detector learned.
+            image_id: of the data set.
+            category_ids: of the data set, for each class index; None: those of the detector's training data.
 
         Raises:
             ValueError: if there is not one id for each class.
@@ -171,38 +171,42 @@ class ImageDetections:
             raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
         x1, y1, x2, y2 = self.boxes.T
         sides = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-        names = np.array(self.names, dtype=object)  # of a type that does not change where there are none
+        names = np.array(self.names, dtype=object)  # the same type also without detections
         return pd.DataFrame({"name": names, "score": self.scores, **sides, "label": self.labels})
 
     def draw(self, image: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB: a copy of the image with boxes, names and scores.
 
         Args:
-            image: likewise; None: the image that was looked at, read again.
+            image: (H, W, 3) uint8 RGB; None: the image is read again.
 
         Raises:
-            ValueError: if there is no image to draw on, or it is another one: its size differs.
+            ValueError: if there is no image to draw on, or its size differs.
             DataError: if the file cannot be read any more.
         """
         if image is None:
             if self._read is None:
-                raise ValueError("these detections do not know their image; give it: draw(image)")
+                raise ValueError("the image of these detections is not stored; pass it: draw(image)")
             image = self._read()
         if image.shape[:2] != self.image_hw:
-            raise ValueError(f"the detections are of an image of {_size(self.image_hw)}; got {_size(image.shape)}")
+            raise ValueError(
+                f"the image must have the size of the detections, {_size(self.image_hw)}; got {_size(image.shape)}"
+            )
         return draw_detections(image, self.boxes, self.labels, self.scores, self.class_names)
 
     def __repr__(self) -> str:
         number = f"{len(self)} detection{'' if len(self) == 1 else 's'}" if len(self) else "nothing"
         where = f"{number} in {self.path.name if self.path else self.image_name} ({_size(self.image_hw)})"
         counts = Counter(self.names).most_common()
-        shown = [f"{count} {name}" for name, count in counts[:NAMED]]
-        if len(counts) > NAMED:
-            shown.append(f"{sum(count for _, count in counts[NAMED:])} of {len(counts) - NAMED} other classes")
+        shown = [f"{count} {name}" for name, count in counts[:CLASSES_SHOWN]]
+        if len(counts) > CLASSES_SHOWN:
+            shown.append(
+                f"{sum(count for _, count in counts[CLASSES_SHOWN:])} of {len(counts) - CLASSES_SHOWN} other classes"
+            )
         return f"<{where}: {', '.join(shown)}; best {self.scores[0]:.2f}>" if shown else f"<{where}>"
 
     def _repr_png_(self) -> bytes | None:
-        """For notebooks, not larger than a screen; nothing where the image is not known."""
+        """A picture for notebooks, not larger than a screen; None without the image."""
         if self._read is None:
             return None
         picture = self.draw()
@@ -212,7 +216,7 @@ class ImageDetections:
         _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         return content.tobytes()
 
-    def _those(self, which: np.ndarray) -> "ImageDetections":
+    def _select(self, which: np.ndarray) -> "ImageDetections":
         values = (self.boxes[which], self.scores[which], self.labels[which])
         image = (self.image_hw, self.path, self._read, self.category_ids, self.image_name)
         return ImageDetections(*values, self.class_names, *image)

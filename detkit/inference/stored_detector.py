@@ -16,7 +16,7 @@ from detkit.inference import runtimes
 from detkit.inference.exported_detector import ExportedModel, metadata_of_export
 from detkit.inference.metadata import Notes, metadata_faults
 from detkit.inference.module_limit import limit_module_count
-from detkit.inference.old_formats import in_todays_format
+from detkit.inference.old_formats import in_current_format
 from detkit.recipe import TRUSTED, Plan, check, from_dict, instantiate
 from detkit.recipe.checking import locate
 from detkit.recipe.plan import PARTS, Config
@@ -178,7 +178,7 @@ def read_stored(path: str | Path) -> StoredDetector:
         raise CheckpointError(f"{path}: holds no weights")
     if fault := next(metadata_faults(metadata), None):
         raise CheckpointError(f"{path}: {fault}")
-    metadata = in_todays_format(metadata)
+    metadata = in_current_format(metadata)
     height, width = metadata["image_hw"]
     return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path, metadata)
 

@@ -50,7 +50,7 @@ def test_rows_beside_each_other(checkpoint: Path, tmp_path: Path) -> None:
     assert f"| torch eager | {eager['latency_ms']:.1f} |" in markdown
     assert f"not measured: {other['reason']}" in markdown
     assert (tmp_path / "out" / "benchmark.png").read_bytes()[1:4] == b"PNG"
-    assert f"kept: {tmp_path / 'out'}" in done.stdout
+    assert f"results: {tmp_path / 'out'}" in done.stdout
     assert f"{exported.name}: not measured: " in done.stdout and "96 x 96 pixels, batch 1, 1 thread" in done.stdout
 
 
@@ -80,11 +80,11 @@ def write_onnx(checkpoint: Path, folder: Path) -> Path:
         (["data.root=/no/data"], 65, "/no/data"),
         (["data.root={data}", "split=test"], 65, "there is no test split under .*; there is val"),
         (["data.rot=/data"], 78, "data.rot: CocoDataModule has no argument 'rot'; did you mean 'root'"),
-        (["out={data}"], 65, "out=.*: is there already"),
+        (["out={data}"], 65, "out=.*: exists already"),
         pytest.param(
             ["device=cuda"],
             78,
-            "device=cuda: cannot be used: .*; there is always cpu",
+            "device=cuda: cannot be used: .*; device=cpu works",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="it can be used here"),
         ),
     ],

@@ -74,7 +74,7 @@ def test_all_results_are_those_of_predict(checkpoint: Path, photos: Path, tmp_pa
         assert not sum(counts) or [name, f"{sum(counts):,}", str(sum(map(bool, counts)))] in shown
     assert "images/s; milliseconds of each: read " in done.stdout
     assert f"not read: {photos}/b/text.jpg: not an image: it begins with b'hello wo'" in done.stdout
-    assert f"kept: {out}/predictions.json with images.json" in done.stdout
+    assert f"results: {out}/predictions.json with images.json" in done.stdout
 
 
 def test_annotations_give_the_ids(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_annotations_give_the_ids(checkpoint: Path, photos: Path, tmp_path: Path
     (tmp_path / "a.json").write_text(json.dumps(document))
     done = run_script(words(checkpoint, photos / "b", tmp_path / "o", LOW, f"annotations={tmp_path}/a.json"))
     assert done.returncode == 0, done.stderr
-    assert f"not in predictions.json, for {tmp_path}/a.json has no such category: dog" in done.stdout
+    assert f"not in predictions.json, because {tmp_path}/a.json has no such category: dog" in done.stdout
     results = json.loads((tmp_path / "o" / "predictions.json").read_text())
     expected = {
         40 + n: detkit.load(checkpoint).predict(photos / name, score_threshold=0.01).names.count("cat")
@@ -101,7 +101,7 @@ def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_pa
     arguments = [str(ROOT / "scripts/predict.py"), f"checkpoint={checkpoint}", f"source={photos}/2.jpg", "device=cpu"]
     done = run_script([*arguments, "save=csv"], cwd=tmp_path)
     [folder] = (tmp_path / "runs" / "predict").iterdir()
-    assert f"kept: runs/predict/{folder.name}/predictions.csv" in done.stdout
+    assert f"results: runs/predict/{folder.name}/predictions.csv" in done.stdout
     assert run_script([*arguments, "save="], cwd=tmp_path).returncode == 0
     assert [*(tmp_path / "runs" / "predict").iterdir()] == [folder]
 
@@ -110,13 +110,13 @@ def test_a_new_folder_where_none_is_named(checkpoint: Path, photos: Path, tmp_pa
     ("arguments", "code", "message"),
     [
         (["source=gone.jpg"], 65, "error: source=gone.jpg: there is no such file or folder\n"),
-        (["source=empty"], 65, "error: empty: no file in it, or in a folder inside it, ends with one of .avi, .bmp,"),
+        (["source=empty"], 65, "error: empty: no file in it or its subfolders ends with one of .avi, .bmp,"),
         (["source=text.jpg"], 65, "error: text.jpg: not an image: it begins with b'hello wo'; detkit reads JPEG,"),
         (["source=text.mp4"], 65, "error: text.mp4: is no video that can be read, or has no frames\n"),
         (["source=list.txt", "unreadable=stop"], 65, "error: text.jpg: not an image: it begins with b'hello wo'"),
         (["checkpoint=gone"], 66, "error: checkpoint=gone: there is no such file or folder\n"),
         (["out=text.jpg/x"], 74, "error: text.jpg/x: cannot be written: Not a directory"),
-        (["out=full"], 65, "error: out=full: is there already; choose a folder that is empty or not there yet\n"),
+        (["out=full"], 65, "error: out=full: exists already; choose a new or an empty folder\n"),
         (["annotations=gone.json"], 65, "error: annotations=gone.json: there is no such file or folder\n"),
         (["device=cuda:99"], 78, "error: device=cuda:99: cannot be used: "),
         (["device=gpu"], 78, "error: device=gpu: cannot be used: "),

@@ -20,7 +20,7 @@ from detkit.commands.predict import main
 from detkit.inference.input.video import Camera
 from detkit.inference.output.coco_ids import ids_of_detector
 from detkit.inference.predict.options import PredictOptions
-from detkit.inference.predict.run import Work
+from detkit.inference.predict.run import PredictRun
 from tests.helpers.predict_command import LOW, rows_of, words
 from tests.helpers.tiny_detectors import write_untrained
 from tests.helpers.videos import SIZE_HW, Capture, number_in, write_trimmed, write_video
@@ -69,10 +69,10 @@ def test_what_a_camera_saw_until_ctrl_c_is_kept_and_told(
     options = PredictOptions("", "0", save=("pictures", "coco"), batch_size=8)
     ids = ids_of_detector(predictor.class_names, predictor.category_ids)
     with pytest.raises(SystemExit):
-        Work(options, [Camera(0)], predictor, ids, tmp_path).run(console)
+        PredictRun(options, [Camera(0)], predictor, ids, tmp_path).run(console)
     assert cv2.VideoCapture(str(tmp_path / "pictures" / "camera_0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 2
     assert len(json.loads((tmp_path / "images.json").read_text())["images"]) == 3
-    assert f"kept: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"results: {tmp_path}/pictures" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_was_read_before_an_error_is_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_trimmed_video_is_no_error(checkpoint: Path, tmp_path: Path) -> None:
     done = run_script(words(checkpoint, tmp_path / "v", tmp_path / "out", "save=csv", "unreadable=stop"))
     assert (done.returncode, done.stderr) == (0, "")
     assert ["all", "0", "35"] in [line.split() for line in done.stdout.splitlines()]
-    assert "perhaps not whole: videos with fewer frames than they say: 2\n" in done.stdout
+    assert "perhaps incomplete: videos with fewer frames than their header says: 2\n" in done.stdout
     assert "b.mp4: 25 frames can be read, its header says 50: it is trimmed, cut or damaged\n" in done.stdout
     assert "not read" not in done.stdout
 

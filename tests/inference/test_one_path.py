@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detkit.data import CocoDataModule, decode_image
 from detkit.data.images.resize import to_unit
-from detkit.inference.exported_detector import as_taken
+from detkit.inference.exported_detector import program_input
 from detkit.inference.predictor import Predictor
 from detkit.types import Detections
 
@@ -98,7 +98,7 @@ def require_one_path(annotations: Path, images: Path, resize: Any) -> int:
         assert torch.equal(seen.images[0], image), path
         pixels = (image * 255).round().to(torch.uint8)
         for takes_uint8 in (True, False):  # both give an exported program the same, from a file and from the loader
-            of_loader, of_file = (as_taken(given[None], takes_uint8) for given in (image, pixels))
+            of_loader, of_file = (program_input(given[None], takes_uint8) for given in (image, pixels))
             assert of_loader.dtype == (np.uint8 if takes_uint8 else np.float32)
             assert (of_loader == of_file).all(), path
     return len(expected)

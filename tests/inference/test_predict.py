@@ -137,9 +137,9 @@ def test_a_file_that_cannot_be_read_raises_or_is_left_out(tmp_path: Path, caplog
         found = predictor().predict([tmp_path, tmp_path / "4.png"], unreadable="skip", batch_size=2)
     assert [image.path for image in found] == [tmp_path / "1.png", tmp_path / "3.png"]
     first, second, count = caplog.messages
-    assert "left out" in first and "2.jpg: not an image" in first
+    assert "skipped" in first and "2.jpg: not an image" in first
     assert "4.png: cannot be read: No such file" in second
-    assert count == "2 of 4 images were left out: they cannot be read"
+    assert count == "2 of 4 images were skipped: they cannot be read"
 
 
 @pytest.mark.parametrize(

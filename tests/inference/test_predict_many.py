@@ -42,7 +42,7 @@ def test_whatever_is_no_image_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
             assert [image.image_name for image in found] == ["images[0]", str(tmp_path / "1.png"), "images[9]"]
             assert [image.image_name for image in found[0:1]] == [found[0][:0].image_name]
             *left_out, count = caplog.messages
-            assert count == "7 of 10 images were left out: they cannot be read"
+            assert count == "7 of 10 images were skipped: they cannot be read"
             said = ["''", "empty", "*.gif", "images[5]: has no", "images[6]:", "images[7]:", "images[8]:"]
             assert all(part in message for part, message in zip(said, left_out, strict=True))
         with pytest.raises(ValueError, match=r"images\[1\]: has no pixels; its size is 200 x 0"):
@@ -73,7 +73,7 @@ def test_pixels_that_pass_by_are_not_kept(form: Callable[[Loader], Any]) -> None
     found = predictor().predict(form(loader), batch_size=2)
     assert [image.names for image in found] == [["red"]] * 5
     assert [image() for image in loader.made] == [None] * 5
-    with pytest.raises(ValueError, match=r"do not know their image; give it: draw\(image\)"):
+    with pytest.raises(ValueError, match=r"pass it: draw\(image\)"):
         found[0].draw()
     assert found[0]._repr_png_() is None
 

@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, detector: torch.nn.Mo
 def test_a_file_that_lacks_something_is_named(tmp_path: Path, detector: torch.nn.Module) -> None:
     path = tmp_path / "detector.safetensors"
     write_detector(path, detector.state_dict(), {"recipe": {}, "image_hw": [64, 96]})
-    with pytest.raises(CheckpointError, match=r"detector\.safetensors: has no class_names inside"):
+    with pytest.raises(CheckpointError, match=r"detector\.safetensors: has no class_names"):
         detkit.load(path)
 
 

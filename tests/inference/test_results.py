@@ -72,7 +72,7 @@ def test_slices_and_masks() -> None:
 
 @pytest.mark.parametrize(("mask", "got"), [([True, False], r"\(2,\) of bool"), ([0, 1, 2], r"\(3,\) of int64")])
 def test_other_masks_are_refused(mask: Any, got: str) -> None:
-    with pytest.raises(IndexError, match=rf"a mask must be 3 times true or false; got {got}"):
+    with pytest.raises(IndexError, match=rf"a mask must be 3 booleans; got {got}"):
         found()[mask]
 
 
@@ -142,9 +142,9 @@ def test_drawing_changes_what_is_near_the_boxes() -> None:
 
 
 def test_only_its_own_image_is_drawn_on() -> None:
-    with pytest.raises(ValueError, match="do not know their image; give it"):
+    with pytest.raises(ValueError, match=r"draw\(image\)"):
         found().draw()
-    with pytest.raises(ValueError, match="are of an image of 160 x 100; got 100 x 160"):
+    with pytest.raises(ValueError, match="size of the detections, 160 x 100; got 100 x 160"):
         found().draw(np.zeros((160, 100, 3), np.uint8))
 
 

@@ -37,7 +37,7 @@ def report(
     console.print(*head, "", sep="\n", soft_wrap=True, highlight=False, markup=False)
     for table in tables:
         console.print(table.to_rich(), "")
-    console.print(*notes, f"kept: {plan.folder}", sep="\n", soft_wrap=True, highlight=False, markup=False)
+    console.print(*notes, f"results: {plan.folder}", sep="\n", soft_wrap=True, highlight=False, markup=False)
     markdown_tables = [table.to_markdown() for table in tables]
     listed = ("\n".join(f"- {line}" for line in lines) for lines in (head, notes) if lines)
     title, first = "# Benchmark", next(listed)

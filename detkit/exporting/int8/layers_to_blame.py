@@ -15,7 +15,7 @@ from detkit.exporting.formats.folding import folded
 from detkit.exporting.formats.graph import ExportGraph
 from detkit.exporting.formats.onnx_layers import module_path, with_names
 from detkit.exporting.int8.layer_loss import rank_layers
-from detkit.inference.exported_detector import as_taken
+from detkit.inference.exported_detector import program_input
 from detkit.inference.predictor import Predictor
 from detkit.ops.strides import largest_stride_of
 
@@ -57,7 +57,7 @@ def layers_to_blame(
         before: the graph before quantization to int8; None compares with the torch layers instead.
         images: (B, 3, H, W) in [0, 1].
     """
-    batch = as_taken(images[: 1 if spec.dynamic == "none" else 2], spec.takes_uint8)
+    batch = program_input(images[: 1 if spec.dynamic == "none" else 2], spec.takes_uint8)
     if before is not None:
         return worst_layers(rank_layers(before, model, [batch]))
     graph = ExportGraph(folded(reference.detector), reference.decode, "raw", spec.takes_uint8)

@@ -1,6 +1,6 @@
-"""Images in the forms in which programs hold them, each turned into what the file decoder would give.
+"""Images as paths, arrays, tensors or Pillow images, each converted to the result of the file decoder.
 
-Torch is not imported: where an image is a tensor, the caller has imported it.
+Torch is not imported here; if an image is a tensor, the caller has imported torch.
 """
 
 import logging
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 OneImage: TypeAlias = "np.ndarray | Image.Image | Tensor"
 FORMS = (
     "give the path of a file, a folder or a pattern, an array (H, W, 3) or (H, W) of uint8, a tensor (3, H, W), "
-    "a picture of Pillow, or a list of them"
+    "a Pillow image, or a list of them"
 )
 LOG = logging.getLogger(__name__)
 
 
-class GivenImage(NamedTuple):
-    """An image as it was given; it is read when it is needed."""
+class InputImage(NamedTuple):
+    """An image as the user gave it; it is read when it is needed."""
 
-    source: "Path | OneImage | DataError"  # an error: a path that names no image
+    source: "Path | OneImage | DataError"  # an error for a path without an image
     name: str  # for errors and results
-    is_bgr: bool = False  # the channels of an array or a tensor
-    is_passing: bool = False  # nobody but the reader holds it: of a generator, a data loader
+    is_bgr: bool = False  # order of the channels of an array or a tensor
+    is_streamed: bool = False  # from a generator or a data loader, so that the caller does not keep it
 
     @property
     def path(self) -> Path | None:
-        """Of the file, if it is one."""
+        """The path of a file, else None."""
         return self.source if isinstance(self.source, Path) else None
 
     @property
-    def again(self) -> Callable[[], np.ndarray] | None:
-        """Reads it later; None: that would keep pixels in memory, of all that pass by."""
-        return None if self.is_passing else self.read
+    def reader(self) -> Callable[[], np.ndarray] | None:
+        """A function to read the image later; None for a streamed image, whose pixels it would keep in memory."""
+        return None if self.is_streamed else self.read
 
     def read(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright.
 
         Raises:
-            DataError: if a file or a picture of Pillow cannot be read, or there is none.
-            ValueError: if the type, shape or values of an array or a tensor are none of an image.
+            DataError: if a file or a Pillow image cannot be read, or the path has no image.
+            ValueError: if an array or a tensor does not have the type, shape or values of an image.
         """
         if isinstance(self.source, DataError):
             raise self.source
@@ -65,46 +65,46 @@ class GivenImage(NamedTuple):
         return pixels[..., ::-1] if self.is_bgr else pixels
 
 
-def given_images(images: object, is_bgr: bool = False) -> GivenImage | Iterator[GivenImage]:
-    """One image for one; many for a folder, a pattern, or whatever can be iterated over, as it is.
+def input_images(images: object, is_bgr: bool = False) -> InputImage | Iterator[InputImage]:
+    """One image for a single image; an iterator for a folder, a pattern or an iterable.
 
     Raises:
-        DataError: if a folder or a pattern gives no file; of one in a list, when it is read.
-        TypeError: if it is nothing that images come in; in a list, when it is its turn.
+        DataError: if a folder or a pattern has no file; for one in a list, when it is read.
+        TypeError: for another type; in a list, when the iterator reaches it.
     """
     if _is_one_image(images):
-        return GivenImage(images, "image", is_bgr)
+        return InputImage(images, "image", is_bgr)
     if isinstance(images, str | Path):
         path = _path(images)
         files = image_files(path)
-        return GivenImage(path, str(path)) if files is None else _of_files(files)
+        return InputImage(path, str(path)) if files is None else _of_files(files)
     if isinstance(images, Iterable) and not isinstance(images, bytes | bytearray):
         return _each(images, is_bgr)
     raise TypeError(f"images cannot be {type(images).__name__}: {FORMS}")
 
 
-def readable_images(images: Iterable[GivenImage], *, skip: bool) -> Iterator[tuple[GivenImage, np.ndarray]]:
-    """Each image with its pixels; those that cannot be read raise, or are left out and counted."""
-    read = left_out = 0
+def readable_images(images: Iterable[InputImage], *, skip: bool) -> Iterator[tuple[InputImage, np.ndarray]]:
+    """Each image with its pixels; unreadable images raise an error, or are skipped, logged and counted."""
+    read = skipped = 0
     for image in images:
         try:
             pixels = image.read()
         except (DataError, ValueError) as error:
             if not skip:
                 raise
-            left_out += 1
-            LOG.warning("left out: %s", error)
+            skipped += 1
+            LOG.warning("skipped: %s", error)
             continue
         read += 1
         yield image, pixels
-    if left_out:
-        LOG.warning("%d of %d images were left out: they cannot be read", left_out, left_out + read)
+    if skipped:
+        LOG.warning("%d of %d images were skipped: they cannot be read", skipped, skipped + read)
 
 
-def _each(images: Iterable[object], is_bgr: bool) -> Iterator[GivenImage]:
+def _each(images: Iterable[object], is_bgr: bool) -> Iterator[InputImage]:
     for number, image in enumerate(images):
         if _is_one_image(image):
-            yield GivenImage(image, f"images[{number}]", is_bgr, not isinstance(images, Collection))
+            yield InputImage(image, f"images[{number}]", is_bgr, not isinstance(images, Collection))
         elif isinstance(image, str | Path):
             yield from _of_path(image)
         else:
@@ -116,16 +116,16 @@ def _is_one_image(image: object) -> TypeGuard[OneImage]:
     return isinstance(image, np.ndarray | Image.Image) or (torch is not None and isinstance(image, torch.Tensor))
 
 
-def _of_path(text: str | Path) -> Iterator[GivenImage]:
+def _of_path(text: str | Path) -> Iterator[InputImage]:
     try:
         path = _path(text)
         return _of_files(image_files(path) or [path])
     except DataError as error:
-        return iter([GivenImage(error, str(text))])
+        return iter([InputImage(error, str(text))])
 
 
-def _of_files(files: Iterable[Path]) -> Iterator[GivenImage]:
-    return (GivenImage(file, str(file)) for file in files)
+def _of_files(files: Iterable[Path]) -> Iterator[InputImage]:
+    return (InputImage(file, str(file)) for file in files)
 
 
 def _path(path: str | Path) -> Path:
@@ -149,7 +149,7 @@ def _of_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _of_tensor(tensor: "Tensor", name: str) -> np.ndarray:
-    """(3, H, W) to (H, W, 3); of values in [0, 1] the nearest of the 256 that files have."""
+    """(3, H, W) to (H, W, 3) uint8; values in [0, 1] are rounded to the nearest of the 256 levels."""
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise ValueError(
             f"{name}: a tensor must be (3, H, W); got {tuple(tensor.shape)}. Give several images as a list"

@@ -1,4 +1,4 @@
-"""What ``source=`` names, as frames: pictures, folders, patterns, lists of paths, videos, a camera."""
+"""The frames of ``source=``: pictures, folders, patterns, lists of paths, videos or a camera."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,18 +11,18 @@ from detkit.errors import DataError, nearest_path
 from detkit.inference.input.file_lists import image_files
 from detkit.inference.input.video import VIDEO_SUFFIXES, Camera, Frame, VideoFile
 
-LIST_BYTES = 2**30  # of a list of paths, at most: some ten million
+LIST_BYTES = 2**30  # largest size of a list of paths, about ten million
 
 
 class ImageFile(NamedTuple):
     """One picture."""
 
     path: Path
-    name: str  # unlike that of any other source; results lie under it
+    name: str  # unique among the sources; the results have this name
 
     @property
     def length(self) -> int:
-        """Frames."""
+        """The number of frames."""
         return 1
 
     def frames(self) -> Iterator[Frame]:
@@ -38,16 +38,16 @@ Source = ImageFile | VideoFile | Camera
 
 
 def find_sources(source: str) -> list[Source]:
-    """The pictures and videos that a text names; a file that is named twice is taken once.
+    """The pictures and videos of ``source=``; each file is taken once.
 
-    Videos are known by their suffix. Whether a file can be read is found when it is its turn.
+    Videos are recognised by their suffix. Files are opened only when their frames are read.
 
     Args:
         source: a picture, a video, a folder (and all folders in it), a pattern such as ``photos/**/*.jpg``, a .txt
             file with a path in every line, relative to that file, or the number of a camera.
 
     Raises:
-        DataError: if there is no such file, or nothing in it.
+        DataError: if there is no such file, or a folder or list is empty.
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
@@ -61,7 +61,7 @@ def find_sources(source: str) -> list[Source]:
 
 
 def _named(paths: Iterable[Path], folder: Path | None = None) -> list[Source]:
-    """Each file once, its name relative to the folder, else to the folder that all have in common."""
+    """Each file once, with its name relative to the folder, or to the common parent folder of all files."""
     files = {os.path.abspath(path): path for path in paths}  # noqa: PTH100  (resolve() would follow links)
     base = folder or os.path.commonpath([Path(file).parent for file in files])
     return [_source(path, Path(os.path.relpath(file, base)).as_posix()) for file, path in files.items()]
@@ -72,7 +72,7 @@ def _source(path: Path, name: str) -> Source:
 
 
 def _in_list(file: Path) -> list[Path]:
-    """In the order of the lines."""
+    """The paths in the order of the lines."""
     lines = read_lines(file, LIST_BYTES)
     if not lines:
         raise DataError(f"{file}: names no file; it needs a path in every line")

@@ -1,4 +1,4 @@
-"""Videos and cameras, frame by frame, and videos written; through cv2, which says little of what goes wrong."""
+"""Reads videos and cameras frame by frame, and writes videos, with cv2, which reports few errors itself."""
 
 import contextlib
 import math
@@ -13,66 +13,66 @@ import numpy as np
 
 from detkit.errors import DataError, StorageError
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet; cv2 asks when it first opens a video
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # no messages; cv2 reads it when it first opens a video
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts"))
-FPS = 25.0  # of a video or camera that does not say
-LEAST_FPS = 0.01  # what is below cannot be written
-_TRIMMED = frozenset((".mp4", ".m4v", ".mov"))  # may be played in part, by a list inside; the header counts all frames
-_ESTIMATED = 0.02  # by so much a header may be wrong about the number of frames
+FPS = 25.0  # for a video or camera without this value
+LEAST_FPS = 0.01  # lower rates cannot be written
+_TRIMMED = frozenset((".mp4", ".m4v", ".mov"))  # may have an edit list, whose frames are fewer than the header says
+_ESTIMATED = 0.02  # tolerated relative error of the number of frames in a header
 
 
 class FewFramesError(DataError):
-    """A video gives fewer frames than its header says, which is no fault if it was trimmed."""
+    """A video has fewer frames than its header says, which is correct if it was trimmed."""
 
 
 class Frame(NamedTuple):
-    """A picture to look at, and where it comes from."""
+    """An image with its source and time."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
     name: str  # of its source
     number: int | None = None  # in a video, from 0; None for a picture
     time_s: float | None = None  # since the video began
     fps: float = FPS
-    is_live: bool = False  # of a camera: frames come when they come, and time_s says when
+    is_live: bool = False  # of a camera, whose frames come at irregular times
 
 
 class VideoFile(NamedTuple):
     """A video."""
 
     path: Path
-    name: str  # unlike that of any other source; results lie under it
+    name: str  # unique among the sources; the results have this name
 
     @property
     def length(self) -> int | None:
-        """Frames by its header, if that says so; it may be wrong by a few."""
+        """The number of frames by the header, which may be wrong by a few; None if the header has none."""
         if not _is_utf8(self.path):
             return None
         with _captured(self.path) as capture:
             return _stated_length(capture)
 
     def frames(self) -> Iterator[Frame]:
-        """All frames in their order; one is held at a time.
+        """All frames in their order; one is in memory at a time.
 
         Raises:
-            DataError: if it cannot be opened, or, after those that can be read, if frames are missing at the end;
-                FewFramesError where it may have been trimmed.
+            DataError: if it cannot be opened, or, after the last readable frame, if frames are missing at the end;
+                FewFramesError if it may have been trimmed.
         """
         if not self.path.is_file():
             raise DataError(f"{self.path}: {'is no file' if self.path.exists() else 'there is no such file'}")
         if not _is_utf8(self.path):
-            raise DataError(f"{self.path}: a video and its folders need names in UTF-8; rename what has another")
+            raise DataError(f"{self.path}: a video and its folders need names in UTF-8; rename them")
         with _captured(self.path) as capture:
-            held, stated = 0, _stated_length(capture)
+            read, stated = 0, _stated_length(capture)
             for frame in _read(capture, self.name):
-                held += 1
+                read += 1
                 yield frame
-        if not held:
+        if not read:
             raise DataError(f"{self.path}: is no video that can be read, or has no frames")
-        if stated and held < stated * (1 - _ESTIMATED) - 1:
-            said = f"{self.path}: {held} frames can be read, its header says {stated}: it is"
+        if stated and read < stated * (1 - _ESTIMATED) - 1:
+            fault = f"{self.path}: {read} frames can be read, its header says {stated}: it is"
             if self.path.suffix.lower() in _TRIMMED:
-                raise FewFramesError(f"{said} trimmed, cut or damaged")
-            raise DataError(f"{said} cut or damaged")
+                raise FewFramesError(f"{fault} trimmed, cut or damaged")
+            raise DataError(f"{fault} cut or damaged")
 
 
 class Camera(NamedTuple):
@@ -82,15 +82,15 @@ class Camera(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its results."""
+        """The name of its results."""
         return f"camera_{self.number}.mp4"
 
     @property
     def length(self) -> None:
-        """Nobody knows."""
+        """Always None, because the end is unknown."""
 
     def frames(self) -> Iterator[Frame]:
-        """What it sees, with the time since the first frame.
+        """The frames, with the time since the first frame.
 
         Raises:
             DataError: if there is no such camera.
@@ -106,11 +106,11 @@ class Camera(NamedTuple):
 
 
 class VideoWriter:
-    """An .mp4 of frames of one size; an odd last row or column is cut off, which MPEG-4 cannot hold.
+    """An .mp4 with frames of one size. An odd last row or column is cut off, because MPEG-4 needs even sides.
 
     Args:
-        path: of the file; its folder is there.
-        fps: frames per second; above 65 to two digits, from 600 on to one.
+        path: of the file, in an existing folder.
+        fps: frames per second; rounded to two digits above 65, and to one from 600 on.
         size_hw: of every frame.
 
     Raises:
@@ -123,7 +123,7 @@ class VideoWriter:
         self.path = path
         self.size_hw = size_hw
         self.written = 0
-        self._last: np.ndarray | None = None  # as cv2 takes it
+        self._last: np.ndarray | None = None  # BGR
         height, width = size_hw
         if fps > 65:  # MPEG-4 counts time in at most 65535 parts of a second, cv2 in powers of ten of the rate
             fps = round(fps, 2 if fps < 600 else 1)
@@ -138,9 +138,9 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            image: (H, W, 3) uint8 RGB; one of another size, which cv2 would leave out, is resized.
-            time_s: when it came, since the first: the one before is shown until then, and one that comes too early is
-                left out; both by more than a frame. None: it is the next one.
+            image: (H, W, 3) uint8 RGB; resized if it has another size, because cv2 would drop it.
+            time_s: seconds since the first frame. If it is late by more than a frame, the frame before is repeated; if
+                it is early by more than a frame, it is dropped. None: the frame follows directly.
         """
         due = self.written if time_s is None else time_s * self.fps
         while self._last is not None and self.written < due - 1:
@@ -159,18 +159,18 @@ class VideoWriter:
         self.written += 1
 
     def close(self) -> None:
-        """End the file.
+        """Complete the file.
 
         Raises:
-            StorageError: if it does not hold all frames, as on a full disk, of which cv2 says nothing.
+            StorageError: if frames are missing in it, e.g. on a full disk, which cv2 does not report.
         """
         with _quiet():
             self._writer.release()
         with _captured(self.path) as capture:
-            held = _stated_length(capture) or 0
-        if held < self.written:  # one more, if the program was stopped while it was written
+            read = _stated_length(capture) or 0
+        if read < self.written:  # one more if the program was stopped during a write
             raise StorageError(
-                f"{self.path}: cannot be written: the file holds {held} of {self.written} frames; "
+                f"{self.path}: cannot be written: the file has {read} of {self.written} frames; "
                 "free space or choose another folder"
             )
 
@@ -182,14 +182,14 @@ class VideoWriter:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Of other names cv2 ends the program."""
+    """Whether the path is valid UTF-8; cv2 aborts the process for other paths."""
     place = str(path.absolute())
     return place == place.encode(errors="ignore").decode()
 
 
 @contextlib.contextmanager
 def _captured(source: Path | int) -> Iterator[cv2.VideoCapture]:
-    """Only by FFmpeg for files: other readers would take numbers in a name for a sequence of pictures."""
+    """An open capture. Files use FFmpeg only, because other backends read names with numbers as image sequences."""
     with _quiet():
         if isinstance(source, int):
             capture = cv2.VideoCapture(source)
@@ -223,7 +223,7 @@ def _stated_length(capture: cv2.VideoCapture) -> int | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing on stderr from cv2: what is wrong is said by an error."""
+    """Suppress messages of cv2 on stderr; failures are raised as errors."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield

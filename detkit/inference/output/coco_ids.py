@@ -1,4 +1,4 @@
-"""The ids that results in COCO's form refer to: of an annotation file, or of the data that the detector learned."""
+"""Image and category ids for COCO results: from an annotation file, or from the detector's training data."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ UNKNOWN = -(2**63) - 1  # lower than any id
 
 
 class CocoIds(NamedTuple):
-    """What images and classes are called."""
+    """Ids of images and categories."""
 
     image_ids: dict[str, int] | None  # by the name of the source; None: in the order of the frames, from 1
     category_ids: list[int]  # by label; UNKNOWN where the annotation file has no such category
@@ -23,37 +23,36 @@ class CocoIds(NamedTuple):
 
     @property
     def categories(self) -> list[dict[str, int | str]]:
-        """As an annotation file lists them."""
+        """The categories of an annotation file."""
         return [{"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)]
 
     @property
     def unknown(self) -> list[str]:
-        """Classes that the annotation file does not have."""
+        """Class names that the annotation file does not have."""
         pairs = zip(self.category_ids, self.class_names, strict=True)
         return [name for number, name in pairs if number == UNKNOWN]
 
     def known(self, found: ImageDetections) -> ImageDetections:
-        """Those of classes that have an id."""
+        """The detections whose class has an id."""
         has_id = np.array([number != UNKNOWN for number in self.category_ids])
         return found[has_id[found.labels]]
 
 
 def ids_of_detector(class_names: Sequence[str], category_ids: Sequence[int]) -> CocoIds:
-    """Without an annotation file: images are numbered from 1 as they come, classes are those of the detector's data."""
+    """Ids without an annotation file: images are numbered from 1, and categories are those of the training data."""
     return CocoIds(None, list(category_ids), tuple(class_names))
 
 
 def ids_of_annotations(annotations: Path, sources: Sequence[Source], class_names: Sequence[str]) -> CocoIds:
-    """The ids that a COCO annotation file gives to these pictures, by file name, and to these classes, by name.
+    """The ids of a COCO annotation file for these pictures, by file name, and for these classes, by name.
 
     Args:
-        annotations: of the file.
-        sources: each has to be a picture whose path ends with one of its file names.
+        annotations: path of the file.
+        sources: pictures, each with a path that ends with a file name of the annotation file.
         class_names: of the detector.
 
     Raises:
-        DataError: if it is no annotation file, does not know a picture or any of the classes, or two pictures would
-            be one.
+        DataError: if it is not an annotation file, lacks a picture or all classes, or two pictures have the same id.
     """
     findings = Findings(annotations)
     columns = read_columns(annotations, findings)
@@ -70,8 +69,8 @@ def ids_of_annotations(annotations: Path, sources: Sequence[Source], class_names
         else:
             image_ids[source.name], taken[image_id] = image_id, source.name
     remedy = "leave annotations= out, or name the file that lists them"
-    findings.error("source-unlisted", "sources that are no image of this file", len(unlisted), unlisted, remedy)
-    findings.error("image-twice", "images that two sources would be", len(twice), twice, "leave one of them out")
+    findings.error("source-unlisted", "sources that are not in this file", len(unlisted), unlisted, remedy)
+    findings.error("image-twice", "images with two sources", len(twice), twice, "leave one of them out")
     number_of = dict(zip(columns.class_names, columns.category_ids.tolist(), strict=True))
     if not number_of.keys() & set(class_names):
         names = [Place(name) for name in class_names]
@@ -81,6 +80,6 @@ def ids_of_annotations(annotations: Path, sources: Sequence[Source], class_names
 
 
 def _endings(path: PurePosixPath | Path) -> Iterator[str]:
-    """The longest first: a file may be listed with the folders that it lies in."""
+    """The ends of a path, the longest first, because a file may be listed with its folders."""
     for start in range(len(path.parts)):
         yield "/".join(path.parts[start:])

@@ -1,6 +1,6 @@
-"""What was found, into files: annotated pictures and videos, COCO JSON, CSV, YOLO-txt. Nothing is held in memory.
+"""Writers of results: annotated pictures and videos, COCO JSON, CSV, YOLO-txt. Each frame is written at once.
 
-All lie in a folder of their own, under the names of their sources, so that no source is ever overwritten.
+The results are in a separate folder under the names of their sources, so that no source is overwritten.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from detkit.inference.results import ImageDetections
 
 RUNS = Path("runs/predict")
 CSV_HEADER = ("file", "frame", "label", "name", "score", "x1", "y1", "x2", "y2")
-JPEG_PX = 65_500  # longest side
+JPEG_PX = 65_500  # longest side of a JPEG
 
 
 class Output(Protocol):
-    """One way to keep what was found."""
+    """A writer of results in one form."""
 
     @property
     def kept(self) -> str:
-        """Where, and what."""
+        """The path of the results, as text."""
         ...
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
-        """Keep what was found in a frame; those of a video come one after the other."""
+        """Write the detections of a frame; the frames of a video come one after the other."""
         ...
 
     def close(self) -> None:
-        """End the files."""
+        """Complete the files."""
         ...
 
 
@@ -78,7 +78,7 @@ class Pictures:
         self._video = None
 
     def _writer(self, path: Path, frame: Frame) -> VideoWriter:
-        """Of the video that the frame is of; the one before it is closed."""
+        """The writer of the frame's video; that of another video is closed."""
         if self._video is None or self._video[0] != frame.name:
             self.close()
             self._video = frame.name, VideoWriter(path, frame.fps, frame.image.shape[:2])
@@ -86,7 +86,7 @@ class Pictures:
 
 
 class CocoResults:
-    """``predictions.json`` as COCO's tools read it, and ``images.json``, the annotation file that it refers to.
+    """``predictions.json`` for COCO's tools, and ``images.json``, the annotation file with its image ids.
 
     Args:
         folder: to write to.
@@ -106,7 +106,7 @@ class CocoResults:
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
         image_id = self.ids.image_ids[frame.name] if self.ids.image_ids else next(self._numbers)
-        if self.images:  # first: results of an image that is not there yet are refused by COCO's tools
+        if self.images:  # before the results, because COCO's tools refuse results of unknown images
             height, width = frame.image.shape[:2]
             place = {} if frame.number is None else {"frame": frame.number, "time_s": frame.time_s}
             name = frame.name if frame.number is None else _of_frame(frame)
@@ -120,7 +120,7 @@ class CocoResults:
 
 
 class Csv:
-    """``predictions.csv``, a line for each detection; corners in pixels, no number of a frame for pictures."""
+    """``predictions.csv`` with a line for each detection; corners in pixels; no frame number for pictures."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "predictions.csv"
@@ -139,13 +139,13 @@ class Csv:
         _write(self.path, text.getvalue())
 
     def close(self) -> None:
-        """It is whole after each frame."""
+        """Nothing to do: the file is complete after each frame."""
 
 
 class YoloTxt:
-    """A .txt for each picture and frame: class, centre x, y, width, height as parts of the image's, score.
+    """A .txt file for each frame: class, centre x, y, width and height as fractions of the image, score.
 
-    Where nothing was found the file is empty. ``classes.txt`` beside the folder names the classes.
+    The file is empty without detections. ``classes.txt`` beside the folder has the class names.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], class_names: Sequence[str]) -> None:
@@ -171,17 +171,17 @@ class YoloTxt:
         _write(path, "".join(lines), "w")
 
     def close(self) -> None:
-        """Each file is whole already."""
+        """Nothing to do: each file is complete."""
 
 
 @contextlib.contextmanager
-def opened(
+def open_outputs(
     folder: Path, save: Iterable[str], names: Sequence[str], class_names: Sequence[str], ids: CocoIds
 ) -> Iterator[list[Output]]:
-    """The outputs that are asked for, closed at the end however that comes: what was found until then is kept.
+    """Open the requested outputs; they are closed at the end also after an error, with the results so far.
 
     Args:
-        folder: that is there.
+        folder: an existing folder.
         save: some of pictures, coco, csv and yolo.
         names: of all sources.
         class_names: of the detector.
@@ -201,10 +201,10 @@ def opened(
 
 
 def make_folder(out: str, runs: Path = RUNS) -> Path:
-    """The folder to write to: as named, if it is new or empty; else one in ``runs``, named by the time.
+    """Make the folder ``out``, or without a name a new folder in ``runs``, named by the time.
 
     Raises:
-        DataError: if there is something in it.
+        DataError: if ``out`` exists and is not empty.
         StorageError: if it cannot be made.
     """
     folder = Path(out).expanduser()
@@ -212,13 +212,13 @@ def make_folder(out: str, runs: Path = RUNS) -> Path:
         if not out:
             return new_folder(runs)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise DataError(f"out={out}: is there already; choose a folder that is empty or not there yet")
+            raise DataError(f"out={out}: exists already; choose a new or an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def output_names(names: Sequence[str], suffix: str) -> dict[str, str]:
-    """For each name that with another suffix; where several would become one, behind their own: a.png.jpg."""
+    """Each name with another suffix; the suffix is appended (a.png.jpg) where names would become equal."""
     wanted = {name: PurePosixPath(name).with_suffix(suffix).as_posix() for name in names}
     shared = Counter(wanted.values())
     taken = {name for name, number in shared.items() if number == 1}
@@ -231,12 +231,12 @@ def output_names(names: Sequence[str], suffix: str) -> dict[str, str]:
 
 
 def _of_frame(frame: Frame) -> str:
-    """A name for a frame of a video, as if they were pictures in a folder of its name."""
+    """The name of a frame of a video, in a folder of the video's name."""
     return f"{frame.name}/{frame.number:06d}"
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    """An RGB picture as a file, smaller where JPEG cannot hold so many rows or columns."""
+    """An RGB image as a JPEG file, reduced if it is larger than JPEG allows."""
     scale = JPEG_PX / max(image.shape[:2])
     if scale < 1:
         size_wh = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
@@ -245,11 +245,11 @@ def _jpeg(image: np.ndarray) -> bytes:
 
 
 class _JsonList:
-    """A list in a JSON file, written as it grows.
+    """A list in a JSON file, to which items are appended.
 
     Args:
         path: of the file.
-        document: what stands before it in an object; None: the list is all there is.
+        document: an object with the list as its last entry; None: the file is the list.
         key: of the list in the object.
     """
 
@@ -270,6 +270,6 @@ class _JsonList:
 
 
 def _write(path: Path, text: str, mode: Literal["w", "a"] = "a") -> None:
-    """Text into a file, by default at its end."""
+    """Write text to a file, by default at its end."""
     with storing(path), path.open(mode, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)  # names of files need not be text
+        file.write(text)  # surrogateescape, because file names may be invalid UTF-8

@@ -1,4 +1,4 @@
-"""What may be asked of ``detkit predict``."""
+"""The options of ``detkit predict``."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -22,11 +22,11 @@ class PredictOptions:
         score_threshold: lowest score of a detection.
         max_detections: most detections of an image.
         batch_size: images that go through the network together.
-        slices: side of windows, in pixels, that are looked at as well, for objects that are small in large images.
-        overlap: share of a window that the next one covers as well.
-        flip: look at the mirrored image as well.
+        slices: side of additional windows in pixels, for small objects in large images.
+        overlap: share of a window that the next window covers too.
+        flip: also detect in the mirrored image.
         device: auto, cpu, cuda or cuda:NUMBER.
-        unreadable: skip counts files that cannot be read, stop ends at the first.
+        unreadable: skip counts unreadable files, stop ends at the first.
         annotations: a COCO file that gives its ids of images and categories to the COCO JSON.
         trusted: packages whose classes the checkpoint may name.
     """

@@ -1,7 +1,7 @@
-"""Exported detectors, run by the library that their format belongs to. Torch is imported for its own formats alone.
+"""Runs exported detectors with the library of their format. Torch is imported only for its own formats.
 
-Each module knows one format: ``read_metadata(path)`` gives what the exporter noted in the file, ``open_program(path)``
-a function from a batch of images to the outputs, in the order that the file names them. Both raise CheckpointError.
+Each module handles one format: ``read_metadata(path)`` returns the metadata of the file, and ``open_program(path)`` a
+function from a batch of images to the outputs, in the order of their names in the file. Both raise CheckpointError.
 """
 
 import importlib
@@ -22,8 +22,8 @@ MODULES = {
     ".pt2": "detkit.inference.runtimes.torch_program",
     ".torchscript": "detkit.inference.runtimes.torch_program",
 }
-ON_GPU = (".onnx",)  # where a GPU can run them; the others run on the CPU
-RUNS_CODE = (".pt2", ".torchscript")  # torch may run what such a file holds, when it is opened
+ON_GPU = (".onnx",)  # formats that a GPU can run; the others run on the CPU
+RUNS_CODE = (".pt2", ".torchscript")  # torch may run code from such a file when it opens it
 
 
 def is_exported(path: Path) -> bool:
@@ -32,7 +32,7 @@ def is_exported(path: Path) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the exporter noted in the file; nothing in it is run.
+    """The metadata of the file; no code in it is run.
 
     Raises:
         CheckpointError: if the file cannot be read, or its library is not installed.
@@ -41,27 +41,26 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def require_harmless(path: Path) -> None:
-    """Whether nothing in the file is run, when it is opened.
+    """Refuse a file that may run code when it is opened.
 
     Raises:
-        CheckpointError: if torch may run it.
+        CheckpointError: if torch may run code from the file.
     """
     if path.suffix in RUNS_CODE:
         raise CheckpointError(
-            f"a {path.suffix} file may run code of whoever made it when torch opens it; trusted=torch if you trust "
-            f"{path.name}. An ONNX or OpenVINO file or a detector file runs none"
+            f"a {path.suffix} file may run code of its author when torch opens it; set trusted=torch if you trust "
+            f"{path.name}. An ONNX or OpenVINO file or a detector file runs no code"
         )
 
 
 def open_program(path: Path, device: str = "cpu", *, threads: int = 0, may_run_code: bool = False) -> Program:
-    """(B, 3, H, W) float32 or (B, H, W, 3) uint8 images, as the file has it, to its outputs.
+    """A function from images, (B, 3, H, W) float32 or (B, H, W, 3) uint8 as the file requires, to its outputs.
 
     Args:
         path: of the file.
-        device: which runs it, as torch names it, if there can be more than one, see ``ON_GPU``; images and outputs are
-            on the CPU.
-        threads: of the CPU; 0: as many as the library takes by itself. The formats of torch take torch's own number.
-        may_run_code: whether torch is trusted to open a program of its own.
+        device: torch's name of the device, used for the formats in ``ON_GPU``; images and outputs are on the CPU.
+        threads: of the CPU; 0: the default of the library. The formats of torch use torch's own number.
+        may_run_code: whether torch may open its own formats.
 
     Raises:
         CheckpointError: if the file cannot be read or may run code, its library is not installed, or it cannot use

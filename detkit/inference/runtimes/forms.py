@@ -1,4 +1,4 @@
-"""The words that say what an exported program is: light to import, for the reader of options."""
+"""Names of formats and outputs of exported programs, without heavy imports."""
 
 from typing import Literal
 
@@ -11,4 +11,4 @@ SUFFIXES: dict[Format, str] = {
     "torch_export": ".pt2",
     "torchscript": ".torchscript",
 }
-INSTALL = 'in the clone, pip install -e ".[export]"'  # which brings what the others need
+INSTALL = 'in the clone, pip install -e ".[export]"'

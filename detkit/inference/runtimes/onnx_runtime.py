@@ -22,17 +22,17 @@ Provider = str | tuple[str, dict[str, int]]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the exporter noted in the file."""
+    """The metadata of the file."""
     return dict(_session(path, [CPU], threads=1, optimise=False).get_modelmeta().custom_metadata_map)
 
 
 def open_program(path: Path, device: str = "cpu", threads: int = 0) -> Program:
-    """A session as a function; with a warning on the CPU where the build has no GPU in it.
+    """A session as a function. It runs on the CPU, with a warning, if this build has no GPU support.
 
     Args:
         path: of the file.
         device: "cpu", "cuda" or "cuda:1", as torch names it; others run on the CPU.
-        threads: of the CPU; 0: as many as ONNX Runtime takes by itself.
+        threads: of the CPU; 0: the default of ONNX Runtime.
 
     Raises:
         CheckpointError: if the file cannot be read, ONNX Runtime is not installed, or it cannot use the GPU.
@@ -41,7 +41,7 @@ def open_program(path: Path, device: str = "cpu", threads: int = 0) -> Program:
     wants_gpu = kind == "cuda"
     if wants_gpu and not has_cuda(path):
         LOG.warning(
-            "%s: runs on the CPU, not on %s: this build of ONNX Runtime has no GPU in it; onnxruntime-gpu has",
+            "%s: runs on the CPU, not on %s: this build of ONNX Runtime has no GPU support; install onnxruntime-gpu",
             path,
             device,
         )
@@ -63,7 +63,7 @@ def open_program(path: Path, device: str = "cpu", threads: int = 0) -> Program:
 
 
 def has_cuda(path: Path) -> bool:
-    """Whether this build of ONNX Runtime was made for GPUs; the path is for the error if there is none."""
+    """Whether this build of ONNX Runtime supports CUDA; the path is for the error if it is not installed."""
     return CUDA in _library(path).get_available_providers()
 
 

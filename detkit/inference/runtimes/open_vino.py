@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import openvino
 
 INFO = "detkit"  # the section of the file's rt_info
-WEIGHTS = "weights_sha256"  # in it: of the .bin, which is another file than the .xml
+WEIGHTS = "weights_sha256"  # key in it: digest of the .bin beside the .xml
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the exporter noted in the file."""
-    return _noted(_read(path))
+    """The metadata of the file."""
+    return _metadata_of(_read(path))
 
 
 def open_program(path: Path, precision: str = "f32", threads: int = 0) -> Program:
@@ -28,17 +28,17 @@ def open_program(path: Path, precision: str = "f32", threads: int = 0) -> Progra
 
     Args:
         path: of the .xml.
-        precision: "f32" or "bf16"; by itself OpenVINO would compute in bfloat16 where it can.
-        threads: of the CPU; 0: as many as OpenVINO takes by itself.
+        precision: "f32" or "bf16"; without it OpenVINO would use bfloat16 if the CPU supports it.
+        threads: of the CPU; 0: the default of OpenVINO.
 
     Raises:
         CheckpointError: if the file cannot be read, its .bin is of another export, or OpenVINO is not installed.
     """
     model = _read(path)
-    if _noted(model).get(WEIGHTS) not in (None, json.dumps(digest_of_weights(path))):
+    if _metadata_of(model).get(WEIGHTS) not in (None, json.dumps(digest_of_weights(path))):
         raise CheckpointError(f"{path}: {path.with_suffix('.bin').name} holds weights of another export; export again")
     settings = {
-        "PERFORMANCE_HINT": "LATENCY",  # the answer for one image as soon as possible
+        "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
     }
@@ -58,7 +58,7 @@ def digest_of_weights(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _noted(model: "openvino.Model") -> dict[str, str]:
+def _metadata_of(model: "openvino.Model") -> dict[str, str]:
     if not model.has_rt_info([INFO]):
         return {}
     return {key: str(value) for key, value in model.get_rt_info([INFO]).value.items()}

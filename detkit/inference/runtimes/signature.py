@@ -1,4 +1,4 @@
-"""What an exported file says of itself, read without torch: the exporter's notes, and what goes in and comes out."""
+"""The metadata of an exported file, and its signature: inputs and outputs. Read without torch."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Signature(NamedTuple):
-    """What goes into an exported program and what comes out.
+    """Inputs and outputs of an exported program.
 
     Outputs by name. raw: "logits", "boxes" and, of a YOLO, "objectness" where it has one, "points", "strides", see
     ``YOLOPredictions`` and ``QueryOutput``. decoded: "boxes" and "scores", see ``DenseDetections``. detections:
@@ -32,7 +32,7 @@ class Signature(NamedTuple):
 
 
 def read_notes(path: Path) -> Notes:
-    """What the exporter noted: recipe, class names, size, signature, certificate; of any JSON type, for a file may lie.
+    """The metadata of an exported file: recipe, class names, size, signature, certificate; not checked yet.
 
     Raises:
         CheckpointError: if the file was not exported by detkit, is damaged, or its library is not installed.
@@ -41,18 +41,18 @@ def read_notes(path: Path) -> Notes:
         raise CheckpointError(f"{path}: no such file")
     texts = runtimes.read_metadata(path)
     if "detkit_version" not in texts:
-        raise CheckpointError(f"{path}: was not exported by detkit: it has no class names and no recipe inside")
+        raise CheckpointError(f"{path}: was not exported by detkit: it has no class names and no recipe")
     try:
         return {key: json.loads(text) for key, text in texts.items()}
     except ValueError as error:
-        raise CheckpointError(f"{path}: what the exporter noted in it is damaged: {error}") from error
+        raise CheckpointError(f"{path}: its metadata is damaged: {error}") from error
 
 
 def signature_of(path: Path, notes: Notes) -> Signature:
-    """What goes into the program and what comes out, by its notes; the path is for the error.
+    """The signature in the metadata; the path is for the error.
 
     Raises:
-        CheckpointError: if the notes do not say so.
+        CheckpointError: if the metadata has no valid signature.
     """
     try:
         signature = Signature(**notes["signature"])
@@ -61,5 +61,5 @@ def signature_of(path: Path, notes: Notes) -> Signature:
         return signature._replace(image_hw=(int(height), int(width)), largest_stride=stride, output_names=names)
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: does not say what goes in and out; export it again with this version of detkit"
+            f"{path}: has no valid signature of inputs and outputs; export it again with this version of detkit"
         ) from error

@@ -12,11 +12,11 @@ from detkit.errors import CheckpointError
 from detkit.inference.runtimes import Program
 
 INFO = "detkit.json"  # an extra file in the archive: a dictionary of texts
-ADDED_INFO = "detkit_added.json"  # the same, for what is noted after the program was written
+ADDED_INFO = "detkit_added.json"  # the same, for metadata that is added after the program was written
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the exporter noted in the file: read from the archive, without opening the program."""
+    """The metadata of the file, read from the archive without opening the program."""
     import json
 
     try:
@@ -43,7 +43,7 @@ def _load(path: Path) -> torch.nn.Module:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is old, which its users know
+            warnings.simplefilter("ignore", FutureWarning)  # about the deprecation of TorchScript
             return torch.jit.load(path, map_location="cpu").eval()
     except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
         raise CheckpointError(f"{path}: is no program of torch: {first_line(error)}") from error

@@ -1,1 +1,1 @@
-"""Windows over large images, and their detections merged."""
+"""Detection in windows of large images, and merging of their detections."""

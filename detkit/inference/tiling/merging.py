@@ -1,25 +1,26 @@
-"""Detections of several views of one image made into one list: of overlapping windows, and of an image and its mirror.
+"""Merges the detections of several views of one image: of overlapping windows, or of an image and its mirror image.
 
-Note [objects on seams]: a window sees of an object on its border a fragment, which is no smaller object but a worse
-box of the same one. Fragments are known by a side on a border inside the image. Another window that looks beyond this
-side shows what they are part of: the two boxes are of one object if they are the same in what both windows see.
+Note [objects on seams]: a window shows only a fragment of an object on its border. The box of a fragment has a side on
+a border that is inside the image. Another window that reaches beyond this side shows more of the object. Two boxes
+belong to one object if they agree in the area that both windows cover.
 
-1. A fragment goes, if the other box holds all of it, and is not cut itself where the first window looks further.
-2. Otherwise the two are joined: each has what the other lacks. The hull of such a chain is the object; so objects come
-   out whole that no window holds, however many they span.
-3. The rest is suppressed, the best boxes first, by an IoU of more than a half with a better box of another view. For
-   this a fragment counts with half its score, and goes also if more than half of it lies in the better box. A box of
-   the whole image that some window holds too, in more detail, counts with half its score as well, and goes also if
-   more than half of the better box lies in it.
+1. A fragment is removed if the other box contains it and is not itself cut where the first window reaches further.
+2. Otherwise the two boxes are joined, because each covers a part that the other lacks. The object is the hull of such a
+   chain. So an object may span any number of windows.
+3. The remaining boxes are suppressed, the best first, by an IoU above 0.5 with a better box of another view. Here a
+   fragment has half its score, and is also removed if more than half of it lies in the better box. A box of the whole
+   image that lies in a window has half its score too, and is also removed if more than half of the better box lies
+   in it.
 
-Boxes of one view never drop each other: the detector has decided on these, a DETR without any suppression at all.
-What has less than ``LEAST`` of a box's score changes nothing for it: a threshold before gives what one after gives.
+Boxes of one view never remove each other, because the detector has already decided on them. A box with less than
+``MIN_SCORE_SHARE`` of another box's score does not affect it; so a threshold before merging that is lower by this
+factor does not change the result.
 
 Source: Akyon et al., Slicing Aided Hyper Inference (SAHI), 2022. https://arxiv.org/abs/2202.06934
-    Differs in: there all boxes that overlap are merged into their hull or suppressed, by one measure for all, within a
-    window too; what a border has cut is not told from what is whole.
+    Differs in: there all overlapping boxes are merged into their hull or suppressed by one measure, also within a
+    window; fragments are not treated separately.
     Solovyev et al., Weighted boxes fusion, 2021. https://arxiv.org/abs/1910.13302 (``fuse``)
-    Differs in: of two views alone, one box of each to one of the other.
+    Differs in: only two views, and each box is paired with at most one box of the other view.
 """
 
 from collections import defaultdict
@@ -33,26 +34,26 @@ from detkit.ops.boxes import box_areas
 from detkit.ops.iou import aligned_iou, pairwise_coverage, pairwise_iou
 from detkit.types import Detections
 
-SAME = 0.5  # IoU, or part of a fragment that lies in another box: more is the same object
-HELD = 0.9  # of a fragment in the box that another window saw: more is all of it
-NEAR = 0.02  # of a window's side: a box that ends within is cut by the border
-DOUBTFUL_WEIGHT = 0.5  # of the score of a fragment or a coarse box, in the ranking
-PART = 0.5  # of a fragment's score: what has less takes no fragment away and is not joined to it
-LEAST = DOUBTFUL_WEIGHT * PART * PART  # what scores less than this part of a threshold changes nothing above it
+SAME = 0.5  # two boxes are of one object above this IoU, or share of a fragment inside the other box
+HELD = 0.9  # a box contains a fragment if more than this share of it is inside
+NEAR = 0.02  # a box within this share of a window's side from its border is cut by it
+DOUBTFUL_WEIGHT = 0.5  # factor on the score of a fragment or a coarse box in the ranking
+PART = 0.5  # a box with less than this share of a fragment's score neither removes it nor is joined to it
+MIN_SCORE_SHARE = DOUBTFUL_WEIGHT * PART * PART  # lower scores affect no box above a threshold
 
 
-class _Views(NamedTuple):
+class _ViewedBoxes(NamedTuple):
     """Boxes of all views, xyxy in pixels of the image."""
 
     boxes: Tensor  # (N, 4)
     scores: Tensor  # (N,)
     labels: Tensor  # (N,)
-    view: Tensor  # (N,) which view a box is of
+    view: Tensor  # (N,) number of the view
     cut: Tensor  # (N, 4) bool: the sides that lie on a border of the view inside the image
-    coarse: Tensor  # (N,) bool: a smaller view holds it
+    coarse: Tensor  # (N,) bool: the box lies within a smaller view
 
-    def those(self, which: Tensor) -> "_Views":
-        return _Views(*(values[which] for values in self))
+    def select(self, which: Tensor) -> "_ViewedBoxes":
+        return _ViewedBoxes(*(values[which] for values in self))
 
 
 def merge(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, int]) -> Detections:
@@ -67,15 +68,15 @@ def merge(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, int
     views = _with_joined(views, windows.to(views.boxes))
     kept = _not_dropped(views)
     best_first = kept[views.scores[kept].argsort(descending=True, stable=True)]
-    return Detections(*views.those(best_first)[:3])
+    return Detections(*views.select(best_first)[:3])
 
 
 def fuse(ours: Detections, theirs: Detections) -> Detections:
-    """Two lists of detections of the same image, best first: the mean of what both found, half the score of the rest.
+    """Fuse two lists of detections of the same image; the result is sorted by score.
 
-    Boxes are paired within a class, each with one at most, the highest IoU times score first: by IoU alone the doubtful
-    second boxes of a DETR would take the place of the first. The box of a pair is the mean, weighted by the scores,
-    its score the mean.
+    Boxes of one class are paired one to one, the highest product of IoU and score sum first; with IoU alone, weaker
+    duplicates of a DETR would be paired. A pair becomes the mean of both boxes, weighted by their scores, with the mean
+    score. Boxes without a partner keep half their score.
     """
     partner = _partners(ours, theirs)
     mine, its = torch.tensor(list(partner.items()), dtype=torch.int64).reshape(-1, 2).T
@@ -89,7 +90,7 @@ def fuse(ours: Detections, theirs: Detections) -> Detections:
     return Detections(boxes[order], scores[order], labels[order])
 
 
-def _gather(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, int]) -> _Views:
+def _gather(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, int]) -> _ViewedBoxes:
     boxes, scores, labels = (torch.cat(values) for values in zip(*found, strict=True))
     view = torch.repeat_interleave(torch.tensor([len(each.scores) for each in found]))
     windows = windows.to(boxes)
@@ -101,11 +102,11 @@ def _gather(found: Sequence[Detections], windows: Tensor, image_hw: tuple[int, i
     for large in (areas > areas.min()).nonzero().squeeze(1).tolist():
         mine, smaller = view == large, windows[areas < areas[large]]
         coarse[mine] = (pairwise_coverage(boxes[mine], smaller) >= 1).any(dim=1)
-    return _Views(boxes, scores, labels, view, cut, coarse)
+    return _ViewedBoxes(boxes, scores, labels, view, cut, coarse)
 
 
-def _with_joined(views: _Views, windows: Tensor) -> _Views:
-    """With the hull of each chain of fragments in place of these, as a view of its own, and without superseded ones."""
+def _with_joined(views: _ViewedBoxes, windows: Tensor) -> _ViewedBoxes:
+    """The boxes without superseded fragments, and with each chain of fragments replaced by its hull as a new view."""
     superseded, neighbours = _fragments(views, windows)
     scores = views.scores.tolist()
     taken = set(superseded)
@@ -113,7 +114,7 @@ def _with_joined(views: _Views, windows: Tensor) -> _Views:
     for seed in sorted(neighbours, key=lambda row: -scores[row]):
         chain = [] if seed in taken else [seed]
         taken.update(chain)
-        for row in chain:  # grows while it is walked along
+        for row in chain:  # the list grows during the iteration
             more = [other for other in neighbours[row] if other not in taken and scores[other] >= PART * scores[seed]]
             taken.update(more)
             chain += more
@@ -121,12 +122,12 @@ def _with_joined(views: _Views, windows: Tensor) -> _Views:
             chains.append(chain)
     left = torch.ones(len(scores), dtype=torch.bool)
     left[[*superseded, *(row for chain in chains for row in chain)]] = False
-    joined = [_hull(views.those(torch.tensor(chain)), len(windows) + n) for n, chain in enumerate(chains)]
-    return _Views(*(torch.cat(values) for values in zip(views.those(left), *joined, strict=True)))
+    joined = [_hull(views.select(torch.tensor(chain)), len(windows) + n) for n, chain in enumerate(chains)]
+    return _ViewedBoxes(*(torch.cat(values) for values in zip(views.select(left), *joined, strict=True)))
 
 
-def _fragments(views: _Views, windows: Tensor) -> tuple[list[int], dict[int, list[int]]]:
-    """Rows of fragments of which others have seen more, and of each the rows of those that it is to be joined with."""
+def _fragments(views: _ViewedBoxes, windows: Tensor) -> tuple[list[int], dict[int, list[int]]]:
+    """Rows of the fragments to remove, and for each other fragment the rows of the boxes to join it with."""
     superseded: list[int] = []
     neighbours: dict[int, list[int]] = defaultdict(list)
     for mine, others in _groups(views, views.cut.any(dim=1)):
@@ -134,7 +135,9 @@ def _fragments(views: _Views, windows: Tensor) -> tuple[list[int], dict[int, lis
         shared = _clipped(window, theirs)
         inside = [_clipped(boxes, shared) for boxes in (views.boxes[mine][:, None], views.boxes[others])]
         same = (aligned_iou(inside[0], inside[1]) > SAME) & (views.labels[mine][:, None] == views.labels[others])
-        misses = (views.cut[mine][:, None] & _beyond(theirs, window)).any(dim=2)  # what the other has seen
+        misses = (views.cut[mine][:, None] & _beyond(theirs, window)).any(
+            dim=2
+        )  # the other window shows the missing part
         other_misses = (views.cut[others] & _beyond(window, theirs)).any(dim=1)
         enough = views.scores[others] >= PART * views.scores[mine][:, None]
         holds = pairwise_coverage(views.boxes[mine], views.boxes[others]) > HELD
@@ -146,24 +149,24 @@ def _fragments(views: _Views, windows: Tensor) -> tuple[list[int], dict[int, lis
 
 
 def _beyond(windows: Tensor, others: Tensor) -> Tensor:
-    """(n, 4) whether windows reach further than others at each side."""
+    """(n, 4) whether each side of the windows is beyond that of the others."""
     return torch.cat((windows[:, :2] < others[:, :2], windows[:, 2:] > others[:, 2:]), dim=1)
 
 
-def _hull(chain: _Views, view: int) -> _Views:
-    """One box around all; a side of it is cut where that of the outermost is."""
+def _hull(chain: _ViewedBoxes, view: int) -> _ViewedBoxes:
+    """The box around a chain; each side is cut if that of the outermost box is cut."""
     low, lowest = chain.boxes[:, :2].min(dim=0)
     high, highest = chain.boxes[:, 2:].max(dim=0)
     cut = torch.cat((chain.cut[:, :2].gather(0, lowest[None]), chain.cut[:, 2:].gather(0, highest[None])), dim=1)
     best, whole = chain.scores.max()[None], torch.tensor([False])
-    return _Views(torch.cat((low, high))[None], best, chain.labels[:1], torch.tensor([view]), cut, whole)
+    return _ViewedBoxes(torch.cat((low, high))[None], best, chain.labels[:1], torch.tensor([view]), cut, whole)
 
 
-def _not_dropped(views: _Views) -> Tensor:
-    """(kept,) rows; the best of all decide first."""
+def _not_dropped(views: _ViewedBoxes) -> Tensor:
+    """(kept,) rows that are not suppressed; better boxes have priority."""
     weights = torch.where(views.cut.any(dim=1) | views.coarse, DOUBTFUL_WEIGHT, 1.0)
     order = (views.scores * weights).argsort(descending=True, stable=True)
-    views = views.those(order)
+    views = views.select(order)
     droppers: dict[int, list[int]] = defaultdict(list)
     for mine, others in _groups(views, torch.ones_like(views.coarse)):
         boxes, other_boxes = views.boxes[mine], views.boxes[others]
@@ -179,8 +182,8 @@ def _not_dropped(views: _Views) -> Tensor:
     return order[torch.tensor(kept, dtype=torch.bool)]
 
 
-def _groups(views: _Views, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each view some of its rows, and those of others that lie near them: few, however many there are in all."""
+def _groups(views: _ViewedBoxes, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each view its selected rows, and the rows of other views near them, which limits the number of pairs."""
     for view in views.view[which].unique():
         mine = (which & (views.view == view)).nonzero().squeeze(1)
         low, high = views.boxes[mine, :2].amin(dim=0), views.boxes[mine, 2:].amax(dim=0)
@@ -191,7 +194,7 @@ def _groups(views: _Views, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _clipped(boxes: Tensor, to: Tensor) -> Tensor:
-    """Boxes limited to other boxes; outside of them without area."""
+    """Boxes clipped to other boxes; without overlap they have no area."""
     return torch.cat((boxes[..., :2].maximum(to[:, :2]), boxes[..., 2:].minimum(to[:, 2:])), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Inference on windows of large images and on mirrored ones, by a detector of whole images."""
+"""Detection in windows of large images and in mirrored images."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,23 +14,23 @@ Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
 
 
 def detect_slices(detect: Detect, image: np.ndarray, slices: int, overlap: float, batch_size: int) -> Detections:
-    """What is in an image: seen by windows, for small objects, and as a whole, for large ones.
+    """The detections of an image from windows, for small objects, and from the whole image, for large ones.
 
     Args:
-        detect: images, (H, W, 3) uint8 RGB of any size, to the detections of each in its own pixels.
-        image: likewise.
+        detect: from images, (H, W, 3) uint8 RGB of any size, to the detections of each in its own pixels.
+        image: (H, W, 3) uint8 RGB.
         slices: side of a window in pixels of the image.
-        overlap: the part of a window, at least, that the next one sees as well. Objects up to this size are seen whole
-            by some window.
-        batch_size: windows that are looked at together.
+        overlap: smallest share of a window that the next window covers too. Objects up to this size are complete in
+            at least one window.
+        batch_size: windows in one call of ``detect``.
 
     Returns:
-        Detections of all views merged, see ``detkit.inference.tiling.merging``.
+        The merged detections of all views, see ``detkit.inference.tiling.merging``.
     """
     image_hw = (image.shape[0], image.shape[1])
     windows = list(grid(image_hw, slices, overlap))
     if len(windows) > 1:
-        windows.append((0, 0, image_hw[1], image_hw[0]))  # last: of equal scores the finer view is asked first
+        windows.append((0, 0, image_hw[1], image_hw[0]))  # last, because at equal scores the finer view has priority
     found: list[Detections] = []
     waiting = iter(windows)
     while batch := list(itertools.islice(waiting, batch_size)):
@@ -40,7 +40,7 @@ def detect_slices(detect: Detect, image: np.ndarray, slices: int, overlap: float
 
 
 def detect_mirrored(detect: Detect, least: float, images: Sequence[np.ndarray]) -> list[Detections]:
-    """What is in the images and in their mirrors, left to right, fused, as far as it has at least this score."""
+    """The fused detections of the images and of their mirror images that have at least this score."""
     mirrored = detect([np.ascontiguousarray(image[:, ::-1]) for image in images])
     views = zip(detect(images), mirrored, images, strict=True)
     fused = [fuse(ours, _mirrored(theirs, image.shape[1])) for ours, theirs, image in views]

@@ -37,7 +37,7 @@ def said(folder: Path, rows: list[Row], *, is_complete: bool = True, **changed: 
 
 def test_a_quiet_machine_is_not_spoken_of(tmp_path: Path) -> None:
     text = said(tmp_path, [row("eager", 37)])
-    assert "processor: a fast one" in text and f"kept: {tmp_path}" in text
+    assert "processor: a fast one" in text and f"results: {tmp_path}" in text
     assert "left out: OpenVINO: openvino is not installed" in text
     assert "timed on: 1 drawn pictures of 1280 x 960 pixels, batch after batch; no data, no AP" in text
     assert "measure again" not in text and "stopped" not in text

@@ -48,7 +48,7 @@ def test_one_file_stands_for_itself(folder: Path) -> None:
 
 
 def test_nothing_found_is_an_error(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"b/\.hidden: no file in it, or in a folder inside it, ends with one of \.a$"):
+    with pytest.raises(DataError, match=r"b/\.hidden: no file in it or its subfolders ends with one of \.a$"):
         image_files(folder / "b" / ".hidden", {".a"})
     with pytest.raises(DataError, match=r"/\*\.bmp: no file fits this pattern"):
         image_files(folder / "*.bmp")

@@ -12,14 +12,14 @@ from PIL import Image
 
 from detkit.data import decode_image
 from detkit.errors import DataError
-from detkit.inference.input.image_forms import GivenImage, given_images
+from detkit.inference.input.image_forms import InputImage, input_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
 
 def read_all(images: Any) -> list[np.ndarray]:
-    given = given_images(images)
-    return [image.read() for image in ([given] if isinstance(given, GivenImage) else given)]
+    given = input_images(images)
+    return [image.read() for image in ([given] if isinstance(given, InputImage) else given)]
 
 
 def saved(path: Path, image: Image.Image, **options: Any) -> Path:
@@ -125,7 +125,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         (text, "text.jpg: not an image: it begins with b'a shoppi'"),
         (tmp_path / "empty.png", "empty.png: the file is empty"),
         (tmp_path / "absent.jpg", "absent.jpg: cannot be read: No such file or directory"),
-        (tmp_path / "folder", "folder: no file in it, or in a folder inside it, ends with one of .bmp, .gif"),
+        (tmp_path / "folder", "folder: no file in it or its subfolders ends with one of .bmp, .gif"),
         (tmp_path / "*.gif", r"\*.gif: no file fits this pattern"),
         ("", "'' is no path of an image"),
         ("a\0b.jpg", r"'a\\x00b.jpg' is no path of an image"),

@@ -95,7 +95,7 @@ def test_what_names_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"a.jpg\n\xff\xfe")
     for source, message in (
         ("none.jpg", r"source=.*none\.jpg: there is no such file or folder"),
-        ("empty", r"empty: no file in it, or in a folder inside it, ends with one of .*\.jpg.*\.mp4"),
+        ("empty", r"empty: no file in it or its subfolders ends with one of .*\.jpg.*\.mp4"),
         ("*.tiff", r"\*\.tiff: no file fits this pattern"),
         ("empty.txt", r"empty\.txt: names no file; it needs a path in every line"),
         ("binary.txt", r"binary\.txt: must be UTF-8 text; byte 6 is not"),
@@ -193,7 +193,7 @@ def test_video_that_lost_frames_to_a_full_disk_is_told(tmp_path: Path, capfd: py
     writer = VideoWriter(tmp_path / "a.mp4", 25, SIZE_HW)
     for _ in range(50):
         writer.write(noise.integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8))
-    with pytest.raises(StorageError, match=r"a\.mp4: cannot be written: the file holds \d+ of 50 frames; free space"):
+    with pytest.raises(StorageError, match=r"a\.mp4: cannot be written: the file has \d+ of 50 frames; free space"):
         writer.close()
     assert os.path.getsize(tmp_path / "a.mp4") <= 20_000  # noqa: PTH202
     assert capfd.readouterr() == ("", "")

@@ -20,7 +20,7 @@ from detkit.inference.input.sources import ImageFile, Source
 from detkit.inference.input.video import Camera, Frame, VideoFile
 from detkit.inference.output import writers as outputs
 from detkit.inference.output.coco_ids import ids_of_annotations, ids_of_detector
-from detkit.inference.output.writers import make_folder, opened, output_names
+from detkit.inference.output.writers import make_folder, open_outputs, output_names
 
 CLASSES = ("cat", "dog", "Gänse, grau")
 BOXES = [[0.0, 0.0, 20.0, 10.0], [5.5, 2.25, 15.5, 8.25], [1.0, 1.0, 2.0, 2.0]]
@@ -41,7 +41,7 @@ def found_in(frame: Frame, count: int = 3) -> ImageDetections:
 
 def write(folder: Path, save: str, *frames: tuple[Frame, int]) -> Path:
     names = list(dict.fromkeys(frame.name for frame, _ in frames))
-    with opened(folder, [save], names, CLASSES, OWN_IDS) as [output]:
+    with open_outputs(folder, [save], names, CLASSES, OWN_IDS) as [output]:
         for frame, count in frames:
             output.add(frame, found_in(frame, count))
     return folder
@@ -108,7 +108,7 @@ def test_coco_ids_of_an_annotation_file(tmp_path: Path) -> None:
     ids = ids_of_annotations(file, images_of("/data/b.jpg", "/data/x/a.jpg"), CLASSES)
     assert ids.image_ids == {"b.jpg": 14, "a.jpg": 0}
     assert ids.unknown == ["Gänse, grau"]
-    with opened(tmp_path, ["coco"], ["b.jpg", "a.jpg"], CLASSES, ids) as [output]:
+    with open_outputs(tmp_path, ["coco"], ["b.jpg", "a.jpg"], CLASSES, ids) as [output]:
         for name in ("b.jpg", "a.jpg"):
             output.add(frame_of(name), found_in(frame_of(name)))
     rows = json.loads((tmp_path / "predictions.json").read_text())
@@ -119,13 +119,17 @@ def test_coco_ids_of_an_annotation_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "categories", "message"),
     [
-        (images_of("/d/a.jpg", "/d/z.jpg"), {1: "cat"}, r"sources that are no image of this file: 1; .*\n +z\.jpg"),
+        (images_of("/d/a.jpg", "/d/z.jpg"), {1: "cat"}, r"sources that are not in this file: 1; .*\n +z\.jpg"),
         (
             [VideoFile(Path("/d/a.mp4"), "a.mp4"), Camera(0)],
             {1: "cat"},
-            r"no image of this file: 2;.*\n +a\.mp4\n +cam",
+            r"not in this file: 2;.*\n +a\.mp4\n +cam",
         ),
-        (images_of("/d/a.jpg", "/e/a.jpg"), {1: "cat"}, r"two sources would be: 1;.*\n +a\.jpg and a\.jpg are image 0"),
+        (
+            images_of("/d/a.jpg", "/e/a.jpg"),
+            {1: "cat"},
+            r"images with two sources: 1;.*\n +a\.jpg and a\.jpg are image 0",
+        ),
         (images_of("/d/a.jpg"), {1: "car"}, r"none of which is in this file: 3\n +cat"),
     ],
 )
@@ -180,7 +184,7 @@ def test_picture_too_long_for_jpeg_is_shrunk(tmp_path: Path) -> None:
 
 def test_what_was_written_before_an_error_is_whole(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with opened(tmp_path, ["coco", "csv"], ["a.jpg"], CLASSES, OWN_IDS) as both:
+        with open_outputs(tmp_path, ["coco", "csv"], ["a.jpg"], CLASSES, OWN_IDS) as both:
             for output in both:
                 output.add(frame_of("a.jpg"), found_in(frame_of("a.jpg")))
             sys.exit(130)
@@ -205,7 +209,7 @@ def test_coco_is_read_by_pycocotools_wherever_it_was_stopped(
             sys.exit(130)
 
     def interrupted() -> None:
-        with opened(tmp_path, ["coco"], ["a.jpg", "b.jpg"], CLASSES, OWN_IDS) as [output]:
+        with open_outputs(tmp_path, ["coco"], ["a.jpg", "b.jpg"], CLASSES, OWN_IDS) as [output]:
             output.add(frame_of("a.jpg"), found_in(frame_of("a.jpg")))
             monkeypatch.setattr(outputs, "_write", stopping)
             output.add(frame_of("b.jpg"), found_in(frame_of("b.jpg")))
@@ -233,7 +237,7 @@ def test_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [str(make_folder("")) for _ in range(3)] == [f"runs/predict/now{end}" for end in ("", "_2", "_3")]
     assert make_folder("x/y").is_dir() and make_folder("x/y") == Path("x/y")
     (tmp_path / "x" / "y" / "photo.jpg").touch()
-    with pytest.raises(DataError, match=r"out=x/y: is there already; choose a folder that is empty or not there yet"):
+    with pytest.raises(DataError, match=r"out=x/y: exists already; choose a new or an empty folder"):
         make_folder("x/y")
     with pytest.raises(StorageError, match=r"x/y/photo\.jpg/z: cannot be written: Not a directory"):
         make_folder("x/y/photo.jpg/z")

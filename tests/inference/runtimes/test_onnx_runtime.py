@@ -83,7 +83,7 @@ def test_a_build_without_gpu_says_that_it_runs_on_the_processor(
     run = runtimes.open_program(tmp_path / "a.onnx", "cuda:0")
     assert len(run(np.zeros((1, 3, 32, 32), np.float32))) == 2
     [said] = caplog.messages
-    assert "a.onnx: runs on the CPU, not on cuda:0: this build of ONNX Runtime has no GPU in it" in said
+    assert "a.onnx: runs on the CPU, not on cuda:0: this build of ONNX Runtime has no GPU support" in said
 
 
 def test_a_library_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

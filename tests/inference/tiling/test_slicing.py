@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detkit.inference.tiling.merging import LEAST, fuse, merge
+from detkit.inference.tiling.merging import MIN_SCORE_SHARE, fuse, merge
 from detkit.inference.tiling.slicing import detect_mirrored, detect_slices
 from detkit.inference.tiling.windows import grid
 from detkit.types import Detections
@@ -134,7 +134,7 @@ def test_a_threshold_before_gives_what_one_after_gives(seed: int) -> None:
         found.append(detections(boxes, rng.uniform(0, 1, len(boxes))))
     everything = merge(found, windows, (160, 160))
     for threshold in (0.2, 0.5, 0.8):
-        rows = [(one.scores >= LEAST * threshold).nonzero().squeeze(1) for one in found]
+        rows = [(one.scores >= MIN_SCORE_SHARE * threshold).nonzero().squeeze(1) for one in found]
         enough = [Detections(*(values[row] for values in one)) for one, row in zip(found, rows, strict=True)]
         merged = merge(enough, windows, (160, 160))
         best, expected = merged.scores >= threshold, everything.scores >= threshold
