@@ -69,8 +69,14 @@ def test_int8_of_another_kind_of_cpu_is_told(
     for certificate, said in (
         ({"precision": "int8", "instruction_set": "AVX2"}, None),
         ({"precision": "fp32", "instruction_set": "AVX-512 with VNNI"}, None),  # float differs by rounding anywhere
-        ({"precision": "int8", "instruction_set": "AVX-512 with VNNI"}, "with AVX-512 with VNNI, and this CPU has AVX2: .*rounding only"),
-        ({"precision": "int8"}, "with unknown instructions, and this CPU has AVX2: .*weights of 8 bits .*export it again"),
+        (
+            {"precision": "int8", "instruction_set": "AVX-512 with VNNI"},
+            "with AVX-512 with VNNI, and this CPU has AVX2: .*rounding only",
+        ),
+        (
+            {"precision": "int8"},
+            "with unknown instructions, and this CPU has AVX2: .*weights of 8 bits .*export it again",
+        ),
     ):
         caplog.clear()
         path = write(tmp_path / "a.onnx", certificate=certificate)
