@@ -19,9 +19,9 @@ BoxCoding = Literal["distances", "offsets"]
 
 
 class FeatureSpec(NamedTuple):
-    """What one feature map is like: its channels, its stride in input pixels, its layer's name.
+    """Properties of a feature map: its channels, its stride in input pixels, the name of its layer.
 
-    Stride 0 is a map that has no place left: one vector for the whole image.
+    Stride 0 is a map without positions: one vector for the whole image.
     """
 
     channels: int
@@ -30,7 +30,7 @@ class FeatureSpec(NamedTuple):
 
     @property
     def level(self) -> str:
-        """P3 for stride 8, P4 for 16; P0 is the size of the image; empty without a place."""
+        """P3 for stride 8, P4 for 16; P0 has the size of the image; empty for stride 0."""
         return f"P{self.stride.bit_length() - 1}" if self.stride else ""
 
 
@@ -52,8 +52,8 @@ class Target(NamedTuple):
 class Targets(NamedTuple):
     """Ground truth of a batch: the boxes of all its images, image after image, and one row per image.
 
-    Only the tensors move to a device. The arrays stay on the host, so that no number of boxes and no
-    image id is ever read back from a device. ``detkit.ops.targets`` makes it of a ``Target`` per image.
+    Only the tensors move to a device. The arrays stay on the host, so that numbers of boxes and
+    image ids are never read back from a device. ``detkit.ops.targets`` makes it from one ``Target`` per image.
     """
 
     boxes: Tensor  # (G, 4) xyxy
@@ -95,7 +95,7 @@ class Targets(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loader yields: (B, 3, H, W) RGB images and their ground truth.
+    """A batch of a loader: (B, 3, H, W) RGB images and their ground truth.
 
     The loader's images are uint8; after the transfer to the device they are float in [0, 1].
     """
@@ -164,14 +164,14 @@ class YOLOPredictions(NamedTuple):
 
 
 class QueryOutput(NamedTuple):
-    """What one layer says of its queries."""
+    """Outputs of one layer for its queries."""
 
     logits: Tensor  # (B, Q, C) class logits
     boxes_cxcywh_norm: Tensor  # (B, Q, 4) in [0, 1]
 
 
 class Denoising(NamedTuple):
-    """Outputs for queries that were made of the ground truth with noise, and which of them is to find what."""
+    """Outputs for queries that were made from the ground truth with noise, and the object of each query."""
 
     layers: list[QueryOutput]  # of each decoder layer, in order; their queries are the noisy ones
     image_rows: Tensor  # (P,) int64 row of the batch of each positive query
@@ -184,13 +184,13 @@ class DETRPredictions(NamedTuple):
     """Raw outputs of a DETR head: every layer's, because training compares all of them."""
 
     layers: list[QueryOutput]  # of each decoder layer, in order; the last is the answer
-    encoder: QueryOutput  # of the places that became queries, before the decoder
+    encoder: QueryOutput  # of the positions that became queries, before the decoder
     denoising: Denoising | None  # None without targets, or without an object in the batch
     image_hw: tuple[int, int]  # pixels of the network input, in which boxes are normalised
 
 
 class DenseDetections(NamedTuple):
-    """Every candidate of a batch before any is chosen: a box for each place and a score for each of its classes."""
+    """All candidates of a batch before selection: a box for each position and a score for each of its classes."""
 
     boxes: Tensor  # (B, A, 4) xyxy; A queries for a DETR
     scores: Tensor  # (B, A, C) in [0, 1]

@@ -1,4 +1,4 @@
-"""What an assigner makes of predictions and ground truth."""
+"""The result of an assigner."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 class Assignment(NamedTuple):
-    """For every anchor point of a batch: whether it is positive, of which ground truth, and how good.
+    """For every anchor point of a batch: whether it is positive, its ground truth and its quality.
 
-    ``gt_index_BA`` means something only where ``positive_BA``; ``quality_BA`` is the soft class
+    ``gt_index_BA`` is valid only where ``positive_BA``; ``quality_BA`` is the soft class
     target of a positive point, in [0, 1], and 0 elsewhere.
     """
 

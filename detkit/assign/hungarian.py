@@ -1,4 +1,4 @@
-"""Hungarian assignment: every object gets one query of its own, so that the sum of all costs is least."""
+"""Hungarian assignment: one query for each object, with the smallest sum of costs."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ LARGEST = 1e30  # a larger cost is replaced like infinity: sums of such costs wo
 
 
 class Pairs(NamedTuple):
-    """Which query is to find which object, for one output of the batch."""
+    """The pairs of queries and objects for one output of the batch."""
 
     image_rows: Tensor  # (P,) int64 row of the batch
     query_rows: Tensor  # (P,) int64
@@ -35,11 +35,11 @@ class HungarianAssigner:
 
     Where an image has more objects than there are queries, the costliest objects get no query.
 
-    Note [one wait per step]: the solver runs on the host. The costs of all outputs go there in one piece
-    and the pairs come back in one; nothing else waits for the device, so a training step waits once.
+    Note [one wait per step]: the solver runs on the host. The costs of all outputs are copied to it together, and the
+    pairs are copied back together. So a training step waits once for the device.
 
-    A cost that is not finite (a prediction that is NaN, above all) is replaced by one that is worse than
-    all finite ones together: such a pair is made only where an object would get no query otherwise.
+    A cost that is not finite, e.g. of a NaN prediction, is replaced by one above the sum of all finite costs: such a
+    pair is made only if an object would get no query otherwise.
 
     Args:
         cls_weight: of the class cost.
@@ -83,7 +83,7 @@ class HungarianAssigner:
 
     @torch.no_grad()
     def __call__(self, outputs: Sequence[QueryOutput], targets: Targets, image_hw: tuple[int, int]) -> list[Pairs]:
-        """Pair the queries of every output with the ground truth, each output for itself.
+        """Pair the queries of every output with the ground truth, separately for each output.
 
         Args:
             outputs: of one batch, with the same number of queries.
@@ -94,7 +94,7 @@ class HungarianAssigner:
             The pairs of each output; an image has as many as objects, or as queries where these are fewer.
 
         Raises:
-            ValueError: if the targets are not those of so many images.
+            ValueError: if the number of images of the targets differs.
         """
         images = len(outputs[0].logits)
         if targets.num_images != images:
@@ -102,7 +102,7 @@ class HungarianAssigner:
         if len(targets.labels) == 0:
             nothing = torch.zeros(0, dtype=torch.int64, device=outputs[0].logits.device)
             return [Pairs(nothing, nothing, nothing)] * len(outputs)
-        # one output at a time: all at once would take as many times the memory, most where images are crowded
+        # one output at a time, because all at once would need that many times the memory
         costs = [self._costs(output, targets, image_hw) for output in outputs]
         pairs_O3P = self._solve(_to_host(torch.stack(costs)), targets.box_counts)
         return [Pairs(*pairs_3P) for pairs_3P in _to_device(pairs_O3P, targets.labels.device)]
@@ -140,7 +140,7 @@ class HungarianAssigner:
             LOG.warning(
                 "%d of %d costs of pairing queries with objects are not finite: the predictions hold NaN or infinity. "
                 "Such pairs are made last; once the loss is not finite the run stops. Try a lower optimizer.lr, a "
-                "longer warm-up, or trainer.precision=bf16-mixed instead of 16-mixed. This is said once",
+                "longer warm-up, or trainer.precision=bf16-mixed instead of 16-mixed. This warning appears once",
                 replaced,
                 total,
             )

@@ -1,4 +1,4 @@
-"""SimOTA: each object gets its cheapest points, and the more of them, the better its boxes are predicted."""
+"""SimOTA: each object gets its cheapest points; their number grows with the IoUs of its predictions."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from detkit.ops.iou import aligned_iou
 from detkit.ops.precision import at_least_float32
 from detkit.types import Targets
 
-FAR = 1e6  # cost of a point outside of the object's centre square: taken only if there are too few inside
+FAR = 1e6  # added cost of a point outside the object's centre square: used only if too few are inside
 LOWEST_LOG = -100.0  # keeps the cross-entropy of a saturated score finite, as torch's own does
 
 
@@ -131,7 +131,7 @@ def _class_cost(scores_BKC: Tensor, image_G: Tensor, gt_labels_G: Tensor) -> Ten
 
 
 def _resolve(gt_P: Tensor, column_P: Tensor, cost_GK: Tensor, image_G: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs with each point once: a point taken twice goes to the object of its image with the least cost."""
+    """The pairs with each point once; a point with several objects goes to the one with the lowest cost."""
     width = cost_GK.shape[1]
     slot_X, pair_to_slot_P, takers_X = torch.unique(
         image_G[gt_P] * width + column_P, return_inverse=True, return_counts=True

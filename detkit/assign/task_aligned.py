@@ -1,4 +1,4 @@
-"""Task-aligned assignment: a point is positive if it is good at class and box together."""
+"""Task-aligned assignment: positives are the points with the best product of class score and IoU."""
 
 import torch
 import torch.nn.functional as F

@@ -27,7 +27,7 @@ class BenchmarkOptions:
         warmup: runs before those that are counted.
         repeat: runs that are counted, at least.
         least_s: seconds of each row, at least.
-        most_s: seconds of each row, at most, whatever repeat says.
+        most_s: seconds of each row, at most, also if repeat is not reached.
         score_threshold: lowest score of a detection.
         limit: images that AP is measured on; null: all of the split.
         ap_sizes: trained measures AP at the size as trained if that is among the sizes, all at every one.
@@ -59,7 +59,7 @@ def check_options(options: BenchmarkOptions, data: Sequence[tuple[str, Any]]) ->
     """Compare the options with each other and with the keys of the data.
 
     Raises:
-        RecipeError: if a list is empty that may not be, or the data has a size of its own.
+        RecipeError: if a list is empty that must not be, or data.image_hw is set.
     """
     if any(key == "data.image_hw" for key, _ in data):
         raise RecipeError("data.image_hw: AP is measured at the sizes of image_hw=; set that")

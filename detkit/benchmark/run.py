@@ -129,7 +129,7 @@ class Benchmark(NamedTuple):
 
 
 class _RunningRow(NamedTuple):
-    """A row and its process. After a failure nothing more is asked."""
+    """A row and its process. After a failure the process gets no further calls."""
 
     row: Row
     process: WorkerProcess

@@ -1,4 +1,4 @@
-"""The loss of the RT-DETR recipes: every layer's queries against the objects that are theirs."""
+"""The loss of the RT-DETR recipes: the queries of every layer compared with their objects."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -27,11 +27,10 @@ class PairAssigner(Protocol):
 class DETRLoss:
     """Class, L1 and GIoU terms of the decoder's layers, of the encoder and of the denoising queries.
 
-    Every output has an assignment of its own; denoising queries know their objects. The class target of a
-    paired query is its IoU at the object's class and 0 elsewhere; a query without an object is a negative,
-    also where it finds a crowd region, since those take no part (the authors drop them too).
-    Normaliser: the number of objects of the batch, averaged over ranks, at least 1; for denoising queries
-    times the groups.
+    Every output is assigned separately; the objects of denoising queries are known. The class target of a paired query
+    is its IoU at the object's class and 0 elsewhere. A query without an object is a negative, also in a crowd region,
+    because crowd regions are ignored (the authors ignore them too). Normaliser: the number of objects of the batch,
+    averaged over ranks, at least 1; for denoising queries times the groups.
 
     Args:
         assigner: pairs queries with ground truth.
@@ -45,7 +44,7 @@ class DETRLoss:
 
     Source: Zhao et al., RT-DETR, 2023, §4.3 and code release. https://arxiv.org/abs/2304.08069
         Zhang et al., VarifocalNet, 2021, eq. 2. https://arxiv.org/abs/2008.13367
-        Differs from the latter in: a paired query without overlap is no negative but weighs nothing (as in
+        Differs from the latter in: a paired query without overlap has weight 0 instead of being a negative (as in
         the code release).
     """
 
@@ -118,6 +117,6 @@ class DETRLoss:
         giou_P = 1 - aligned_iou(boxes_P4, gt_boxes_P4, "giou")
         return {
             f"cls{suffix}": reduce(cls_BQC, normaliser, weight=self.cls_weight),
-            f"l1{suffix}": l1 + 0 * coordinates_BQ4.sum(),  # a box that is NaN shows, though it has no object
+            f"l1{suffix}": l1 + 0 * coordinates_BQ4.sum(),  # a NaN box without an object makes the loss NaN too
             f"giou{suffix}": reduce(giou_P, normaliser, weight=self.giou_weight),
         }

@@ -1,4 +1,4 @@
-"""From the values of a loss term to its number: the one place where terms are weighed and averaged."""
+"""The reduction of a loss term to a number: weights, sum and normaliser."""
 
 import torch.distributed as dist
 from torch import Tensor
@@ -18,7 +18,7 @@ def reduce(values: Tensor, normaliser: Tensor, *, weight: float = 1.0, element_w
 
 
 def or_one(normaliser: Tensor) -> Tensor:
-    """The normaliser, or 1 where it is 0: a sum over nothing stays 0."""
+    """The normaliser, or 1 if it is 0, so that an empty sum stays 0."""
     return normaliser.where(normaliser != 0, 1)
 
 
@@ -36,5 +36,5 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def average_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a number over all ranks, at least 1: a batch without objects has its negatives alone."""
+    """Mean of a number over all ranks, at least 1, for batches without objects."""
     return mean_over_ranks(value).clamp(min=1)

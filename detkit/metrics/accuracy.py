@@ -1,4 +1,4 @@
-"""How often the true class of an image is the likeliest, or among the five likeliest."""
+"""Top-1 and top-5 accuracy of a classifier."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -17,9 +17,8 @@ SEEN, TOP1, TOP5 = 0, 1, 2  # rows of the counts
 class Accuracy:
     """Top-1 and top-5 accuracy, and that of each class, over all images that were given to ``update``.
 
-    With five classes or fewer top-5 is 1, if the decoder ranks them all; an image that has no ranked
-    class counts as wrong. A number of no image is -1. ``per_class`` is that of the last ``compute``,
-    also after a ``reset``.
+    With at most five classes top-5 is 1 if the decoder ranks all of them. An image without a ranked class counts as
+    wrong. A number without images is -1. ``per_class`` gives the values of the last ``compute``, also after ``reset``.
 
     Args:
         ground_truth: the classes of the split.
@@ -68,7 +67,7 @@ class Accuracy:
     def per_class(self) -> dict[str, float]:
         """Top-1 accuracy of the images of each class; -1 for a class without images.
 
-        Classes of the same name are told apart by their category id.
+        The category id is added to names that several classes have.
 
         Raises:
             RuntimeError: if nothing was computed yet.
@@ -80,7 +79,7 @@ class Accuracy:
         return {name: _share(hits, seen) for name, (hits, seen) in zip(names, counts, strict=True)}
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Set all counts to 0."""
         self._counts = self._no_counts()
 
     def _no_counts(self) -> np.ndarray:

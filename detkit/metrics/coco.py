@@ -1,4 +1,4 @@
-"""COCO average precision: pycocotools' own numbers, of detections gathered over batches and ranks."""
+"""COCO average precision with the numbers of pycocotools, from detections of all batches and ranks."""
 
 import contextlib
 import io
@@ -24,13 +24,13 @@ MAX_DETECTIONS = (1, 10, 100)  # the order of both engines' last axis
 class CocoMetric:
     """The twelve COCO numbers and the AP of each class, over the whole split.
 
-    An image that was never given to ``update`` counts as one without detections. A number that
-    has no ground truth to measure is -1, as in pycocotools; a detector that finds nothing has AP 0.
-    ``per_class`` and ``detections_json`` are those of the last ``compute``, also after a ``reset``.
+    An image that was not passed to ``update`` counts as an image without detections. A number without ground truth is
+    -1, as in pycocotools; without detections AP is 0. ``per_class`` and ``detections_json`` give the values of the last
+    ``compute``, also after ``reset``.
 
-    Note [where the numbers differ from pycocotools on the user's own file]: annotation ids are
-    renumbered from 1 in the file's order, because pycocotools takes a match with annotation 0
-    for none. On a file without an id 0 there is no difference.
+    Note [where the numbers differ from pycocotools on the user's own file]: annotation ids are renumbered from 1 in the
+    file's order, because pycocotools treats a match with annotation 0 as no match. Without an id 0 in the file the
+    numbers are equal.
 
     Args:
         ground_truth: annotations of the split, as its file has them.
@@ -64,12 +64,12 @@ class CocoMetric:
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}")
         self.ground_truth = ground_truth
-        self._engine = ENGINES[engine](ground_truth)  # holds the ground truth in its own form, made once
+        self._engine = ENGINES[engine](ground_truth)  # converts the ground truth once
         self._gathered: dict[int, np.ndarray] = {}  # image id to (K, 6): original xyxy, score, label
         self._last: _Result | None = None
 
     def update(self, detections: Sequence[Detections], targets: Targets) -> None:
-        """Gather the detections of a batch; an image that was seen before is left out.
+        """Collect the detections of a batch; an image that was passed before is ignored.
 
         Args:
             detections: of each image, boxes in pixels of the network input.
@@ -105,7 +105,7 @@ class CocoMetric:
     def per_class(self) -> dict[str, float]:
         """AP of each class; -1 for a class without ground truth.
 
-        Classes of the same name are told apart by their category id.
+        The category id is added to names that several classes have.
 
         Raises:
             RuntimeError: if nothing was computed yet.
@@ -130,7 +130,7 @@ class CocoMetric:
         ]
 
     def reset(self) -> None:
-        """Forget what was gathered."""
+        """Remove all collected detections."""
         self._gathered = {}
 
     def _check(self, image_rows: Tensor, image_id: int) -> None:
@@ -148,9 +148,8 @@ class CocoMetric:
     def _coco_results(self, gathered: dict[int, np.ndarray]) -> np.ndarray:
         """(N, 7) float64: row among the sorted image ids, xywh, score, category id.
 
-        Images are sorted, because equal scores are ranked by the order of images: so neither the
-        order of batches nor the number of ranks changes a digit. Rows stand for image ids, because
-        a float64 holds no integer beyond 2^53.
+        Images are sorted, because equal scores are ranked by the order of images. So the order of batches and the number
+        of ranks do not change the result. Rows replace image ids, because float64 is not exact for integers above 2^53.
         """
         image_ids = sorted(gathered)
         found = np.concatenate([np.empty((0, 6)), *(gathered[image_id] for image_id in image_ids)]).astype(np.float64)
@@ -181,7 +180,7 @@ def _rows(detections: Detections) -> Tensor:
 
 
 def _gather_over_ranks(gathered: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Rows of the images of all ranks; an image that several ranks saw is taken from the first of them."""
+    """Rows of the images of all ranks; those of the first rank if several ranks have the same image."""
     return {image_id: rows for of_rank in reversed(of_all_ranks(gathered)) for image_id, rows in of_rank.items()}
 
 
@@ -214,7 +213,7 @@ class _Hotcoco:
         )
 
     def __reduce__(self) -> tuple[type, tuple[GroundTruth]]:
-        """Made anew in a copy or another process: hotcoco's own object can be neither copied nor pickled."""
+        """Copies and pickles convert the ground truth again, because hotcoco's object supports neither."""
         return _Hotcoco, (self.truth,)
 
     def evaluate(self, results: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

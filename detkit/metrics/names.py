@@ -7,7 +7,7 @@ import numpy as np
 
 
 def distinct_names(class_names: Sequence[str], category_ids: np.ndarray) -> list[str]:
-    """The names of the classes; those of the same name are told apart by their category id."""
-    bearers = Counter(class_names)
+    """The names of the classes; the category id is added to names that several classes have."""
+    counts = Counter(class_names)
     pairs = zip(class_names, category_ids.tolist(), strict=True)
-    return [f"{name} ({number})" if bearers[name] > 1 else name for name, number in pairs]
+    return [f"{name} ({number})" if counts[name] > 1 else name for name, number in pairs]

@@ -1,4 +1,4 @@
-"""The one place where a YOLO head's raw box parameters become boxes."""
+"""Decodes the raw box parameters of a YOLO head, and encodes boxes as parameters."""
 
 import torch
 from torch import Tensor

@@ -16,16 +16,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """(..., 4) corners to (..., 4) top-left and size."""
-    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), dim=-1)
-
-
-def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """(..., 4) top-left and size to (..., 4) corners."""
-    return torch.cat((boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]), dim=-1)
-
-
 def xyxy_to_cxcywh_norm(boxes: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """(..., 4) corners in pixels to (..., 4) centre and size as fractions of the image's sides."""
     height, width = image_hw

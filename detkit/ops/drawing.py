@@ -1,4 +1,4 @@
-"""Pictures for people: boxes with labels on an image, truth beside prediction, sheets of many images.
+"""Drawings: boxes with labels on an image, truth beside prediction, sheets of many images.
 
 Images are (H, W, 3) uint8 RGB arrays and never changed in place; boxes are xyxy in the image's own pixels.
 """
@@ -32,7 +32,7 @@ PALETTE: tuple[Colour, ...] = (
 )
 INK, PAPER, GAP = (30, 30, 34), (255, 255, 255), 6
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-FINE = 4  # text is drawn so many times larger and shrunk: OpenCV's own small letters are ragged
+FINE = 4  # text is drawn at this factor and reduced, because OpenCV does not smooth small letters
 
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2, the last two exclusive
 
@@ -45,7 +45,7 @@ def draw_detections(
     class_names: Sequence[str],
     min_side_px: int = 0,
 ) -> np.ndarray:
-    """The image with boxes and labels drawn on a copy; lines and letters grow with the image.
+    """A copy of the image with boxes and labels; lines and letters scale with the image.
 
     A label stands above its box, or inside or below where there is no room, and never leaves the
     image; the best detections choose their places first.
@@ -181,12 +181,12 @@ def _place(
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> int:
-    """Pixels that both cover."""
+    """Number of pixels in both rectangles."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _stamp(picture: np.ndarray, text: np.ndarray, place: Rectangle, colour: Colour) -> None:
-    """Text on a plate of this colour, in black or white, whichever is easier to read; cut at the picture's edge."""
+    """Draw text on a background of this colour, in black or white by contrast; cut off at the image's edge."""
     x1, y1, x2, y2 = place
     spot = picture[y1:y2, x1:x2]
     ink = np.where(np.dot(colour, (0.299, 0.587, 0.114)) > 140, INK, PAPER)

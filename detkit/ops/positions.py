@@ -1,4 +1,4 @@
-"""Where a cell lies, as a vector that attention can add to its features."""
+"""Position encodings of the cells of a feature map, for attention."""
 
 import torch
 from torch import Tensor

@@ -8,9 +8,9 @@ Value = TypeVar("Value")
 
 
 def of_all_ranks(value: Value) -> list[Value]:
-    """The value of each rank, in their order; a list of one where there are no others.
+    """The value of each rank, in order of the ranks; a list of one value without distributed ranks.
 
-    Gathered as objects, because torch moves those to the device that its backend needs; tensors would have to be there.
+    Gathered as objects, because torch moves objects to the device of the backend; tensors would have to be there.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]

@@ -39,7 +39,7 @@ def pack_labels(labels: Sequence[ImageLabel]) -> ImageLabels:
 def pad_targets(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (B, N), boxes (B, N, 4) and a mask (B, N) of what is no padding; N is the most of any image.
 
-    Nothing here waits for a device: all shapes are known on the host.
+    This does not wait for a device, because all shapes are known on the host.
     """
     images, most, device = targets.num_images, int(targets.box_counts.max()), targets.boxes.device
     first_rows = torch.searchsorted(targets.image_rows, torch.arange(images, device=device))  # (B,) among the G boxes
