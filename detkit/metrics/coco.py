@@ -148,7 +148,7 @@ class CocoMetric:
     def _coco_results(self, gathered: dict[int, np.ndarray]) -> np.ndarray:
         """(N, 7) float64: row among the sorted image ids, xywh, score, category id.
 
-        Images are sorted, because equal scores are ranked by the order of images. So the order of batches and the number
+        Images are sorted, because equal scores are ranked by image order. So the order of batches and the number
         of ranks do not change the result. Rows replace image ids, because float64 is not exact for integers above 2^53.
         """
         image_ids = sorted(gathered)
