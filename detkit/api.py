@@ -1,4 +1,4 @@
-"""What ``import detkit`` offers: train, evaluate and export, as the commands of these names do."""
+"""The Python interface: train, evaluate and export, which do the same as the commands with these names."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Overrides = Mapping[str, object] | Sequence[tuple[str, object]]
 
 
 class ExportKeys(TypedDict, total=False):
-    """Options of ``detkit export``; each has the meaning and the default that ``detkit export --help`` lists."""
+    """Options of ``detkit export``, with the meanings and defaults in ``detkit export --help``."""
 
     format: Format
     out: str | Path | None
@@ -47,19 +47,19 @@ class ExportKeys(TypedDict, total=False):
 
 def train(
     recipe_name: str | Path, overrides: Overrides | None = None, *, trusted: Sequence[str] = ()
-) -> training.Trained:
+) -> training.TrainingResult:
     """Train a detector or a classifier, as ``detkit train`` does.
 
     Args:
         recipe_name: a name from the list that ``detkit train`` prints, or a path to a .yaml file.
         overrides: values of the recipe by their dotted keys.
-        trusted: packages whose classes the recipe may name, besides detkit's and those in the working directory.
+        trusted: packages whose classes the recipe may use, besides detkit's and those in the working directory.
 
     Returns:
         The folder of the run and the numbers of its best epoch; ``detkit.load(run.folder)`` opens the detector.
 
     Raises:
-        DetkitError: with all that is wrong with the recipe, its values or the data; or if training cannot go on.
+        DetkitError: if the recipe or the data is not valid, or if training cannot continue.
         SystemExit: with 128 + the signal, if Ctrl-C or SIGTERM stopped the run after its step was saved.
     """
     plan = recipe.load_recipe(str(recipe_name), _pairs(overrides), trusted)
@@ -81,7 +81,7 @@ def evaluate(
         checkpoint: a run's folder, a detector file or an exported detector.
         overrides: values of the stored recipe by their dotted keys, e.g. ``{"data.root": "my_data"}``.
         split: split of the data.
-        trusted: packages whose classes the checkpoint may name.
+        trusted: packages whose classes the checkpoint may use.
         detections: file for the detections as COCO JSON, which ``Evaluation.show`` writes.
 
     Returns:
@@ -101,11 +101,11 @@ def export(checkpoint: str | Path, overrides: Overrides | None = None, **options
 
     Args:
         checkpoint: a run's folder or a detector file.
-        overrides: keys of the data of the check, e.g. ``{"data.root": "my_data"}``.
+        overrides: keys of the data for the check, e.g. ``{"data.root": "my_data"}``.
         options: those of ``detkit export``.
 
     Returns:
-        The certificate, which also lies in the file and beside it.
+        The certificate, which is also stored in the exported file and next to it.
 
     Raises:
         DetkitError: if the detector cannot be exported in this form, or the file differs by more than the tolerance.
@@ -117,7 +117,7 @@ def export(checkpoint: str | Path, overrides: Overrides | None = None, **options
     return prepare(read, pairs).run(recipe.console())
 
 
-def train_plan(plan: recipe.Plan, console: Console | None = None) -> training.Trained:
+def train_plan(plan: recipe.Plan, console: Console | None = None) -> training.TrainingResult:
     """Build the parts of a checked plan and train them."""
     return training.train(run_parts(plan), load_weights, console)
 
@@ -138,8 +138,8 @@ def run_parts(plan: recipe.Plan, **ready: nn.Module) -> training.Parts:
         ready: parts that are built already, see ``recipe.build``.
 
     Raises:
-        RecipeError: if a constructor refuses a value, or a part is not of the kind that training needs.
-        DataError: if the data cannot be used.
+        RecipeError: if a constructor refuses a value, or a part has not the type that training needs.
+        DataError: if the data is not valid.
     """
     built = recipe.build(plan, **ready)
     parts = built._asdict()
@@ -152,7 +152,7 @@ def run_parts(plan: recipe.Plan, **ready: nn.Module) -> training.Parts:
 
 
 def run_settings(plan: recipe.Plan) -> training.RunSettings:
-    """What a run takes from its recipe beside the parts."""
+    """The settings of a run from its recipe."""
     settings = plan.settings
     names = settings.freeze, settings.unfreeze_epoch, settings.backbone_lr_factor, settings.layer_decay
     return training.RunSettings(
@@ -185,7 +185,7 @@ def _pairs(overrides: Overrides | None) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """A value as YAML would give it: recipes hold plain data only."""
+    """A value as plain data, like the values of YAML."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -194,7 +194,7 @@ def _plain(value: object) -> object:
 
 
 def _as_typed(value: object) -> str:
-    """A value as it is typed on a command line."""
+    """A value in the form of the command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(_as_typed, value))
     if isinstance(value, bool) or value is None:

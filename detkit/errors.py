@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and what several of them say. Commands print them as one line, without a traceback."""
+"""Errors that a user can fix, and common parts of their messages. Commands print them without a traceback."""
 
 import difflib
 import signal
@@ -9,42 +9,42 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-MOST_NAMES = 10_000  # of a folder that are compared with a misspelt one
-LIKENESS_OF_PATHS = 0.75  # more than of words, because names of files share their suffixes
+MAX_NAMES = 10_000  # names in a folder that are compared with a misspelt one
+MIN_PATH_LIKENESS = 0.75  # higher than for words, because file names have common suffixes
 
 
 class DetkitError(Exception):
-    """Base of all errors that the user can mend; anything else is a bug and keeps its traceback."""
+    """Base class of all errors that the user can fix. Any other exception is a bug and keeps its traceback."""
 
-    exit_code = 1  # of a script that ends with this error
+    exit_code = 1  # of a command that ends with this error
 
 
 class RecipeError(DetkitError):
-    """A recipe, or an override of it, cannot be used as it stands."""
+    """A recipe or one of its overrides is not valid."""
 
     exit_code = 78
 
 
 class DataError(DetkitError):
-    """A data set, an annotation or an image cannot be used as it stands."""
+    """A data set, an annotation or an image is not valid."""
 
     exit_code = 65
 
 
 class CheckpointError(DetkitError):
-    """A checkpoint or a detector file cannot be read, or does not fit."""
+    """A checkpoint or a detector file cannot be read, or does not match the model."""
 
     exit_code = 66
 
 
 class TrainingError(DetkitError):
-    """Training cannot go on as it stands, e.g. because the loss is not finite."""
+    """Training cannot continue, e.g. because the loss is not finite."""
 
     exit_code = 70
 
 
 class ExportError(DetkitError):
-    """A detector cannot be exported as it stands, or its export is not the same detector."""
+    """A detector cannot be exported, or the exported file gives other detections."""
 
     exit_code = 69
 
@@ -56,45 +56,45 @@ class StorageError(DetkitError):
 
 
 def did_you_mean(
-    word: str, known: Iterable[str], at_most: int = 1, *, likeness: float = 0.6, list_all: bool = True
+    word: str, known: Iterable[str], max_words: int = 1, *, likeness: float = 0.6, list_all: bool = True
 ) -> str:
-    """The end of a message about an unknown word: the known words that are most like it.
+    """The end of a message about an unknown word: the most similar known words.
 
     Args:
-        word: that is not among the known ones.
-        known: what could have been meant.
-        at_most: how many words are proposed.
-        likeness: that a proposed word needs, from 0 to 1.
-        list_all: whether all known words are listed where none is like it.
+        word: the unknown word.
+        known: all known words.
+        max_words: largest number of proposed words.
+        likeness: smallest similarity of a proposed word, from 0 to 1.
+        list_all: whether to list all known words if none is similar.
     """
     known = sorted(set(known))
-    close = [repr(name) for name in difflib.get_close_matches(word, known, at_most, likeness)]
+    close = [repr(name) for name in difflib.get_close_matches(word, known, max_words, likeness)]
     if close:
         return f"; did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
     return f"; known: {', '.join(known)}" if known and list_all else ""
 
 
 def nearest_path(path: str | Path) -> str:
-    """The end of a message about a path that does not exist: the existing one whose names are most like it."""
+    """The end of a message about a path that does not exist: the most similar existing path."""
     path = Path(path).expanduser()
     found, is_corrected = Path(path.anchor), False
     for name in path.relative_to(path.anchor).parts:
         try:
-            names = [name] if (found / name).exists() else [entry.name for entry in islice(found.iterdir(), MOST_NAMES)]
+            names = [name] if (found / name).exists() else [entry.name for entry in islice(found.iterdir(), MAX_NAMES)]
         except OSError:
             return ""
-        if not (close := difflib.get_close_matches(name, names, 1, LIKENESS_OF_PATHS)):
+        if not (close := difflib.get_close_matches(name, names, 1, MIN_PATH_LIKENESS)):
             break
         found, is_corrected = found / close[0], is_corrected or close[0] != name
     return f"; did you mean {str(found)!r}?" if is_corrected else ""
 
 
 def stride_fault(image_hw: Sequence[int], stride: int) -> str | None:
-    """The end of a message about images of a size that a model cannot take; None if it can.
+    """The end of a message about an image size that does not fit a model; None if it fits.
 
     Args:
         image_hw: size of the images.
-        stride: the model's largest one, in pixels.
+        stride: the model's largest stride in pixels.
     """
     if all(side >= stride and side % stride == 0 for side in image_hw):
         return None
@@ -105,9 +105,9 @@ def stride_fault(image_hw: Sequence[int], stride: int) -> str | None:
 
 
 def run_script(main: Callable[[list[str]], None]) -> None:
-    """Run a script to its exit code: an error that the user can mend is one line, a signal is none.
+    """Run a command and exit with its code: a ``DetkitError`` prints one line, a signal prints nothing.
 
-    Until training takes the signals over, SIGTERM and Ctrl-C end the program at once.
+    SIGTERM and Ctrl-C end the program at once, until training installs its own handlers.
 
     Args:
         main: called with the arguments of the command line.
@@ -122,4 +122,4 @@ def run_script(main: Callable[[list[str]], None]) -> None:
 
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)  # as a shell counts
+    sys.exit(128 + number)  # the convention of shells

@@ -1,4 +1,4 @@
-"""Files that can be read to their end."""
+"""Open regular files only."""
 
 import errno
 import io
@@ -13,13 +13,14 @@ def open_regular(path: str | Path, max_bytes: int | None = None) -> io.BufferedR
     A pipe or a device is refused, because reading it may block or never end.
 
     Args:
-        path: of the file.
-        max_bytes: a larger file is refused; None: no limit.
+        path: path of the file.
+        max_bytes: larger files are refused; None: no limit.
 
     Raises:
-        OSError: as ``open``, and if the file is refused; ``strerror`` gives the reason.
+        OSError: as ``open`` does, and if the file is refused; ``strerror`` gives the reason.
     """
-    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - Path.open knows no opener
+    # O_NONBLOCK: a pipe without a writer is opened at once.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - Path.open takes no opener
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
         file.close()
@@ -28,8 +29,3 @@ def open_regular(path: str | Path, max_bytes: int | None = None) -> io.BufferedR
         file.close()
         raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes; at most {max_bytes:,} are read", str(path))
     return file
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """As ``open`` does it, but a pipe that nobody writes to is opened at once."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,17 +1,17 @@
-"""Names that a package exports and whose modules are imported at the first use."""
+"""Exported names of a package that are imported at their first use."""
 
 import importlib
 from collections.abc import Callable, Mapping
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of a package that imports none of its modules by itself.
+    """The ``__getattr__`` and ``__dir__`` of a package that imports its modules lazily.
 
-    The package lists the same names under ``TYPE_CHECKING`` and in ``__all__``, for type checkers.
+    For type checkers the package also imports the names under ``TYPE_CHECKING`` and lists them in ``__all__``.
 
     Args:
-        package: its ``__name__``.
-        modules: for each exported name the module that holds it.
+        package: ``__name__`` of the package.
+        modules: exported name to the module that defines it.
     """
 
     def get(name: str) -> object:

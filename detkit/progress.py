@@ -1,16 +1,16 @@
-"""The progress bar of all commands but training, which shows losses in its own."""
+"""The progress bar of all commands except training, which has its own."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 def progress_bar(console: Console | None = None) -> Progress:
-    """A bar with counts, elapsed and remaining time, then each task's description; it disappears at the end.
+    """A progress bar with counts, elapsed time, remaining time and description; it disappears at the end.
 
     Nothing is drawn if the console is not a terminal.
 
     Args:
-        console: None means stderr.
+        console: None: stderr.
     """
     console = console or Console(stderr=True)
     return Progress(

@@ -1,7 +1,7 @@
-"""YAML text looked through before its values are used.
+"""Scan YAML text for unsafe constructs before its values are used.
 
-A small text can otherwise run code (tags), take all memory (aliases, deep nesting, long numbers), or let one value
-hide another (keys given twice).
+A small text could run code (by tags), use all memory (by aliases, deep nesting or long numbers), or hide a value (by a
+repeated key).
 """
 
 import re
@@ -18,19 +18,19 @@ Fault = tuple[int, str]  # line and message
 
 
 class YamlText(NamedTuple):
-    """The places in a YAML text."""
+    """The result of a scan."""
 
-    lines: dict[str, int]  # of each key and item, by its place, e.g. model.backbone.0
-    faults: list[Fault]  # empty: its values may be used
+    lines: dict[str, int]  # line of each key and item by its place, e.g. model.backbone.0
+    faults: list[Fault]  # empty if the values may be used
 
 
-def look_through(text: str, max_depth: int, *, text_keys: bool = True) -> YamlText:
-    """The places in a YAML text, and what is wrong with it.
+def scan_yaml(text: str, max_depth: int, *, text_keys: bool = True) -> YamlText:
+    """The line of each place in a YAML text, and its faults.
 
     Args:
-        text: must hold keys and values.
-        max_depth: levels of nesting that are allowed.
-        text_keys: whether every key must be text; else it may be a number too.
+        text: YAML text with keys and values at its top.
+        max_depth: largest allowed depth of nesting.
+        text_keys: whether every key must be text; else it may also be a number.
     """
     lines: dict[str, int] = {}
     try:
@@ -38,14 +38,14 @@ def look_through(text: str, max_depth: int, *, text_keys: bool = True) -> YamlTe
             return YamlText({}, faults)
         root = yaml.compose(text, Loader=LOADER)
         if not isinstance(root, yaml.MappingNode):
-            return YamlText({}, [(1, "must hold keys and values (key: value)")])
+            return YamlText({}, [(1, "must contain keys and values (key: value)")])
         return YamlText(lines, list(_index(root, "", lines, text_keys)))
     except yaml.YAMLError as error:
         return YamlText(lines, [fault_of(error)])
 
 
 def fault_of(error: yaml.YAMLError) -> Fault:
-    """Line and message of what a YAML reader raises."""
+    """The line and message of an exception of a YAML reader."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return 1, f"is no YAML: {str(error).splitlines()[0]}"
     line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -53,12 +53,12 @@ def fault_of(error: yaml.YAMLError) -> Fault:
 
 
 def _unsafe(text: str, max_depth: int) -> Iterator[Fault]:
-    """Tags, anchors, aliases, deep nesting and long numbers."""
+    """Find tags, anchors, aliases, deep nesting and long numbers."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.NodeEvent) and event.anchor:
-            yield line, f"anchors and aliases are not allowed (got {event.anchor!r}); write the value out"
+            yield line, f"anchors and aliases are not allowed (got {event.anchor!r}); write the value itself"
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
             yield line, f"tags are not allowed (got {event.tag!r}); write the plain value"
         elif isinstance(event, yaml.ScalarEvent) and event.implicit[0] and LONG_NUMBER.fullmatch(event.value):
@@ -70,7 +70,7 @@ def _unsafe(text: str, max_depth: int) -> Iterator[Fault]:
 
 
 def _index(node: yaml.Node, place: str, lines: dict[str, int], text_keys: bool) -> Iterator[Fault]:
-    """Fill ``lines``; yields the keys that are given twice or may not be keys."""
+    """Fill ``lines`` and yield faults: repeated keys, and keys that are not text."""
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             inner = f"{place}.{number}"
@@ -84,6 +84,6 @@ def _index(node: yaml.Node, place: str, lines: dict[str, int], text_keys: bool) 
                 continue
             inner = f"{place}.{key.value}" if place else key.value
             if inner in lines:
-                yield line, f"{inner} is given twice, first in line {lines[inner]}; keep one"
+                yield line, f"{inner} is repeated, first in line {lines[inner]}; keep one of them"
             lines[inner] = line
             yield from _index(value, inner, lines, text_keys)

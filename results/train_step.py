@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from detkit import recipe
 from detkit.api import run_parts
 from detkit.training import Parts, parameter_groups, train
-from detkit.training.run.autocast import precision_here
+from detkit.training.run.autocast import supported_precision
 from detkit.types import Batch
 
 ROUNDS, STEPS, WARM_UP = 3, 10, 3
@@ -43,7 +43,7 @@ class Step:
         self.optimizer = parts.optimizer(parameter_groups(self.model))
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
         self.clip = parts.trainer.keywords.get("gradient_clip_val")
-        self.is_bf16 = precision_here(parts.trainer.keywords) == "bf16-mixed"
+        self.is_bf16 = supported_precision(parts.trainer.keywords) == "bf16-mixed"
 
     def network(self, batch: Batch) -> None:
         """Forward, backward, optimizer."""

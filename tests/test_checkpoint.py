@@ -16,12 +16,12 @@ import torch
 
 from detkit.checkpoint import (
     checkpoint_path,
+    format_bytes,
     latest_checkpoint,
     manifests_in,
     read_checkpoint,
     read_detector,
     read_manifest,
-    readable,
     remove_checkpoint,
     remove_leftovers,
     write_checkpoint,
@@ -201,7 +201,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_list_is_no_checkpoint(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     write_checkpoint(path, [1, 2], step=1, epoch=0, score=None, facts={})  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="it holds a list"):
+    with pytest.raises(CheckpointError, match="its content is a list"):
         read_checkpoint(path)
 
 
@@ -217,7 +217,7 @@ def test_newer_format(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path, read: Any) -> None:
     with pytest.raises(CheckpointError, match="absent"):
         read(tmp_path / "absent.ckpt")
-    with pytest.raises(CheckpointError, match=r"https://host/x.ckpt: checkpoints are read from files only"):
+    with pytest.raises(CheckpointError, match=r"https://host/x.ckpt: checkpoints are read from local files only"):
         read("https://host/x.ckpt")
 
 
@@ -251,9 +251,9 @@ def test_full_disk_is_said_and_the_checkpoint_before_stays(tmp_path: Path, limit
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, r"No space left on device; about 0.2 kB needed, .* free; make room there"),
+        (errno.ENOSPC, r"No space left on device; about 0.2 kB needed, .* free; free some space there"),
         (errno.EDQUOT, r"Disk quota exceeded; about 0.2 kB needed, .* free; the quota is used up"),
-        (errno.EROFS, r"Read-only file system; the file system is mounted for reading only"),
+        (errno.EROFS, r"Read-only file system; the file system is mounted read-only"),
         (errno.EACCES, r"Permission denied; make the folder writable"),
         (errno.EIO, r"Input/output error; the disk reports a fault"),
     ],
@@ -271,7 +271,7 @@ def test_each_reason_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0.0 kB"), (999_000, "999.0 kB"), (2.5e6, "2.5 MB"), (3e10, "30.0 GB")])
 def test_sizes_are_readable(size: int, text: str) -> None:
-    assert readable(size) == text
+    assert format_bytes(size) == text
 
 
 def test_a_mark_of_format_1_is_read(tmp_path: Path) -> None:
@@ -280,7 +280,9 @@ def test_a_mark_of_format_1_is_read(tmp_path: Path) -> None:
     fields = json.loads(path.with_suffix(".json").read_text())
     del fields["mark_sha256"]
     path.with_suffix(".json").write_text(json.dumps(fields))
-    with pytest.raises(CheckpointError, match=r"its manifest step-00000001.json is damaged: its content does not fit"):
+    with pytest.raises(
+        CheckpointError, match=r"its manifest step-00000001.json is damaged: its content does not match"
+    ):
         read_checkpoint(path)
     path.with_suffix(".json").write_text(json.dumps(fields | {"format": 1}))
     assert same(path, 1)
@@ -343,5 +345,5 @@ def test_foreign_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_metadata_must_be_json(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="must be plain JSON values: Object of type PosixPath"):
+    with pytest.raises(CheckpointError, match="must be JSON values: Object of type PosixPath"):
         write_detector(tmp_path / "x.safetensors", {}, {"root": tmp_path})

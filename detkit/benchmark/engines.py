@@ -102,9 +102,9 @@ def why_unavailable(runtime: Runtime, path: Path, device: torch.device) -> str:
 
         can = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     else:
-        from detkit.training.run.autocast import precision_here
+        from detkit.training.run.autocast import supported_precision
 
-        can = precision_here({"precision": "bf16-mixed", "accelerator": "cpu"}) == "bf16-mixed"
+        can = supported_precision({"precision": "bf16-mixed", "accelerator": "cpu"}) == "bf16-mixed"
     return "" if can else "this processor has no instructions for bfloat16"
 
 

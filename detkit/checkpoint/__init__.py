@@ -1,9 +1,17 @@
-"""The one writer and the one reader of training checkpoints and detector files."""
+"""Write and read training checkpoints and detector files."""
 
 from detkit.checkpoint.detector import read_detector, write_detector
-from detkit.checkpoint.file import UNREADABLE, PlainData, first_line, free_bytes, local, readable, storing
+from detkit.checkpoint.file import (
+    UNREADABLE,
+    PlainData,
+    error_line,
+    format_bytes,
+    free_bytes,
+    local_path,
+    storage_errors,
+)
 from detkit.checkpoint.plain import load_plain
-from detkit.checkpoint.trained import DETECTOR_FILE, is_own, read_trained
+from detkit.checkpoint.trained import DETECTOR_FILE, read_trained, written_by_detkit
 from detkit.checkpoint.training import (
     CheckpointManifest,
     CheckpointState,
@@ -25,22 +33,22 @@ __all__ = [
     "CheckpointState",
     "PlainData",
     "checkpoint_path",
-    "first_line",
+    "error_line",
+    "format_bytes",
     "free_bytes",
-    "is_own",
     "latest_checkpoint",
     "load_plain",
-    "local",
+    "local_path",
     "manifests_in",
     "read_checkpoint",
     "read_detector",
     "read_manifest",
     "read_trained",
-    "readable",
     "remove_checkpoint",
     "remove_leftovers",
     "remove_manifest",
-    "storing",
+    "storage_errors",
     "write_checkpoint",
     "write_detector",
+    "written_by_detkit",
 ]

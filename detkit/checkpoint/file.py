@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Write files atomically, and describe failures to write."""
 
 import contextlib
 import datetime as dt
@@ -16,49 +16,51 @@ import safetensors
 
 from detkit.errors import CheckpointError, StorageError
 
-PlainData = dict[str, Any]  # JSON: text, numbers, booleans, null, and lists and maps of them
+PlainData = dict[str, Any]  # JSON values: text, numbers, booleans, null, and lists and maps of them
 DIGEST = "sha256"
-TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"  # of the names of folders
-# What torch, safetensors and json raise of a file that is cut, damaged, of another kind or made to harm.
+TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"  # of folder names
+# Exceptions of torch, safetensors and json for files that are cut, damaged, of another kind or malicious.
 UNREADABLE = (
     *(pickle.UnpicklingError, safetensors.SafetensorError, struct.error, AssertionError, AttributeError),
     *(EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, ArithmeticError),
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "the quota is used up; make room there",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "the quota is used up; free some space there",
     errno.EACCES: "make the folder writable",
     errno.EPERM: "make the folder writable",
-    errno.EROFS: "the file system is mounted for reading only",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EEXIST: "a file is where one of its folders should be",
-    errno.ENOTDIR: "a file is where one of its folders should be",
-    errno.EIO: "the disk reports a fault; the system's log has more",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EFBIG: "raise the limit on the file size (ulimit -f)",
+    errno.EEXIST: "one of the folders in the path is a file",
+    errno.ENOTDIR: "one of the folders in the path is a file",
+    errno.EIO: "the disk reports a fault; see the log of the system",
 }
 
 
 @contextlib.contextmanager
-def storing(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Say of any failure to write a file which file, why, and what to do.
+def storage_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Replace an OSError by a StorageError with the path, the reason and a remedy.
 
     Args:
-        path: of the file.
-        needed: bytes, if known.
+        path: path of the file that is written.
+        needed: size in bytes, if known.
 
     Raises:
-        StorageError: in place of any OSError.
+        StorageError: if an OSError was raised.
     """
     try:
         yield
     except OSError as error:
-        parts = [error.strerror or str(error), _room(path, needed) if error.errno in FULL else None]
-        parts.append(REMEDIES.get(error.errno or 0))
+        free, space = free_bytes(path), None
+        if error.errno in FULL and needed is not None and free is not None:
+            space = f"about {format_bytes(needed)} needed, {format_bytes(free)} free"
+        parts = [error.strerror or str(error), space, REMEDIES.get(error.errno or 0)]
         raise StorageError(f"{path}: cannot be written: {'; '.join(filter(None, parts))}") from error
 
 
 def free_bytes(path: Path) -> int | None:
-    """What is free where a file is going to be; None if the file system does not say."""
+    """Free bytes at the place of a file that may not exist yet; None if the file system does not report them."""
     folder = path
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -68,8 +70,8 @@ def free_bytes(path: Path) -> int | None:
         return None
 
 
-def readable(size: int) -> str:
-    """A number of bytes, for a message."""
+def format_bytes(size: int) -> str:
+    """A number of bytes as text with a unit."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
@@ -77,8 +79,8 @@ def readable(size: int) -> str:
 
 
 @contextlib.contextmanager
-def beside(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
-    """A file that is whole and synced, next to its place: to be moved there, and removed if it was not."""
+def temporary_file(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
+    """A complete, synced temporary file in the folder of ``path``; removed at the end if it was not moved."""
     temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -91,26 +93,26 @@ def beside(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
 
 
 def move(temporary: Path, path: Path) -> None:
-    """Put a file into its place, in one step that lasts through a power cut."""
+    """Move a file to its final path, atomically and durably."""
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place, sync it and move it there."""
-    with beside(path, write) as temporary:
+    """Write a file atomically: write a temporary file, sync it and move it to ``path``."""
+    with temporary_file(path, write) as temporary:
         move(temporary, path)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that lasts through a power cut."""
+    """Create a folder durably."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
 
 
 def new_folder(parent: Path) -> Path:
-    """A new folder, named by the time; the second one of the same second gets a number."""
+    """Create a folder that is named by the time, with a number if there are several in one second."""
     name = dt.datetime.now().astimezone().strftime(TIME_FORMAT)
     folder, number = parent / name, 1
     while True:
@@ -124,7 +126,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was moved or removed in a folder last through a power cut."""
+    """Make moves and removals in a folder durable, also after a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -132,12 +134,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class Hashing:
-    """A file that hashes and counts what is written to it, and keeps the reason if that fails.
+class HashingFile:
+    """A file that computes the hash and the size of the data written to it.
 
     Attributes:
-        size: bytes so far.
-        failure: what the system said; torch only says that something failed.
+        size: bytes written so far.
+        failure: the OSError of a failed write, because torch hides it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -153,15 +155,15 @@ class Hashing:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         self.size += len(data)
-        with self._noting():
+        with self._recording():
             return self._file.write(data)
 
     def flush(self) -> None:
-        with self._noting():
+        with self._recording():
             self._file.flush()
 
     @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _recording(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -169,20 +171,13 @@ class Hashing:
             raise
 
 
-def local(path: str | Path) -> Path:
-    """A path of this machine, with ~ put in."""
+def local_path(path: str | Path) -> Path:
+    """A path in the local file system, with ~ expanded."""
     if "://" in str(path):
-        raise CheckpointError(f"{path}: checkpoints are read from files only; download it first")
+        raise CheckpointError(f"{path}: checkpoints are read from local files only; download it first")
     return Path(path).expanduser()
 
 
-def first_line(error: Exception) -> str:
-    """What happened, for a message."""
+def error_line(error: Exception) -> str:
+    """The type and the first line of an exception."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
-
-
-def _room(path: Path, needed: int | None) -> str | None:
-    free = free_bytes(path)
-    if needed is None or free is None:
-        return None
-    return f"about {readable(needed)} needed, {readable(free)} free"

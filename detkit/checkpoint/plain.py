@@ -1,8 +1,9 @@
-"""Torch files of plain data, looked through before torch reads them.
+"""Read torch files of plain data, after a scan of their pickles.
 
-Note [two locks]: ``weights_only=True`` runs nothing that is in a file. It still lets a small file ask for any memory
-and time: compressed records, tensors that repeat one number for ever, tuples in tuples whose hash takes years. What
-``torch.save`` makes of tensors and plain values has none of them; a file that does is refused before torch sees it.
+Note [why files are scanned]: ``weights_only=True`` runs no code of a file. But a small file can still need unlimited
+memory and time: by compressed records, by tensors that repeat one number, by nested tuples whose hash takes years.
+Files that ``torch.save`` wrote of tensors and plain values have none of them. A file that has is refused before torch
+reads it.
 """
 
 import io
@@ -33,42 +34,44 @@ ALLOWED = {
 }
 FROM_CONTAINERS = {name for name in ALLOWED if name.rpartition(".")[2] in ("OrderedDict", "Counter", "set", "Size")}
 CONTAINERS = ("dict", "list", "tuple")
-LARGEST_TUPLE = 10_000  # values, those in tuples within counted as often as they occur
-OLD_FORMAT_PICKLES = 5  # of a file that is no zip: three of its kind, then the content, then its storages' names
+LARGEST_TUPLE = 10_000  # values, including those of nested tuples at each occurrence
+OLD_FORMAT_PICKLES = 5  # of a file that is no zip: three about the format, the content, the names of the storages
 ZIP = b"PK\x03\x04"
 
 
-class _Value(NamedTuple):
-    """What is known of a value without making it."""
+class _PickledValue(NamedTuple):
+    """The type of a pickled value, known without creating it."""
 
-    kind: str  # its type, or the name of what is called
-    items: tuple[str, ...] = ()  # kinds, of a tuple
-    values: int = 1  # in it, of a tuple
+    kind: str  # its type, or the name of a function or class
+    items: tuple[str, ...] = ()  # kinds of the items of a tuple
+    values: int = 1  # number of values in a tuple
 
 
 def load_plain(file: io.BufferedReader) -> object:
-    """What a torch file holds, if that is tensors on the CPU, plain values and nothing else.
+    """The content of a torch file that has only tensors and plain values; tensors on the CPU.
 
     Raises:
-        pickle.UnpicklingError: if it holds more, or would take more memory than it has bytes.
-        Exception: what torch raises of damaged files, see ``UNREADABLE``.
+        pickle.UnpicklingError: if the file has other content, or would need more memory than its size.
+        Exception: as torch raises for damaged files, see ``UNREADABLE``.
     """
     is_zip = file.read(len(ZIP)) == ZIP
     file.seek(0)
     if is_zip:
-        _look_through_zip(file)
+        _scan_zip(file)
     else:
         for _ in range(OLD_FORMAT_PICKLES):
-            _look_through(file)
+            _scan_pickle(file)
     file.seek(0)
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
     for tensor in _tensors(content):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise pickle.UnpicklingError(f"a tensor of shape {tuple(tensor.shape)} has fewer numbers in the file")
+            raise pickle.UnpicklingError(
+                f"a tensor of shape {tuple(tensor.shape)} needs more numbers than the file has"
+            )
     return content
 
 
-def _look_through_zip(file: BinaryIO) -> None:
+def _scan_zip(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -77,23 +80,23 @@ def _look_through_zip(file: BinaryIO) -> None:
             if "constants.pkl" in names:
                 raise pickle.UnpicklingError("it is a TorchScript archive, which is a program")
             if len(names) < len(records) or min(record.header_offset for record in records):
-                raise pickle.UnpicklingError("its records are not as torch.save writes them")
+                raise pickle.UnpicklingError("its records differ from those of torch.save")
             if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-                raise pickle.UnpicklingError("its records are compressed; torch.save stores them as they are")
+                raise pickle.UnpicklingError("its records are compressed, which torch.save never does")
             if sum(record.file_size for record in records) > size:
                 raise pickle.UnpicklingError(f"its records are larger than its {size} bytes")
             for record in records:
                 if record.filename.endswith("/data.pkl"):
-                    _look_through(io.BytesIO(archive.read(record)))
+                    _scan_pickle(io.BytesIO(archive.read(record)))
     except (zipfile.BadZipFile, NotImplementedError, OverflowError) as error:
-        raise pickle.UnpicklingError(f"it is no whole zip file ({error})") from error
+        raise pickle.UnpicklingError(f"it is no complete zip file ({error})") from error
 
 
-def _look_through(stream: BinaryIO) -> None:
-    """Follow the instructions of one pickle with kinds in place of values: nothing is made and nothing called."""
-    stack: list[_Value] = []
-    marks: list[list[_Value]] = []
-    memo: dict[str, _Value] = {}
+def _scan_pickle(stream: BinaryIO) -> None:
+    """Execute the instructions of one pickle on types instead of values: nothing is created and nothing is called."""
+    stack: list[_PickledValue] = []
+    marks: list[list[_PickledValue]] = []
+    memo: dict[str, _PickledValue] = {}
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name == "MARK":
             marks.append(stack)
@@ -103,7 +106,7 @@ def _look_through(stream: BinaryIO) -> None:
         elif opcode.name.endswith("GET"):
             stack.append(memo[str(argument)])
         else:
-            items: list[_Value] = []
+            items: list[_PickledValue] = []
             if pickletools.markobject in opcode.stack_before:
                 stack, items = marks.pop(), stack
                 below = opcode.stack_before.index(pickletools.markobject)
@@ -114,29 +117,29 @@ def _look_through(stream: BinaryIO) -> None:
                 stack.append(_result(opcode, argument, taken))
 
 
-def _result(opcode: pickletools.OpcodeInfo, argument: object, taken: list[_Value]) -> _Value:
+def _result(opcode: pickletools.OpcodeInfo, argument: object, taken: list[_PickledValue]) -> _PickledValue:
     if opcode.name == "GLOBAL":
         name = str(argument).replace(" ", ".")
         if name not in ALLOWED:
             raise pickle.UnpicklingError(f"it names {name}")
-        return _Value(name)
+        return _PickledValue(name)
     if opcode.name in ("REDUCE", "NEWOBJ"):
-        called, given = taken
-        if called.kind in FROM_CONTAINERS and not set(given.items) <= set(CONTAINERS):
-            raise pickle.UnpicklingError(f"it makes {called.kind} of a {', '.join(given.items)}")
-        return _Value("any")
+        called, arguments = taken
+        if called.kind in FROM_CONTAINERS and not set(arguments.items) <= set(CONTAINERS):
+            raise pickle.UnpicklingError(f"it creates {called.kind} from a {', '.join(arguments.items)}")
+        return _PickledValue("any")
     if opcode.name.startswith(("TUPLE", "EMPTY_TUPLE")):
         values = 1 + sum(value.values for value in taken)
         if values > LARGEST_TUPLE:
-            raise pickle.UnpicklingError(f"it holds a tuple of more than {LARGEST_TUPLE} values")
-        return _Value("tuple", tuple(value.kind for value in taken), values)
+            raise pickle.UnpicklingError(f"it has a tuple of more than {LARGEST_TUPLE} values")
+        return _PickledValue("tuple", tuple(value.kind for value in taken), values)
     if opcode.name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"):
         return taken[0]  # the container
-    return _Value(opcode.stack_after[0].name)
+    return _PickledValue(opcode.stack_after[0].name)
 
 
 def _tensors(content: object) -> Iterator[Tensor]:
-    """Every tensor, whatever lies in what and however often."""
+    """All tensors in any nesting."""
     seen: set[int] = set()
     waiting = [content]
     while waiting:

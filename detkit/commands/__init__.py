@@ -1,6 +1,6 @@
-"""The command ``detkit``: one file a command, with its options, its help and its calls.
+"""The command ``detkit``: one file per command, with its options, its help and its calls.
 
-A command answers a typing error before torch is imported, so its file imports torch inside of ``main``.
+The files import torch inside ``main``, so that a wrong argument is reported without that slow import.
 """
 
 import importlib
@@ -18,7 +18,7 @@ detkit COMMAND --help           lists the keys of a command
 
 
 def main() -> None:
-    """Run the command that the first argument of this process names; without one, list the commands."""
+    """Run the command in the first argument of this process; without arguments, list the commands."""
     run_script(_dispatch)
 
 
@@ -27,19 +27,15 @@ def run(command: str) -> None:
     run_script(lambda argv: _dispatch([command, *argv]))
 
 
-def list_commands() -> str:
-    """Every command with the first line of its help."""
-    docstrings = {name: importlib.import_module(f"detkit.commands.{name}").__doc__ or "" for name in COMMANDS}
-    return USAGE + "".join(f"{name:<10} {text.splitlines()[0]}\n" for name, text in docstrings.items())
-
-
 def _dispatch(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(list_commands())
+        docstrings = {name: importlib.import_module(f"detkit.commands.{name}").__doc__ or "" for name in COMMANDS}
+        lines = [f"{name:<10} {text.splitlines()[0]}\n" for name, text in docstrings.items()]
+        sys.stdout.write(USAGE + "".join(lines))
         return
     name, *arguments = argv
     if name not in COMMANDS:
         raise RecipeError(f"no command {name!r}{did_you_mean(name, COMMANDS)}")
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # so that a user's own class can be imported from the user's folder
+        sys.path.append(str(Path.cwd()))  # for classes in the user's working directory
     importlib.import_module(f"detkit.commands.{name}").main(arguments)

@@ -1,9 +1,9 @@
-"""Check a data set: what ends a training (errors), what is repaired in memory, and what is worth knowing.
+"""Check a data set: errors that end a training, faults that are repaired in memory, and notices.
 
 detkit check data.root=/data/coco
 detkit check data.root=/data/coco split=train,val decode=true html=report.html
 detkit check data.root=/data data.train_annotations=a.json data.train_images=photos --json
-Exit code 65 if there is an error. Your files are never changed.
+The exit code is 65 if there is an error. No file of the data set is changed.
 """
 
 import sys
@@ -21,7 +21,7 @@ SplitName = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where the data lies, as in a recipe.
+    """The paths of the data, as in a recipe.
 
     Args:
         root: folder of the data set; null: the built-in demo set.
@@ -31,7 +31,7 @@ class DataPaths:
         val_images: folder of its images, relative to the root.
         test_annotations: COCO file of the test split, relative to the root.
         test_images: folder of its images, relative to the root.
-        follow_links: let symbolic links lead out of the root.
+        follow_links: allow symbolic links to files outside of the root.
     """
 
     root: str | None = field(default=None, metadata={"exists": DataError})
@@ -46,13 +46,13 @@ class DataPaths:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Which splits are checked, and how.
+    """The options of ``detkit check``.
 
     Args:
-        split: splits that must be there; without it all under the root, or those that a training would take.
+        split: splits that must exist; without it all splits under the root, or those that a training uses.
         decode: decode every image, on all cores.
         html: file for a report with pictures.
-        json: print every finding with its places as JSON.
+        json: print every finding and its places as JSON.
     """
 
     data: DataPaths = DataPaths()
@@ -63,12 +63,12 @@ class CheckOptions:
 
 
 def main(argv: list[str]) -> None:
-    """Check all splits, then say what was found."""
+    """Check all splits and print the findings."""
     if not argv or asks_for_help(argv):
         return print_help(__doc__, CheckOptions)
     options, _ = read_options(CheckOptions, argv)
     paths, root = paths_of_splits(options), options.data.root
-    from detkit.data.checking.check import check_splits  # torch, after the arguments were found right
+    from detkit.data.checking.check import check_splits  # imports torch, so only after the checks
     from detkit.data.checking.page import write_html
     from detkit.data.checking.show import show, to_json
     from detkit.data.checking.splits_of_run import find_splits_or_demo
@@ -87,10 +87,10 @@ def main(argv: list[str]) -> None:
 
 
 def paths_of_splits(options: CheckOptions) -> dict[str, tuple[str | None, str | None]]:
-    """Annotations and images of each split that is checked; where train and val alone are named, test is not.
+    """Annotations and images of each split to check; test is left out if only train and val are given.
 
     Raises:
-        RecipeError: if annotations are named without images, or images without annotations.
+        RecipeError: if annotations are given without images, or images without annotations.
     """
     data = options.data
     paths: dict[str, tuple[str | None, str | None]] = {

@@ -1,8 +1,9 @@
-"""Write a data set in YOLO-txt or Pascal VOC format as one in COCO format.
+"""Convert a data set from YOLO-txt or Pascal VOC format to COCO format.
 
 detkit convert source=/data/yolo target=/data/coco
 detkit convert source=/data/voc target=/data/coco images=copy
-Then data.root=TARGET reads it. Training and evaluation also read both formats as they are, by data.root=SOURCE.
+The result is used with data.root=TARGET. Training and evaluation also read both formats
+without a conversion, with data.root=SOURCE.
 """
 
 from dataclasses import dataclass, field
@@ -15,13 +16,13 @@ from detkit.recipe.options import read_options
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What is converted.
+    """The options of ``detkit convert``.
 
     Args:
         source: folder of the data set.
-        target: folder for the new one.
-        images: link makes hard links, copy copies them, none writes the annotations alone.
-        follow_links: let symbolic links lead out of the source.
+        target: folder of the new data set.
+        images: link makes hard links, copy copies the files, none writes only the annotations.
+        follow_links: allow symbolic links to files outside of the source.
     """
 
     source: str = field(metadata={"example": "/data/yolo", "exists": DataError})
@@ -31,10 +32,10 @@ class ConvertOptions:
 
 
 def main(argv: list[str]) -> None:
-    """Read and check all splits, write them, and say what was found and what could not be carried over."""
+    """Read, check and write all splits, and print the findings and what could not be converted."""
     if not argv or asks_for_help(argv):
         return print_help(__doc__, ConvertOptions)
     options, _ = read_options(ConvertOptions, argv)
-    from detkit.data.index.write_coco import convert  # torch, after the arguments were found right
+    from detkit.data.index.write_coco import convert  # imports torch, so only after the checks
 
     return print(convert(options.source, options.target, options.images, follow_links=options.follow_links))

@@ -2,8 +2,8 @@
 
 detkit evaluate checkpoint=runs/NAME/TIME data.root=/data/coco detections=found.json
 detkit evaluate checkpoint=detector.safetensors split=test metrics.engine=pycocotools
-All other keys are those of the stored recipe. Of its model only model.head.inference_layers and inference_queries of
-RT-DETR can be set.
+All other keys are those of the stored recipe. Of the model only model.head.inference_layers and inference_queries of
+RT-DETR can be changed.
 """
 
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ from detkit.recipe.options import read_options
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is evaluated, and on which split.
+    """The options of ``detkit evaluate``.
 
     Args:
         checkpoint: a run's folder, a detector file or an exported detector.
         split: split of the data.
-        detections: file for the detections as COCO JSON; null: they are not written.
-        trusted: packages whose classes the checkpoint may name.
+        detections: file for the detections as COCO JSON; null: no file.
+        trusted: packages whose classes the checkpoint may use.
     """
 
     checkpoint: str = field(metadata={"example": "runs/NAME/TIME", "exists": CheckpointError})
@@ -34,11 +34,11 @@ class EvaluateOptions:
 
 
 def main(argv: list[str]) -> None:
-    """Rebuild the model and its data from what is stored, validate, and show the numbers."""
+    """Evaluate, and print the numbers."""
     if not argv or asks_for_help(argv):
         return print_help(__doc__, EvaluateOptions)
     options, overrides = read_options(EvaluateOptions, argv, prefixes=[""])
-    from detkit.api import evaluate  # torch and lightning, after the arguments were found right
+    from detkit.api import evaluate  # imports torch, so only after the checks
 
     evaluation = evaluate(
         options.checkpoint,

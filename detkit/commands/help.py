@@ -1,4 +1,4 @@
-"""The help of a command: its docstring, and a table of its options made from their class."""
+"""The help of a command: its docstring, and a table of its options."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from detkit.recipe.show import console, make_table, meanings_of
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SAYS_LITTLE = ("text", "a path")
+OBVIOUS_TYPES = ("text", "a path")
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -22,27 +22,27 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def print_help(usage: str | None, options: "type[DataclassInstance]") -> None:
-    """Print the docstring of a command, and every option with its default, its meaning and what it takes."""
+    """Print the docstring of a command and the table of its options."""
     output = console()
     output.print(Text(usage or ""), soft_wrap=True)
     output.print(list_options(options))
 
 
 def list_options(cls: "type[DataclassInstance]") -> Table:
-    """Every key with its default, its meaning and what it takes."""
+    """A table of all keys with default, meaning and type."""
     table = make_table("key", "default", "meaning")
     for option in options_of(cls):
-        default = "must be given" if option.is_needed else spell(option.default)
+        default = "must be given" if option.is_needed else default_text(option.default)
         meaning = meanings_of(option.owner).get(option.key.rpartition(".")[2], "")
         takes = describe(option.annotation)
-        if takes not in SAYS_LITTLE:
+        if takes not in OBVIOUS_TYPES:
             meaning = f"{meaning} ({takes})"
         table.add_row(Text(option.key, style="bold"), Text(default), Text(meaning))
     return table
 
 
-def spell(value: Any) -> str:
-    """The default of an option as it can be typed."""
+def default_text(value: Any) -> str:
+    """The default of an option in the form of the command line."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Look at a model: its parts and what they cost, its weights, its feature maps. No data is read.
+"""Show a model: the cost of its parts, its weights, or its feature maps. No data is read.
 
 detkit inspect recipe=yolo_csp_n depth=2 classes=3
 detkit inspect checkpoint=detector.safetensors trusted=my_package names=*.bias
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Which model, and which view of it: a table of its parts, of some weights, or a picture of feature maps.
+    """The options of ``detkit inspect``: a table of parts, a table of weights, or a picture of feature maps.
 
     Args:
         checkpoint: a run's folder or a detector file; without it the recipe.
         recipe: a name from the list of recipes, or a path to a .yaml file.
-        trusted: packages whose classes the recipe or the checkpoint may name.
-        classes: number of classes where the recipe leaves it to the data.
-        depth: levels of the table; 0 shows the parts, 1 their children too.
-        names: show the weights of these names instead: patterns, separated by commas.
+        trusted: packages whose classes the recipe or the checkpoint may use.
+        classes: number of classes if the recipe takes it from the data.
+        depth: levels of the table; 0 shows the parts, 1 also their children.
+        names: show the weights with these names instead: patterns, separated by commas.
         features: draw the feature maps of an image instead.
-        image: file to draw the feature maps of.
+        image: image file for the feature maps.
         channels: channels of each level in the picture.
         out: file for the picture.
     """
@@ -53,23 +53,23 @@ class InspectOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the weights of a recipe are loaded; what its parts cost does not depend on them."""
+        """Whether the weights of a recipe are loaded. The cost of its parts does not depend on them."""
         return bool(self.names or self.image)
 
 
 def main(argv: list[str]) -> None:
-    """Build the model alone and show what is asked for."""
+    """Build the model and show the requested view."""
     if not argv or asks_for_help(argv):
         print_help(__doc__, InspectOptions)
         return recipe.console().print("", recipe.list_recipes())
     options, overrides = read_options(InspectOptions, argv, prefixes=[""])
     if options.features and not options.image:
-        raise RecipeError("image: is missing; name the file to look at, e.g. features image=photo.jpg")
+        raise RecipeError("image: is missing; give an image file, e.g. features image=photo.jpg")
     plan = None
     if not options.checkpoint:
         plan = recipe.without_demo(recipe.load_recipe(options.recipe, overrides, options.trusted))
         recipe.check_names(plan)
-    from detkit import inference, weights  # torch, after the arguments were found right
+    from detkit import inference, weights  # imports torch, so only after the checks
     from detkit.training.optim.fine_tuning import FineTuning
 
     if plan is None:
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
 
 
 def _view(model: "nn.Module", plan: Plan, options: InspectOptions) -> RenderableType:
-    """What is asked for, as rich prints it."""
+    """The requested view."""
     from detkit.inspection import features, measure, tables, weights
 
     image_hw = recipe.image_hw_of(plan)
@@ -95,5 +95,5 @@ def _view(model: "nn.Module", plan: Plan, options: InspectOptions) -> Renderable
         return Text(f"feature maps of {options.image} at {image_hw[0]} x {image_hw[1]} pixels: {options.out}")
     if options.names:
         return tables.weights_table(weights.find_weights(model, options.names.split(",")))
-    note = "" if options.checkpoint else f"; {options.classes} classes where the recipe leaves them open (classes=)"
+    note = "" if options.checkpoint else f"; {options.classes} classes, as the recipe sets no number (classes=)"
     return tables.anatomy_table(measure.measure_parts(model, image_hw, options.depth), note)

@@ -1,4 +1,4 @@
-"""Find objects in images and videos: annotated pictures, COCO JSON, CSV, YOLO-txt, counts and speed.
+"""Detect objects in images and videos: annotated pictures, COCO JSON, CSV, YOLO-txt, counts and speed.
 
 detkit predict checkpoint=runs/NAME/TIME source=photos
 detkit predict checkpoint=detector.safetensors source='photos/**/*.jpg' save=coco,csv out=found
@@ -14,10 +14,10 @@ from detkit.recipe.options import read_options
 
 
 def main(argv: list[str]) -> None:
-    """Apply the detector to all images, and say what was found and where it lies."""
+    """Apply the detector to all images, and print the counts and the written files."""
     if not argv or asks_for_help(argv):
         return print_help(__doc__, PredictOptions)
     options, _ = read_options(PredictOptions, argv)
-    from detkit.inference.predict.run import prepare  # torch, after the arguments were found right
+    from detkit.inference.predict.run import prepare  # imports torch, so only after the checks
 
     return prepare(options).run(recipe.console())

@@ -10,18 +10,18 @@ All other keys are the recipe's: key.path=value sets one, key.path+=value append
 
 from dataclasses import dataclass
 
-from detkit import recipe  # torch and lightning are imported by check, after the arguments were found right
+from detkit import recipe  # check imports torch, so the names are checked first
 from detkit.commands.help import print_help
 from detkit.recipe.options import read_options
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Which recipe is trained.
+    """The options of ``detkit train``.
 
     Args:
-        recipe: a name from the list, or a path to a .yaml file; without it that of the run in resume=FOLDER.
-        trusted: packages whose classes the recipe may name, besides detkit's and those in the working directory.
+        recipe: a name from the list, or a path to a .yaml file; without it the recipe of the run in resume=FOLDER.
+        trusted: packages whose classes the recipe may use, besides detkit's and those in the working directory.
     """
 
     recipe: str = ""

@@ -1,1 +1,1 @@
-"""Trained detectors to files that other runtimes run, each with proof that it is the same detector."""
+"""TrainingResult detectors to files that other runtimes run, each with proof that it is the same detector."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detkit import __version__
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.checkpoint.file import replace
 from detkit.errors import CheckpointError, ExportError
 from detkit.exporting.formats.artifact import Artifact
@@ -66,7 +66,7 @@ class ExportedFile(NamedTuple):
             StorageError: if the file cannot be written.
             ExportError: if the runtime cannot run it.
         """
-        with storing(self.out):
+        with storage_errors(self.out):
             self.out.parent.mkdir(parents=True, exist_ok=True)
             folder = tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}.")
         with folder as name:
@@ -85,11 +85,11 @@ class ExportedFile(NamedTuple):
             StorageError: if a file cannot be written.
         """
         beside = self.out.with_name(f"{self.out.name}{CERTIFICATE_SUFFIX}")
-        with storing(self.out):
+        with storage_errors(self.out):
             add_metadata(written, {"certificate": certificate})
             beside.unlink(missing_ok=True)  # a certificate never lies beside another file than its own
             move_into_place(written, self.out)
-        with storing(beside):
+        with storage_errors(beside):
             replace(beside, lambda file: file.write(f"{json.dumps(certificate, indent=2)}\n".encode()))
 
     def metadata(self) -> Metadata:

@@ -1,4 +1,4 @@
-"""Trained detectors, from their files to results."""
+"""TrainingResult detectors, from their files to results."""
 
 from typing import TYPE_CHECKING
 

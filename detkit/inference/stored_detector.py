@@ -137,7 +137,7 @@ class StoredDetector(NamedTuple):
         except (RecipeError, CheckpointError) as error:
             raise type(error)(f"{self.path}: {error}" if self.path else str(error)) from error
         except (OSError, *checkpoint.UNREADABLE) as error:
-            said = checkpoint.first_line(error)
+            said = checkpoint.error_line(error)
             raise CheckpointError(f"{self.path}: its recipe cannot be built: {said}") from error
 
     def _for_here(self) -> Notes:
@@ -171,7 +171,7 @@ def read_stored(path: str | Path) -> StoredDetector:
     Raises:
         CheckpointError: if there is none, it cannot be read, or lacks what a detector is rebuilt from.
     """
-    path = checkpoint.local(path)
+    path = checkpoint.local_path(path)
     is_exported = runtimes.is_exported(path)
     weights, metadata = ({}, metadata_of_export(path)) if is_exported else checkpoint.read_trained(path)
     if not weights and not is_exported:  # a recipe that names another file has none of its own

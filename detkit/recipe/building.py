@@ -1,4 +1,4 @@
-"""From a checked plan to the objects of a run."""
+"""Build the objects of a run from a checked plan."""
 
 import functools
 import linecache
@@ -10,15 +10,15 @@ from detkit.recipe.checking import check, faults_in, locate
 from detkit.recipe.faults import Faults
 from detkit.recipe.loading import TRUSTED, from_dict
 from detkit.recipe.plan import PARTS, Config, Plan, is_node, join
-from detkit.recipe.signature import SPECIAL, Constructor, as_annotated, classes_with_bases, parameters_of
+from detkit.recipe.signature import NODE_KEYS, Constructor, as_annotated, classes_with_bases, parameters_of
 
-Part = Any  # what a constructor of the user's choice gave; training.Parts says what each part must promise
+Part = Any  # an object built by a constructor from the recipe; training.Parts has the interfaces
 
 
-class Parts(NamedTuple):
-    """What a recipe builds. Of metrics, optimizer, scheduler and trainer the last arguments are still open.
+class BuiltParts(NamedTuple):
+    """The objects of a recipe. Metrics, optimizer, scheduler and trainer are partial, for their last arguments.
 
-    ``plan`` is the one given, with every ``num_classes`` of the model filled in.
+    In ``plan`` every ``num_classes`` of the model is set.
     """
 
     plan: Plan
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 class Partial(functools.partial):
-    """A constructor whose last arguments come later; its errors still name its place in the recipe."""
+    """A constructor with some of its arguments; its errors name its place in the recipe."""
 
     place: str
 
@@ -42,12 +42,12 @@ class Partial(functools.partial):
         return _call(self.func, self.place, *self.args, *args, **{**self.keywords, **kwargs})
 
 
-def build(plan: Plan, **ready: Part) -> Parts:
-    """Build all parts; the data first, because it knows the classes.
+def build(plan: Plan, **ready: Part) -> BuiltParts:
+    """Build all parts; the data first, because it has the classes.
 
     Args:
-        plan: of a recipe, checked.
-        ready: parts by their names that are taken as they are in place of those of the plan, e.g. a trained model.
+        plan: a checked plan.
+        ready: objects that replace parts of the plan, by name, e.g. a trained model.
 
     Raises:
         RecipeError: if a constructor refuses a value.
@@ -60,18 +60,18 @@ def build(plan: Plan, **ready: Part) -> Parts:
     _require_classes_of_data(plan, len(data.class_names))
     _seed(plan)
     missing = [part for part in PARTS if part != "data" and part not in ready]
-    return Parts(plan, data, **ready, **{part: _build(plan.config[part], part, plan.trusted) for part in missing})
+    return BuiltParts(plan, data, **ready, **{part: _build(plan.config[part], part, plan.trusted) for part in missing})
 
 
 def build_model(plan: Plan, num_classes: int) -> Part:
-    """The model of a plan alone, with the weights that ``build`` would give it; no data is touched.
+    """Build only the model of a plan, with the same initial weights as by ``build``; no data is read.
 
     Args:
-        plan: of a recipe.
-        num_classes: put in wherever the model leaves it to the data.
+        plan: plan of a recipe.
+        num_classes: value for every ``num_classes`` of the model that is null.
 
     Raises:
-        RecipeError: with all that ``check`` finds, or if a constructor refuses a value.
+        RecipeError: with all faults that ``check`` finds, or if a constructor refuses a value.
     """
     check(plan)
     _seed(plan)
@@ -79,10 +79,10 @@ def build_model(plan: Plan, num_classes: int) -> Part:
 
 
 def image_hw_of(plan: Plan) -> tuple[int, int]:
-    """(height, width) of a recipe's images: as given to its data, or its data's own default.
+    """(height, width) of a recipe's images, from its data or the default of its data class.
 
     Raises:
-        RecipeError: if there is neither.
+        RecipeError: if there is no such size.
     """
     size_hw = _of_data(plan, "image_hw")
     if not isinstance(size_hw, list | tuple) or len(size_hw) != 2:
@@ -91,12 +91,12 @@ def image_hw_of(plan: Plan) -> tuple[int, int]:
 
 
 def resize_of(plan: Plan) -> Literal["letterbox", "squash"]:
-    """How a recipe's images come to that size: as given to its data, or its data's own default; else letterbox."""
+    """How a recipe's images are resized, from its data or the default of its data class; else letterbox."""
     return _of_data(plan, "resize") or "letterbox"
 
 
 def without_demo(plan: Plan) -> Plan:
-    """The same plan without the demo overlay: the recipe as it is meant for real data."""
+    """The plan without the demo overlay, for the user's own data."""
     if not plan.demo:
         return plan
     config = from_dict(plan.base, plan.overrides).config
@@ -104,12 +104,12 @@ def without_demo(plan: Plan) -> Plan:
 
 
 def instantiate(node: Config, *, trusted: Sequence[str] | None = TRUSTED, **kwargs: object) -> Part:
-    """Build one node and all within it, e.g. the model of a stored recipe.
+    """Build one node and all nodes in it, e.g. the model of a stored recipe.
 
     Args:
-        node: with ``_target_``.
+        node: a node with ``_target_``.
         trusted: packages whose classes may be built; None: any.
-        kwargs: further arguments, over those of the node.
+        kwargs: further arguments, which replace those of the node.
 
     Raises:
         RecipeError: if a class is not found or not trusted, or refuses a value.
@@ -122,7 +122,7 @@ def instantiate(node: Config, *, trusted: Sequence[str] | None = TRUSTED, **kwar
 
 
 def _of_data(plan: Plan, name: str) -> Any:
-    """An argument of the data, or its default; None without either."""
+    """An argument of the data or its default; None if there is neither."""
     node = plan.config["data"]
     if name in node:
         return node[name]
@@ -131,7 +131,7 @@ def _of_data(plan: Plan, name: str) -> Any:
 
 
 def _seed(plan: Plan) -> None:
-    from lightning import seed_everything  # seconds; nothing before this point needs it
+    from lightning import seed_everything  # imported here because it takes seconds
 
     seed_everything(plan.config["seed"], workers=True, verbose=False)
 
@@ -141,7 +141,7 @@ def _build(value: object, place: str, trusted: Sequence[str] | None) -> Part:
         return [_build(item, join(place, number), trusted) for number, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    built = {key: _build(item, join(place, key), trusted) for key, item in value.items() if key not in SPECIAL}
+    built = {key: _build(item, join(place, key), trusted) for key, item in value.items() if key not in NODE_KEYS}
     if not is_node(value):
         return built
     target = locate(value["_target_"], trusted)
@@ -160,19 +160,19 @@ def _call(target: Constructor, place: str, /, *args: object, **kwargs: object) -
         return target(*args, **kwargs)
     except _refusals() as error:
         if isinstance(error, ValueError) and not _raised_by(error, target):
-            raise  # from deeper down: a bug, and bugs keep their traceback
+            raise  # from another module: a bug, which keeps its traceback
         raise RecipeError(f"{place or target.__qualname__}: {error}") from error
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What a constructor says of a value it does not take. Evaluated when something was raised."""
+    """The exceptions by which a constructor refuses a value; only evaluated after an exception."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     return ValueError, MisconfigurationException
 
 
 def _raised_by(error: ValueError, target: Constructor) -> bool:
-    """Whether the module of the constructor raised it, or of a class it inherits from, or a ``raise`` in its folder."""
+    """Whether the module of the constructor or of a base class raised an error, or a ``raise`` line in its folder."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -186,14 +186,14 @@ def _raised_by(error: ValueError, target: Constructor) -> bool:
 
 
 def _require_classes_of_data(plan: Plan, num_classes: int) -> None:
-    """Of a recipe's file; a stored recipe is compared with the data by the names of its classes."""
+    """Compare ``num_classes`` in a recipe file with the data. For a stored recipe the class names are compared."""
     head = plan.config["model"].get("head")
     given = head.get("num_classes", num_classes) if isinstance(head, dict) else num_classes
     if plan.path is not None and given != num_classes:
         place = "model.head.num_classes"
         raise RecipeError(
-            f"{place}: must be {num_classes}, as many classes as the data has; got {given} ({plan.source(place)}); "
-            "set it to null, and it always is"
+            f"{place}: must be {num_classes}, the number of classes of the data; got {given} ({plan.source(place)}); "
+            "set it to null to use the number of the data"
         )
 
 

@@ -1,4 +1,4 @@
-"""Faults are gathered and raised together, each with its place, who wrote it and the nearest valid word."""
+"""Collect faults of a recipe and raise them together."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ SHOWN = 10
 
 
 class Faults:
-    """What is wrong with a recipe, one line each, without repetition.
+    """The faults of a recipe, one line each, without repetition.
 
     Args:
-        source: says who wrote what is at a place; None: nobody asks.
+        source: place to the file and line, or the command line, that sets its value; None: unknown.
     """
 
     def __init__(self, source: Callable[[str], str] | None = None) -> None:
@@ -19,13 +19,13 @@ class Faults:
         self.lines: list[str] = []
 
     def add(self, place: str, message: str) -> None:
-        """Note a fault."""
+        """Add a fault."""
         line = f"{place}: {message}" + (f" ({self.source(place)})" if self.source else "")
         if line not in self.lines:
             self.lines.append(line)
 
     def error(self, where: str) -> RecipeError:
-        """All of them as one error; ``where`` says in what they were found."""
+        """All faults as one error; ``where`` names what was checked."""
         if len(self.lines) == 1:
             return RecipeError(self.lines[0])
         more = [f"... and {len(self.lines) - SHOWN} more"] if len(self.lines) > SHOWN else []
@@ -33,6 +33,6 @@ class Faults:
         return RecipeError(f"{len(self.lines)} faults in {where}:{listed}")
 
     def raise_if_any(self, where: str) -> None:
-        """Raise that error unless all is well."""
+        """Raise all faults as one error."""
         if self.lines:
             raise self.error(where)

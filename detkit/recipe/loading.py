@@ -1,4 +1,4 @@
-"""From arguments to a plan. Only the file and the command line are read: no class is imported yet."""
+"""Make a plan from a recipe file and the command line. No class is imported."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detkit.errors import RecipeError, did_you_mean, nearest_path
 from detkit.recipe.faults import Faults
-from detkit.recipe.overrides import apply, pairs_of
+from detkit.recipe.overrides import apply, parse_overrides
 from detkit.recipe.plan import (
+    KEY_OF_FIELD,
     LIBRARIES,
     PARTS,
-    SPELT,
     TRUSTED,
     Config,
     Override,
@@ -28,19 +28,19 @@ from detkit.recipe.read import plain_fault, read_file
 from detkit.recipe.signature import argument_faults
 
 IN_WHEEL, IN_CHECKOUT = (Path(__file__).parents[number] / "recipes" for number in (1, 2))
-PACKAGED = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT  # those that come with detkit
+PACKAGED = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT  # the recipes of detkit
 RUN_RECIPE = "recipe.yaml"  # in the folder of a run
 INTERPOLATION = r"\$\{\w+(\.\w+)*\}"
-TOP = (*default_settings(), *PARTS)
+TOP_KEYS = (*default_settings(), *PARTS)
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes are looked for: recipes/ in the working directory, then those that come with detkit."""
+    """The folders of recipes: recipes/ in the working directory, then those of detkit."""
     return [folder for folder in dict.fromkeys((Path("recipes").resolve(), PACKAGED)) if folder.is_dir()]
 
 
 def recipe_files() -> dict[str, Path]:
-    """All recipes by name, folder by folder; of two with one name the one in the working directory."""
+    """All recipes by name. Recipes in the working directory replace those of detkit with the same name."""
     found: dict[str, Path] = {}
     for folder in recipe_folders():
         for path in sorted(folder.glob("*.yaml")):
@@ -49,16 +49,16 @@ def recipe_files() -> dict[str, Path]:
 
 
 def load(argv: Sequence[str]) -> Plan:
-    """Arguments ``recipe=NAME key.path=value ...`` in any order to a plan.
+    """A plan from the arguments ``recipe=NAME trusted=PACKAGE,... key.path=value ...`` in any order.
 
     Args:
-        argv: as ``load_recipe`` takes them, and trusted=PACKAGE,... Of a repeated key the last wins.
+        argv: the arguments; the last one of a repeated key is used.
 
     Raises:
-        RecipeError: with every fault that the file and the arguments alone show.
+        RecipeError: with all faults that are found without imports.
     """
     faults = Faults()
-    pairs = pairs_of(argv, faults)
+    pairs = parse_overrides(argv, faults)
     given = dict(pairs)
     trusted = [package for package in str(given.get("trusted") or "").split(",") if package]
     overrides = [pair for pair in pairs if pair[0] not in ("recipe", "trusted")]
@@ -69,14 +69,13 @@ def load_recipe(name: str, overrides: Sequence[Override] = (), trusted: Sequence
     """A recipe with some of its values replaced.
 
     Args:
-        name: of a file in one of the ``recipe_folders``, or a path to a .yaml file; empty: the recipe of the run that
-            the override "resume" names.
-        overrides: (key, value), as ``parse`` gives them.
-        trusted: packages that the recipe may name classes of, besides detkit's, those that it stands on and those in
-            the working directory.
+        name: name of a file in one of the ``recipe_folders``, or path of a .yaml file; empty: the recipe of the run in
+            the override "resume".
+        overrides: (key, value) from ``parse_overrides``.
+        trusted: packages whose classes the recipe may name, besides detkit's, ``LIBRARIES`` and the working directory.
 
     Raises:
-        RecipeError: with every fault that the file and the overrides alone show.
+        RecipeError: with all faults that are found without imports.
     """
     return _load(name, list(overrides), trusted, Faults())
 
@@ -98,44 +97,42 @@ def _load(name: str, overrides: list[Override], trusted: Sequence[str], faults: 
     _check_keys(plan, faults)
     if text.faults:
         raise faults.error(f"recipe {plan.name}")
-    return _settled(plan, faults)
+    return _resolved(plan, faults)
 
 
 def from_dict(config: Config, overrides: Sequence[Override] = (), trusted: Sequence[str] = TRUSTED) -> Plan:
-    """A plan from a stored recipe, e.g. that of a checkpoint.
+    """A plan from a stored recipe, e.g. in a checkpoint.
 
     Args:
-        config: as ``Plan.config`` was.
-        overrides: (key, value), as ``parse`` gives them.
-        trusted: packages whose classes may be built, as the file may come from anywhere.
+        config: ``Plan.config`` of the run.
+        overrides: (key, value) from ``parse_overrides``.
+        trusted: packages whose classes may be built. A file from an unknown source must not name others.
 
     Raises:
-        RecipeError: with every fault that the recipe and the overrides alone show.
+        RecipeError: with all faults that are found without imports.
     """
     faults = Faults()
-    if fault := plain_fault(config) if isinstance(config, dict) else "must hold keys and values":
+    if fault := plain_fault(config) if isinstance(config, dict) else "must contain keys and values":
         raise RecipeError(f"stored recipe: {fault}")
     plan = Plan(str(config.get("name") or "stored"), None, config, config, list(overrides), {}, {}, tuple(trusted))
     _check_keys(plan, faults)
-    return _settled(plan, faults)
+    return _resolved(plan, faults)
 
 
 def _recipe_of_run(resume: str, faults: Faults) -> Path:
-    """Beside the checkpoints of a run lies the recipe that made them."""
+    """The recipe file in the folder of a run."""
     path = Path(resume).expanduser()
     folder = path.parent.parent if path.suffix == ".ckpt" else path
     if (folder / RUN_RECIPE).is_file():
         return folder / RUN_RECIPE
-    faults.add(
-        "resume", f"no {RUN_RECIPE} in {str(folder)!r}; give the folder of a run, or name its recipe: recipe=NAME"
-    )
+    faults.add("resume", f"no {RUN_RECIPE} in {str(folder)!r}; give the folder of a run, or its recipe: recipe=NAME")
     raise faults.error("the arguments")
 
 
 def _find(name: str, faults: Faults) -> Path:
     known, path = recipe_files(), Path(name).expanduser()
     if not name:
-        faults.add("recipe", "is missing; name one, e.g. recipe=yolo_csp, or a run to go on with, resume=FOLDER")
+        faults.add("recipe", "is missing; give one, e.g. recipe=yolo_csp, or a run to resume, resume=FOLDER")
     elif name in known:
         return known[name]
     elif "/" not in name and not name.endswith((".yaml", ".yml")):
@@ -149,18 +146,18 @@ def _find(name: str, faults: Faults) -> Path:
 
 
 def _check_keys(plan: Plan, faults: Faults) -> None:
-    """Every key lies under one that a recipe has."""
+    """Check that a recipe has the first part of every key."""
     faults.source = plan.source
     for key in [*plan.base, *plan.demo, *(key for key, _ in plan.overrides)]:
         top = key.removesuffix("+").partition(".")[0]
-        if top not in TOP:
+        if top not in TOP_KEYS:
             inside = [place for place in plan.lines if place.endswith(f".{key}") and not place.startswith("demo.")]
-            hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(top, TOP)
+            hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(top, TOP_KEYS)
             faults.add(key, f"no key {top!r} at the top of a recipe{hint}")
 
 
-def _settled(plan: Plan, faults: Faults) -> Plan:
-    """Overlay and overrides put in, interpolations replaced, and all checked that needs no import."""
+def _resolved(plan: Plan, faults: Faults) -> Plan:
+    """The plan with overlay, overrides and interpolated values, after all checks that need no import."""
     config = apply(plan.base, plan.overrides, faults)
     data = config.get("data")
     if not (isinstance(data, dict) and data.get("root", ...) is None):
@@ -171,9 +168,9 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
     for part in PARTS:
         if not is_node(config.get(part)):
             faults.add(part, f"must name its constructor in _target_; got {config.get(part)!r}")
-    settings = {field: config[SPELT.get(field, field)] for field in Settings._fields}
+    settings = {field: config[KEY_OF_FIELD.get(field, field)] for field in Settings._fields}
     for field, message in argument_faults(Settings, settings, ""):
-        faults.add(SPELT.get(field, field), message)
+        faults.add(KEY_OF_FIELD.get(field, field), message)
     for place, message in setting_faults(config):
         faults.add(place, message)
     faults.raise_if_any(f"recipe {plan.name}")
@@ -182,12 +179,12 @@ def _settled(plan: Plan, faults: Faults) -> Plan:
 
 
 def _interpolated(config: Config, faults: Faults) -> Config:
-    """``${seed}`` replaced by the value there. Only whole, single values: no resolvers, no nodes, no growth."""
+    """Replace ``${seed}`` by the value of seed. Only references to single values are allowed, and no resolvers."""
     found = len(faults.lines)
     texts = {place: text for place, text in _texts(config, "") if "${" in text}
     for place, text in texts.items():
         if not re.fullmatch(INTERPOLATION, text):
-            faults.add(place, f"{text!r} must be ${{key.path}} of this recipe and nothing more")
+            faults.add(place, f"{text!r} must be ${{key.path}} without other text")
     if len(faults.lines) > found:
         return config
     tree = OmegaConf.create(config)

@@ -1,4 +1,4 @@
-"""Options of a command: ``key=value`` read into a dataclass whose annotations say what each key takes."""
+"""Options of a command: read ``key=value`` arguments into a dataclass, by the annotations of its fields."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from typing import (
 
 from detkit.errors import DetkitError, did_you_mean, nearest_path
 from detkit.recipe.faults import Faults
-from detkit.recipe.overrides import pairs_of
+from detkit.recipe.overrides import parse_overrides
 from detkit.recipe.plan import Override
 from detkit.recipe.read import NULLS
 from detkit.recipe.signature import Annotation
@@ -29,11 +29,11 @@ from detkit.recipe.signature import Annotation
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Options = TypeVar("Options", bound="DataclassInstance")
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
 
 
 class Between(NamedTuple):
-    """The range of a number, for ``Annotated``; both ends belong to it."""
+    """The range of a number for ``Annotated``, including both ends."""
 
     least: float
     most: float = math.inf
@@ -46,13 +46,12 @@ class Option(NamedTuple):
     """One key of a command.
 
     Args:
-        key: as it is typed; ``outer.inner`` for a field of an inner dataclass.
-        owner: the dataclass with the field, whose docstring says what it means.
-        annotation: what it takes.
-        default: ``dataclasses.MISSING`` where a value must be given.
-        example: a value for error messages, from the field's metadata; empty: none.
-        error_if_absent: raised where nothing is at the path that is given, from ``exists`` of the field's metadata;
-            None: the option is no path, or need not exist.
+        key: the key on the command line; ``outer.inner`` for a field of an inner dataclass.
+        owner: dataclass of the field, whose docstring explains it.
+        annotation: type of the value.
+        default: default value; ``dataclasses.MISSING`` if a value must be given.
+        example: a value for error messages, from the metadata of the field; empty: none.
+        error_if_missing: raised if the path in the value does not exist; None: the path is not checked.
     """
 
     key: str
@@ -60,7 +59,7 @@ class Option(NamedTuple):
     annotation: Annotation
     default: object
     example: str
-    error_if_absent: type[DetkitError] | None
+    error_if_missing: type[DetkitError] | None
 
     @property
     def is_needed(self) -> bool:
@@ -69,7 +68,7 @@ class Option(NamedTuple):
 
 
 def options_of(cls: "type[DataclassInstance]", prefix: str = "") -> Iterator[Option]:
-    """Every key of a class of options, in the order of its fields."""
+    """All keys of a dataclass of options, in the order of its fields."""
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         key, annotation = f"{prefix}{field.name}", hints[field.name]
@@ -81,50 +80,51 @@ def options_of(cls: "type[DataclassInstance]", prefix: str = "") -> Iterator[Opt
 
 
 def read_options(
-    cls: type[Options], argv: Sequence[str], prefixes: Sequence[str] = ()
-) -> tuple[Options, list[Override]]:
-    """The options of a command line, and the keys and values that belong to a recipe.
+    cls: type[OptionsT], argv: Sequence[str], prefixes: Sequence[str] = ()
+) -> tuple[OptionsT, list[Override]]:
+    """The options of a command line, and the keys and values of the recipe.
 
-    ``key=value`` sets, ``key+=value`` appends to a list, and the name of an option that is true or false alone, with
-    ``--`` before it or not, is ``key=true``. The annotation of a field is one of str, int, float, bool, Path,
-    ``Literal``, ``Annotated`` of a number and ``Between``, ``tuple[X, ...]`` (separated by commas, in brackets or not),
-    ``tuple[X, X]`` (a single one stands for both), or one of these with None (``null``); or a dataclass of them.
+    ``key=value`` sets a value, ``key+=value`` appends to a list, and ``key`` or ``--key`` alone sets a boolean to true.
+    The annotation of a field is str, int, float, bool, Path, ``Literal``, ``Annotated`` of a number and ``Between``,
+    ``tuple[X, ...]`` (separated by commas, brackets are optional), ``tuple[X, X]`` (one value is used for both), one of
+    these or None (``null``), or a dataclass of such fields.
 
     Args:
-        cls: a dataclass; a field without a default must be given.
+        cls: a dataclass; fields without a default must be given.
         argv: the arguments.
-        prefixes: how other keys begin that belong to the recipe, such as ``data.``; an empty one takes all of them.
+        prefixes: prefixes of keys of the recipe, e.g. ``data.``; an empty prefix accepts all other keys.
 
     Raises:
-        RecipeError: with every key or value that does not fit; those of the recipe are not compared with it.
-        DetkitError: if nothing is at a path that must exist, of the kind that the option names.
+        RecipeError: with all keys and values that are not valid. Keys of the recipe are not checked.
+        DetkitError: if a path that must exist is missing; its class is that of the option.
     """
     known = {option.key: option for option in options_of(cls)}
     faults = Faults()
-    texts, more, rest = _sorted_arguments(known, argv, prefixes, faults)
+    texts, appended, rest = _sorted_arguments(known, argv, prefixes, faults)
     for key, option in known.items():
         if option.is_needed and not texts.get(key):
             texts.pop(key, None)
             faults.add(key, f"is missing, e.g. {key}={option.example}")
-    values = _values(known, texts, more, faults)
-    pairs = pairs_of(rest, faults)
+    values = _values(known, texts, appended, faults)
+    pairs = parse_overrides(rest, faults)
     faults.raise_if_any("the arguments")
     for key, value in values.items():
         _require_existing(known[key], value)
-    return _made(cls, values), pairs
+    return _instance_of(cls, values), pairs
 
 
 def describe(annotation: Annotation) -> str:
-    """What an annotation takes besides null, in words that follow "must be"."""
+    """The values that an annotation allows besides null, as text after "must be"."""
     return WORDS[get_origin(annotation) or annotation](annotation)
 
 
 def _sorted_arguments(
     known: Mapping[str, Option], argv: Sequence[str], prefixes: Sequence[str], faults: Faults
 ) -> tuple[dict[str, str], list[tuple[str, str]], list[str]]:
-    """Texts that set an option, (key, text) that append to one, and the arguments of the recipe."""
+    """Texts that set an option, (key, text) pairs that append to one, and the arguments of the recipe."""
+    examples = [f"{option.key}={option.example}" for option in known.values() if option.example]
     texts: dict[str, str] = {}
-    more: list[tuple[str, str]] = []
+    appended: list[tuple[str, str]] = []
     rest: list[str] = []
     for argument in argv:
         key, equals, text = argument.partition("=")
@@ -133,68 +133,57 @@ def _sorted_arguments(
             texts[name] = "true"
         elif equals and key in known:
             texts[key] = text
-            more = [item for item in more if item[0] != key]
+            appended = [item for item in appended if item[0] != key]
         elif equals and key.removesuffix("+") in known:
-            more.append((key.removesuffix("+"), text))
+            appended.append((key.removesuffix("+"), text))
         elif key.startswith(tuple(prefixes)):
             rest.append(argument)
         elif not equals:
-            faults.add(argument, f"must have the form key=value, e.g. {_example(known)}")
+            faults.add(argument, f"must have the form key=value, e.g. {['key=value', *examples][-1]}")
         else:
             faults.add(key, f"no such key{did_you_mean(key, [*known, *(f'{prefix}*' for prefix in prefixes)])}")
-    return texts, more, rest
-
-
-def _example(known: Mapping[str, Option]) -> str:
-    examples = [f"{key}={option.example}" for key, option in known.items() if option.example]
-    return examples[-1] if examples else "key=value"
+    return texts, appended, rest
 
 
 def _values(
-    known: Mapping[str, Option], texts: Mapping[str, str], more: Sequence[tuple[str, str]], faults: Faults
+    known: Mapping[str, Option], texts: Mapping[str, str], appended: Sequence[tuple[str, str]], faults: Faults
 ) -> dict[str, Any]:
     values = {}
-    for key, text, appends in [*((*item, False) for item in texts.items()), *((*item, True) for item in more)]:
+    for key, text, appends in [*((*item, False) for item in texts.items()), *((*item, True) for item in appended)]:
         option = known[key]
         try:
+            if appends and get_origin(option.annotation) is not tuple:
+                raise ValueError(f"is no list, so += cannot append to it; write {option.key}=")  # noqa: TRY301
             value = _read(text, option.annotation)
-            if appends:
-                value = (*_list_of(option, values.get(key, option.default)), *value)
-            values[key] = value
+            values[key] = (*values.get(key, option.default), *value) if appends else value
         except ValueError as error:
             faults.add(key, str(error))
     return values
 
 
 def _require_existing(option: Option, value: Any) -> None:
-    """Raise the error of an option that names a path where nothing is. Addresses, patterns and cameras are no paths."""
-    if option.error_if_absent is None:
+    """Check that the paths of an option exist. URLs, patterns and numbers of cameras are no paths."""
+    if option.error_if_missing is None:
         return
     for text in map(str, value if isinstance(value, tuple) else filter(None, (value,))):
         is_path = not ("://" in text or text.isdecimal() or has_magic(text))
         if is_path and not Path(text).expanduser().exists():
-            raise option.error_if_absent(f"{option.key}={text}: there is no such file or folder{nearest_path(text)}")
+            raise option.error_if_missing(f"{option.key}={text}: there is no such file or folder{nearest_path(text)}")
 
 
-def _list_of(option: Option, value: Any) -> tuple[Any, ...]:
-    if get_origin(option.annotation) is not tuple:
-        raise ValueError(f"is no list, so += cannot append to it; write {option.key}=")
-    return value
-
-
-def _made(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+def _instance_of(cls: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     hints, given = get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
         key = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hints[field.name]):
-            given[field.name] = _made(hints[field.name], values, f"{key}.")
+            given[field.name] = _instance_of(hints[field.name], values, f"{key}.")
         elif key in values:
             given[field.name] = values[key]
     return cls(**given)
 
 
 def _read(text: str, annotation: Annotation) -> Any:
-    """A text as what the annotation says; ValueError: it is none."""
+    """A text as a value of this type; raises ValueError if that is not possible."""
     return READERS[get_origin(annotation) or annotation](text, annotation)
 
 
@@ -202,24 +191,24 @@ def _number(text: str, annotation: Annotation) -> int | float:
     kind, limits = get_args(annotation) or (annotation, None)
     least, most = limits or (-math.inf, math.inf)
     try:
-        number = kind(text.replace("_", "?"))  # Python would take 1_000
+        number = kind(text.replace("_", "?"))  # Python would accept 1_000
     except ValueError:
         number = math.nan
     if not (least <= number <= most and abs(number) < math.inf):
-        raise _unfit(text, annotation)
+        raise _wrong_value(text, annotation)
     return number
 
 
 def _flag(text: str, annotation: Annotation) -> bool:
     if text not in ("true", "false"):
-        raise _unfit(text, annotation)
+        raise _wrong_value(text, annotation)
     return text == "true"
 
 
 def _choice(text: str, annotation: Annotation) -> Any:
     choices = {str(choice): choice for choice in get_args(annotation)}
     if text not in choices:
-        raise _unfit(text, annotation)
+        raise _wrong_value(text, annotation)
     return choices[text]
 
 
@@ -229,10 +218,10 @@ def _several(text: str, annotation: Annotation) -> tuple[Any, ...]:
     if others != [...]:
         kinds = [kind, *others]
         if len(parts) not in (1, len(kinds)):
-            raise _unfit(text, annotation)
+            raise _wrong_value(text, annotation)
         return tuple(map(_read, parts * len(kinds) if len(parts) == 1 else parts, kinds))
     if get_origin(kind) is Literal and (wrong := [part for part in parts if part not in map(str, get_args(kind))]):
-        raise _unfit(wrong, annotation)
+        raise _wrong_value(wrong, annotation)
     return tuple(dict.fromkeys(_read(part, kind) for part in parts))
 
 
@@ -240,7 +229,7 @@ def _optional(text: str, annotation: Annotation) -> Any:
     return None if text in NULLS else _read(text, _without_none(annotation))
 
 
-def _unfit(got: str | list[str], annotation: Annotation) -> ValueError:
+def _wrong_value(got: str | list[str], annotation: Annotation) -> ValueError:
     texts = [got] if isinstance(got, str) else got
     return ValueError(f"must be {describe(annotation)}; got {', '.join(map(repr, texts))}")
 
@@ -263,7 +252,7 @@ def _choice_words(annotation: Annotation) -> str:
 def _several_words(annotation: Annotation) -> str:
     kind, *others = get_args(annotation)
     if others != [...]:
-        return f"{1 + len(others)} values, or one that stands for all"
+        return f"{1 + len(others)} values, or one value for all"
     if get_origin(kind) is Literal:
         return f"some of {','.join(map(str, get_args(kind)))}"
     return f"a list, each {describe(kind)}"

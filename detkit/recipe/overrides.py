@@ -1,4 +1,4 @@
-"""``key.path=value`` and ``key.path+=value`` read from arguments, and put into a recipe."""
+"""Read the arguments ``key.path=value`` and ``key.path+=value``, and apply them to a recipe."""
 
 import re
 from collections.abc import Iterable
@@ -9,26 +9,14 @@ from detkit.recipe.plan import ALLOW_CHANGES, Config, Override, is_node
 from detkit.recipe.read import MAX_DEPTH, read_value
 
 KEY = r"\w[\w-]*(\.[\w-]+|\[\d+\])*\+?"
-
 APPEND = "+"  # at the end of a key
 
 
-def parse(argv: Iterable[str]) -> list[Override]:
-    """Arguments ``key.path=value`` to (key, value), with ``a[0].b`` spelt ``a.0.b``.
+def parse_overrides(argv: Iterable[str], faults: Faults) -> list[Override]:
+    """Arguments ``key.path=value`` to (key, value); the key ``a[0].b`` becomes ``a.0.b``.
 
-    ``key.path+=value``, which appends the value to a list, comes out with the key ``key.path+``.
-
-    Raises:
-        RecipeError: with every argument that is not of this form.
+    ``key.path+=value`` appends to a list; its key is ``key.path+``. Arguments of another form are added to ``faults``.
     """
-    faults = Faults()
-    pairs = pairs_of(argv, faults)
-    faults.raise_if_any("the arguments")
-    return pairs
-
-
-def pairs_of(argv: Iterable[str], faults: Faults) -> list[Override]:
-    """The same; what is not of the form is added to ``faults`` and left out."""
     pairs = []
     for argument in argv:
         key, equals, text = argument.partition("=")
@@ -43,7 +31,7 @@ def pairs_of(argv: Iterable[str], faults: Faults) -> list[Override]:
 
 
 def apply(config: Config, pairs: Iterable[Override], faults: Faults) -> Config:
-    """A config with the pairs put in; outer places first, whatever the order typed: a class, then its arguments."""
+    """The config with the pairs applied; outer keys first, so that a class is set before its arguments."""
     paths = [(_path_of(key), value) for key, value in pairs]
     for path, value in sorted(paths, key=lambda pair: len(pair[0]) - (pair[0][-1] in ("_target_", APPEND))):
         if len(path) > MAX_DEPTH:
@@ -62,7 +50,7 @@ def _path_of(key: str) -> list[str]:
 
 
 def _assigned(old: Any, path: list[str], value: Any) -> Any:
-    """``old`` with one value in it replaced or appended; ``old`` itself stays as it is."""
+    """A copy of ``old`` with one value replaced or appended."""
     if path == [APPEND]:
         if not isinstance(old, list | None):
             raise LookupError(f"is no list, so += cannot append to it; it is {old!r}")
@@ -85,7 +73,7 @@ def _assigned(old: Any, path: list[str], value: Any) -> Any:
 
 
 def _replaced(old: object, new: Any) -> Any:
-    """A new class brings its own arguments; ``_partial_`` belongs to the place and stays."""
+    """``new`` with ``_partial_`` of ``old``. A new class does not keep the arguments of the old one."""
     if is_node(old) and is_node(new) and "_partial_" in old:
         return {"_partial_": old["_partial_"], **new}
     return new

@@ -1,4 +1,4 @@
-"""What a recipe is: settings of the run, parts to build, and a plan of both for one run."""
+"""The plan of a run: its settings and the parts to build."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,41 +8,41 @@ from omegaconf import OmegaConf
 
 PARTS = ("data", "model", "loss", "decode", "metrics", "optimizer", "scheduler", "checkpoint", "trainer")
 Config = dict[str, Any]  # values of a recipe, or of one node in it: plain data
-Override = tuple[str, Any]  # key and value, as the command line gives them
+Override = tuple[str, Any]  # key and value
 
 ABSENT = "-"
-HERE = "."  # among trusted packages: those that lie in the working directory
-# What a stored recipe may build: detkit's classes, and those of others that its recipes name.
+WORKING_DIRECTORY = "."  # as a trusted package: all packages in the working directory
+# Packages whose classes a stored recipe may build.
 TRUSTED = ("detkit", "torch.optim", "lightning.pytorch.trainer", "lightning.pytorch.callbacks")
-# What a recipe's file may besides: classes of libraries that parts are made of, and code in the working directory.
+# Further packages whose classes a recipe file may build.
 LIBRARIES = (
-    *("torch.nn", "torchvision.ops", "albumentations.augmentations", "albumentations.core", HERE),
+    *("torch.nn", "torchvision.ops", "albumentations.augmentations", "albumentations.core", WORKING_DIRECTORY),
     *(f"lightning.pytorch.{name}" for name in ("loggers", "plugins", "profilers", "strategies", "accelerators")),
 )
 
 
 class Settings(NamedTuple):
-    """The keys of a recipe that concern the whole run.
+    """The keys of a recipe for the whole run.
 
     Args:
-        seed: of weights, order and augmentation; 0 to 2**32 - 1.
-        wandb: auto: online where a key is found, else offline.
-        resume: true: the latest run of this recipe; or a run's folder or checkpoint, whose own recipe.yaml is
-            taken where no recipe is named. What would change its result is refused.
-        resume_allow_changes: resume although recipe or data have changed; the result is that of neither.
-        weights: what to start from: a run's folder or detector file, a .pth, .pt, .ckpt or .safetensors file
-            of the model or its backbone, or the name of weights that torchvision or timm publish (DEFAULT).
-        weights_except: names with wildcards that are not loaded, such as head.* or a classifier's fc.*.
-        freeze: what keeps its weights, and its batch norms their statistics: backbone; a number, for the
-            backbone's stages up to it (0 is the stem); or a list of names with wildcards, [backbone.layer1.*].
-        unfreeze_epoch: from this epoch on, counted from 0, all that freeze froze trains; null: never.
-        backbone_lr_factor: the backbone's learning rate is the optimizer's times this.
+        seed: seed of weights, order and augmentation; 0 to 2**32 - 1.
+        wandb: auto: online if a key is found, else offline.
+        resume: true: the latest run of this recipe; or a run's folder or checkpoint, whose recipe.yaml is used if no
+            recipe is given. Changes that affect the result are refused.
+        resume_allow_changes: resume although recipe or data have changed; the result differs from both.
+        weights: initial weights: a run's folder or detector file, a .pth, .pt, .ckpt or .safetensors file of the
+            model or its backbone, or the name of weights that torchvision or timm publish (DEFAULT).
+        weights_except: patterns of names that are not loaded, such as head.* or a classifier's fc.*.
+        freeze: parameters that are not trained: backbone; a number, for the backbone's stages up to it (0 is the
+            stem); or a list of patterns of names, [backbone.layer1.*]. Frozen batch norms keep their statistics.
+        unfreeze_epoch: first epoch, counted from 0, in which frozen parameters train; null: never.
+        backbone_lr_factor: learning rate of the backbone, as a factor on the optimizer's.
         layer_decay: factor on the learning rate from each stage of the backbone to the one before it, 1 at the last.
-        non_finite: what becomes of a step whose loss or gradients are not finite: stop ends the run with code 70;
-            skip leaves it out on all devices, and counts it. A report lies in non_finite/ in the run's folder.
-        max_non_finite: skipped steps of a run; one more ends it.
-        name: folder of the run inside runs_dir; null: the recipe's name.
-        runs_dir: folder that holds all runs.
+        non_finite: reaction to a loss or gradients that are not finite: stop ends the run with code 70; skip skips
+            the step on all devices. A report is written to non_finite/ in the run's folder.
+        max_non_finite: largest number of skipped steps in a run.
+        name: folder of the run in runs_dir; null: the recipe's name.
+        runs_dir: folder of all runs.
     """
 
     seed: int = 0
@@ -61,17 +61,17 @@ class Settings(NamedTuple):
     runs_dir: str = "runs"
 
 
-ALLOW_CHANGES = "resume.allow_changes"  # one key: beside resume=true there can be no map
-SPELT = {"resume_allow_changes": ALLOW_CHANGES}  # fields of Settings that are no key as they stand
+ALLOW_CHANGES = "resume.allow_changes"  # one key with a dot, because resume itself has a value
+KEY_OF_FIELD = {"resume_allow_changes": ALLOW_CHANGES}  # fields of Settings whose key has another name
 
 
 def default_settings() -> Config:
-    """The keys that concern the whole run, as they are spelt in a recipe, with their defaults."""
-    return {SPELT.get(field, field): value for field, value in Settings()._asdict().items()}
+    """The keys for the whole run with their defaults."""
+    return {KEY_OF_FIELD.get(field, field): value for field, value in Settings()._asdict().items()}
 
 
 def setting_faults(settings: Config) -> Iterator[tuple[str, str]]:
-    """(key, message) of values that fit their types and still say nothing that can be done."""
+    """(key, message) of values that have the right type but are out of range or without effect."""
     seed, epoch, freeze = settings["seed"], settings["unfreeze_epoch"], settings["freeze"]
     factor, decay = settings["backbone_lr_factor"], settings["layer_decay"]
     if settings[ALLOW_CHANGES] and settings["resume"] is None:
@@ -84,7 +84,7 @@ def setting_faults(settings: Config) -> Iterator[tuple[str, str]]:
     if isinstance(epoch, int) and epoch < 0:
         yield "unfreeze_epoch", f"must be 0 or more; got {epoch}"
     if epoch is not None and (freeze is None or freeze == []):
-        yield "unfreeze_epoch", "nothing is frozen; say what in freeze"
+        yield "unfreeze_epoch", "nothing is frozen; set freeze"
     if isinstance(factor, int | float) and not 0 < factor < float("inf"):
         yield "backbone_lr_factor", f"must be positive (freeze=backbone freezes); got {factor}"
     if isinstance(decay, int | float) and not 0 < decay <= 1:
@@ -92,7 +92,7 @@ def setting_faults(settings: Config) -> Iterator[tuple[str, str]]:
 
 
 class Change(NamedTuple):
-    """One value that is not as the file has it, and who says so."""
+    """One changed value, and the file and line or the command line that sets it."""
 
     place: str
     before: object
@@ -101,16 +101,16 @@ class Change(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A recipe with its overrides, as one run will use it. Plain data only.
+    """A recipe with its overrides for one run; plain data only.
 
     Args:
-        name: of the recipe.
-        path: of its file; None for a stored recipe.
-        config: the values of this run, without the ``demo`` overlay, which lies in them if it applies.
-        base: the values of the file.
-        overrides: (key, value) in the order given.
+        name: name of the recipe.
+        path: path of its file; None for a stored recipe.
+        config: values of this run, with the ``demo`` overlay if it is applied.
+        base: values of the file.
+        overrides: (key, value) in the given order.
         lines: line of each place in the file.
-        demo: the overlay that was applied, because data.root is null; empty if it was not.
+        demo: the demo overlay if it is applied, because data.root is null; else empty.
         trusted: packages whose classes may be built; None: any.
     """
 
@@ -124,7 +124,7 @@ class Plan(NamedTuple):
     trusted: tuple[str, ...] | None
 
     def source(self, place: str) -> str:
-        """Who wrote the value at a place: the command line, the demo overlay or a line of the file."""
+        """Where the value of a place is set: the command line, the demo overlay or a line of the file."""
         if any(_covers(key, place) for key, _ in self.overrides):
             return "command line"
         for key in self.demo:
@@ -135,31 +135,31 @@ class Plan(NamedTuple):
         return f"{self._file()}, line {self.lines[place]}" if place in self.lines else self._file()
 
     def changes(self) -> list[Change]:
-        """Where this run differs from the file, in the order of the file."""
+        """The values that differ from the file, in the order of the file."""
         found = _diff("", self.base, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
     def changes_since(self, then: Config) -> list[Change]:
-        """Where this run differs from a stored config; settings that did not exist then had their defaults."""
+        """The values that differ from a stored config. Settings that it does not have count as their defaults."""
         found = _diff("", default_settings() | then, self.config)
         return [Change(place, before, after, self.source(place)) for place, before, after in found]
 
     @property
     def settings(self) -> Settings:
-        """The keys that concern the whole run."""
-        return Settings(**{field: self.config[SPELT.get(field, field)] for field in Settings._fields})
+        """The keys for the whole run."""
+        return Settings(**{field: self.config[KEY_OF_FIELD.get(field, field)] for field in Settings._fields})
 
     @property
     def named_packages(self) -> list[str]:
-        """The trusted packages that the user named; they have to be named again when the run is resumed."""
-        return named_of(self.trusted or ())
+        """The trusted packages that the user named, for the command that resumes the run."""
+        return named_by_user(self.trusted or ())
 
     @property
     def packages_of_detector(self) -> list[str]:
         """The packages to name with ``trusted=`` when the detector of this run is used.
 
-        Those that the user named, and those that classes of this recipe lie in: a recipe's file may name classes of
-        libraries and of the working directory, a detector's file may not, because it may come from anywhere.
+        These are the packages that the user named and the packages of the recipe's classes. A recipe file may use
+        classes of libraries and of the working directory, but a detector file may come from an unknown source.
         """
         named = self.named_packages
         for target in _targets({key: value for key, value in self.config.items() if key != "trainer"}):
@@ -169,11 +169,11 @@ class Plan(NamedTuple):
         return named
 
     def to_store(self) -> Config:
-        """The config as it is kept with a run, which is the same whether it was resumed or not."""
+        """The config to store with a run; it is equal for a resumed run."""
         return {**self.config, "resume": None, ALLOW_CHANGES: False}
 
     def to_yaml(self) -> str:
-        """The whole recipe of this run; reading it gives the same run again."""
+        """The whole recipe of this run as YAML."""
         return OmegaConf.to_yaml(OmegaConf.create(self.to_store()))
 
     def _file(self) -> str:
@@ -182,13 +182,13 @@ class Plan(NamedTuple):
         return str(self.path.relative_to(Path.cwd()) if self.path.is_relative_to(Path.cwd()) else self.path)
 
 
-def named_of(trusted: Iterable[str]) -> list[str]:
-    """The packages among trusted ones that are there because somebody named them."""
+def named_by_user(trusted: Iterable[str]) -> list[str]:
+    """The trusted packages that the user named."""
     return [package for package in trusted if package and package not in (*TRUSTED, *LIBRARIES)]
 
 
 def within(name: str, packages: Iterable[str]) -> bool:
-    """Whether an import path lies in one of these packages."""
+    """Whether an import path is in one of these packages."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
@@ -198,7 +198,7 @@ def is_node(value: object) -> TypeGuard[Config]:
 
 
 def join(place: str, key: str | int) -> str:
-    """The place of a key inside a place; the recipe itself is the empty place."""
+    """The place of a key in a place; the place of the recipe itself is empty."""
     return f"{place}.{key}" if place else str(key)
 
 
@@ -211,7 +211,12 @@ def _diff(place: str, before: object, after: object) -> Iterator[tuple[str, obje
     if isinstance(before, dict) and isinstance(after, dict):
         for key in {**before, **after}:
             yield from _diff(join(place, key), before.get(key, ABSENT), after.get(key, ABSENT))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and _holds_nodes(before):
+    elif (
+        isinstance(before, list)
+        and isinstance(after, list)
+        and len(before) == len(after)
+        and any(isinstance(value, dict) for value in before)
+    ):
         for number, (old, new) in enumerate(zip(before, after, strict=True)):
             yield from _diff(join(place, number), old, new)
     elif type(before) is not type(after) or before != after:
@@ -219,12 +224,8 @@ def _diff(place: str, before: object, after: object) -> Iterator[tuple[str, obje
 
 
 def _targets(value: object) -> Iterator[str]:
-    """Every ``_target_`` in a value, in its order."""
+    """Every ``_target_`` in a value."""
     if is_node(value):
         yield value["_target_"]
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _targets(item)
-
-
-def _holds_nodes(values: list[object]) -> bool:
-    return any(isinstance(value, dict) for value in values)

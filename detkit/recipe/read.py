@@ -1,4 +1,4 @@
-"""YAML text to plain values: maps, lists, text, numbers, booleans and null. Nothing else gets through."""
+"""Read YAML text as plain values: maps, lists, text, numbers, booleans and null."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detkit.yaml_text import Fault, fault_of, look_through
+from detkit.yaml_text import Fault, fault_of, scan_yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -18,10 +18,10 @@ MAX_NUMBER = 2**63
 NULLS = ("", "null", "Null", "NULL", "~")
 
 
-class Text(NamedTuple):
-    """What a YAML text holds: its values, the line of each place, and (line, message) of what is wrong.
+class RecipeText(NamedTuple):
+    """The content of a YAML text: values, the line of each place, and faults (line, message).
 
-    Where something is wrong there are no values.
+    If there are faults, there are no values.
     """
 
     values: dict[str, Any]
@@ -29,41 +29,41 @@ class Text(NamedTuple):
     faults: list[Fault]
 
 
-def read_file(path: Path) -> Text:
+def read_file(path: Path) -> RecipeText:
     """The content of a recipe file."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            return Text({}, {}, [(1, f"a recipe holds at most {MAX_BYTES} bytes; got {size}")])
+            return RecipeText({}, {}, [(1, f"a recipe may have at most {MAX_BYTES} bytes; got {size}")])
         with path.open("rb") as file:
             return read_text(file.read(MAX_BYTES).decode("utf-8-sig"))
     except OSError as error:
-        return Text({}, {}, [(1, f"cannot be read: {error.strerror or error}")])
+        return RecipeText({}, {}, [(1, f"cannot be read: {error.strerror or error}")])
     except UnicodeDecodeError as error:
-        return Text({}, {}, [(1, f"must be UTF-8 text; {error}")])
+        return RecipeText({}, {}, [(1, f"must be UTF-8 text; {error}")])
 
 
-def read_text(text: str) -> Text:
+def read_text(text: str) -> RecipeText:
     """The content of a YAML text."""
-    looked = look_through(text, MAX_DEPTH)
+    looked = scan_yaml(text, MAX_DEPTH)
     if looked.faults:
-        return Text({}, *looked)
+        return RecipeText({}, *looked)
     try:
-        return Text(OmegaConf.to_container(OmegaConf.create(text)), *looked)  # type: ignore[arg-type]
+        return RecipeText(OmegaConf.to_container(OmegaConf.create(text)), *looked)  # type: ignore[arg-type]
     except yaml.YAMLError as error:
-        return Text({}, {}, [fault_of(error)])
+        return RecipeText({}, {}, [fault_of(error)])
     except OmegaConfBaseException as error:
-        return Text({}, {}, [(looked.lines.get(str(error.full_key), 1), str(error).splitlines()[0])])
+        return RecipeText({}, {}, [(looked.lines.get(str(error.full_key), 1), str(error).splitlines()[0])])
 
 
 def read_value(text: str) -> Any:
-    """The value of a command-line text.
+    """The value of a text from the command line.
 
-    Brackets, braces and quotes open YAML; numbers, booleans and null are what YAML says; all else is
-    text exactly as typed, so that ``s3://b/x?y&z``, ``0,1`` and ``a #b`` survive.
+    A text that starts with a bracket, a brace or a quote is YAML. Numbers, booleans and null are read as in YAML. Any
+    other text is used as typed, e.g. ``s3://b/x?y&z``, ``0,1`` or ``a #b``.
 
     Raises:
-        ValueError: if brackets, braces or quotes are not closed, or hold what a recipe may not.
+        ValueError: if the YAML is not valid, or has values that a recipe must not have.
     """
     if text.startswith(("[", "{", '"', "'")):
         content = read_text(f"value: {text}")
@@ -82,13 +82,13 @@ def read_value(text: str) -> Any:
 
 
 def plain_fault(value: object) -> str | None:
-    """Why a value, wherever it comes from, can be no recipe; None if it can be one."""
+    """Why a value from an unknown source is no valid recipe; None if it is valid."""
     waiting: list[tuple[str, int, object]] = [("", 0, value)]
     count = 0
     while waiting:
         place, depth, value = waiting.pop()
         count += 1 + (len(value) if isinstance(value, dict | list) else 0)
-        fault = _value_fault(value, depth) if count <= MAX_VALUES else f"holds more than {MAX_VALUES} values"
+        fault = _value_fault(value, depth) if count <= MAX_VALUES else f"has more than {MAX_VALUES} values"
         if fault:
             return f"{place[1:] or 'the recipe'}: {fault}"
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -102,7 +102,7 @@ def _value_fault(value: object, depth: int) -> str | None:
     if value is not None and not isinstance(value, dict | list | str | bool | int | float):
         return f"must be a map, list, text, number, boolean or null; got a {type(value).__name__}"
     if isinstance(value, int) and not -MAX_NUMBER < value < MAX_NUMBER:
-        return "a whole number must lie within 2**63"
+        return "a whole number must be within 2**63"
     keys = value if isinstance(value, dict) else ()
     if not all(isinstance(key, str) and len(key) <= MAX_KEY for key in keys):
         return f"keys must be text of at most {MAX_KEY} letters"

@@ -1,4 +1,4 @@
-"""What a person sees of recipes: the list, the keys of one, and what a run changes."""
+"""Tables of recipes, of the keys of a recipe, and of the changes of a run."""
 
 import inspect
 import json
@@ -13,14 +13,14 @@ from rich.text import Text
 from detkit.recipe.building import without_demo
 from detkit.recipe.checking import locate
 from detkit.recipe.loading import recipe_files, recipe_folders
-from detkit.recipe.plan import ABSENT, PARTS, SPELT, Plan, Settings, is_node, join
-from detkit.recipe.signature import SPECIAL, Constructor, classes_with_bases, parameters_of
+from detkit.recipe.plan import ABSENT, KEY_OF_FIELD, PARTS, Plan, Settings, is_node, join
+from detkit.recipe.signature import NODE_KEYS, Constructor, classes_with_bases, parameters_of
 
 WIDE = 100_000  # columns where the output is no terminal: nothing is cut or wrapped
 
 
 class _Pipe:
-    """Standard output without the spaces that rich fills the rows of a table with."""
+    """Standard output without the spaces that rich adds at the ends of lines."""
 
     encoding = property(lambda _: sys.stdout.encoding)
 
@@ -32,12 +32,12 @@ class _Pipe:
 
 
 def console() -> Console:
-    """Where the tables go: as wide as the terminal; in a pipe each row is one line, and nothing is cut."""
+    """The console for tables. In a pipe each row is one line, and nothing is cut."""
     return Console() if sys.stdout.isatty() else Console(width=WIDE, file=_Pipe())  # type: ignore[arg-type]
 
 
 def list_recipes() -> Table:
-    """Every recipe with the first line of its head comment, those in the working directory first."""
+    """A table of all recipes with the first line of their files; recipes in the working directory come first."""
     table = make_table("recipe", "what it is")
     recipes, folders = recipe_files(), recipe_folders()
     table.columns[0].min_width = max(map(len, recipes), default=0)
@@ -52,16 +52,16 @@ def list_recipes() -> Table:
 
 
 def list_keys(plan: Plan) -> Table:
-    """Every key that a recipe has or its constructors accept, with value and meaning.
+    """A table of all keys of a recipe and its constructors, with value and meaning.
 
-    The values are those for the user's own data. Where the overlay for the demo set has others, they stand beside them.
+    The values are those for the user's own data. A second column has the values of the demo overlay.
     """
     own = without_demo(plan)
     table = make_table("key", "value", *(["on the demo set"] if plan.demo else []), "meaning")
-    table.caption = "(in parentheses: not in the recipe, the constructor's own value)"
+    table.caption = "(in parentheses: defaults of the constructors, which are not in the recipe)"
     for field, meaning in meanings_of(Settings).items():
-        key = SPELT.get(field, field)
-        _add(table, plan, (Text(key), Text(_spell(own.config[key]), style="bold"), Text(meaning)))
+        key = KEY_OF_FIELD.get(field, field)
+        _add(table, plan, (Text(key), Text(_format_value(own.config[key]), style="bold"), Text(meaning)))
     for part in PARTS:
         table.add_section()
         for row in _key_rows(own.config[part], part):
@@ -70,14 +70,14 @@ def list_keys(plan: Plan) -> Table:
 
 
 def list_changes(plan: Plan) -> Group:
-    """What this run changes in its recipe, and who says so."""
+    """A table of the values that a run changes in its recipe, and where they are set."""
     table = make_table("key", "recipe", "this run", "set by")
     for change in plan.changes():
-        cells = (change.place, _spell(change.before), _spell(change.after), change.source)
-        table.add_row(*map(Text, cells))  # Text, because a plain string is markup to rich
-    demo = "data.root is not set: the built-in demo set, with the recipe's own values for it"
+        cells = (change.place, _format_value(change.before), _format_value(change.after), change.source)
+        table.add_row(*map(Text, cells))  # Text, because rich reads markup in plain strings
+    demo = "data.root is not set: the built-in demo set is used, with the values under demo: in the recipe"
     return Group(
-        Text(f"recipe {plan.name}, {'with these changes' if table.rows else 'as it stands in its file'}", style="bold"),
+        Text(f"recipe {plan.name}, {'with these changes' if table.rows else 'without changes'}", style="bold"),
         *([table] if table.rows else []),
         *([Text(demo)] if plan.demo else []),
     )
@@ -92,17 +92,19 @@ def make_table(*columns: str) -> Table:
 
 
 def _add(table: Table, plan: Plan, row: tuple[Text, Text, Text]) -> None:
-    """A row of a key, with the value that the overlay for the demo set gives it if that is another one."""
+    """Add the row of a key, with its value in the demo overlay if that differs."""
     key, value, meaning = row
-    demo = _at(plan.config, key.plain)
-    differs = demo != ABSENT and _spell(demo) != value.plain
-    table.add_row(key, value, *([Text(_spell(demo) if differs else "", style="bold")] if plan.demo else []), meaning)
+    demo = _value_at(plan.config, key.plain)
+    differs = demo != ABSENT and _format_value(demo) != value.plain
+    table.add_row(
+        key, value, *([Text(_format_value(demo) if differs else "", style="bold")] if plan.demo else []), meaning
+    )
 
 
-def _at(value: object, place: str) -> object:
+def _value_at(value: object, place: str) -> object:
     """The value at a place, or ABSENT."""
     if isinstance(value, dict) and place in value:
-        return value[place]  # also a key with a dot in it
+        return value[place]  # a key with a dot
     for key in place.split("."):
         if isinstance(value, list) and key.isdigit() and int(key) < len(value):
             value = value[int(key)]
@@ -123,11 +125,11 @@ def _key_rows(value: object, place: str) -> Iterator[tuple[Text, Text, Text]]:
     meanings = meanings_of(target)
     yield Text(place, style="bold"), Text(value["_target_"], style="bold"), Text(_first_sentence(target.__doc__ or ""))
     for key, item in value.items():
-        if key not in SPECIAL:
+        if key not in NODE_KEYS:
             yield from _rows_of(item, join(place, key), meanings.get(key, ""))
     for key, parameter in (parameters_of(target) or {}).items():
         if key not in value and parameter.default is not parameter.empty:
-            default = f"({_spell(parameter.default)})"
+            default = f"({_format_value(parameter.default)})"
             yield Text(join(place, key), style="dim"), Text(default, style="dim"), Text(meanings.get(key, ""))
 
 
@@ -135,11 +137,11 @@ def _rows_of(item: object, place: str, meaning: str) -> Iterator[tuple[Text, Tex
     if is_node(item) or (isinstance(item, list) and any(map(is_node, item))):
         yield from _key_rows(item, place)
     else:
-        yield Text(place), Text(_spell(item), style="bold"), Text(meaning)
+        yield Text(place), Text(_format_value(item), style="bold"), Text(meaning)
 
 
 def meanings_of(target: Constructor) -> dict[str, str]:
-    """First sentences of the ``Args`` of a class and of the classes it inherits from."""
+    """The first sentences of the ``Args`` of a class and its base classes."""
     meanings: dict[str, str] = {}
     for source in classes_with_bases(target):
         for docstring in (source.__doc__, getattr(vars(source).get("__init__"), "__doc__", None)):
@@ -162,8 +164,8 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[a-z)\]`\"'\d])\.(?: |$)", paragraph)[0].rstrip(".")
 
 
-def _spell(value: object) -> str:
-    """A value in one line, as it can be typed."""
+def _format_value(value: object) -> str:
+    """A value in one line, in the form of the command line."""
     if is_node(value):
         return str(value["_target_"])
     return value if isinstance(value, str) else json.dumps(value, default=str)

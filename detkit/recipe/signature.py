@@ -1,4 +1,4 @@
-"""Values held against a constructor's signature, before it is called."""
+"""Check values against the signature of a constructor."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from detkit.errors import did_you_mean
 from detkit.recipe.plan import Config, is_node, join
 
-SPECIAL = ("_target_", "_partial_")
+NODE_KEYS = ("_target_", "_partial_")
 SCALARS = {
     int: (int,),
     float: (float, int),
@@ -23,7 +23,7 @@ SCALARS = {
 }
 SEQUENCES = (list, tuple, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
 MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
-OPEN = (Any, object, Annotated, inspect.Parameter.empty)
+UNCHECKED = (Any, object, Annotated, inspect.Parameter.empty)
 
 Parameters = dict[str, inspect.Parameter]
 Constructor = Callable[..., Any]  # a class or a function that a recipe names
@@ -31,7 +31,7 @@ Annotation = Any  # a type hint: a class, a Literal, a union, list[int], ...
 
 
 def parameters_of(target: Constructor) -> Parameters | None:
-    """The parameters that can be named in a call; None where Python does not know them, or any name goes."""
+    """The parameters that can be passed by name; None if they are unknown or any name is accepted."""
     try:
         parameters = _signature(target).parameters.values()
     except ValueError:  # a builtin without signature
@@ -42,7 +42,7 @@ def parameters_of(target: Constructor) -> Parameters | None:
 
 
 def classes_with_bases(target: Constructor) -> tuple[Constructor, ...]:
-    """A class and the classes that it inherits from; of a function that function alone."""
+    """A class and its base classes; for a function only the function."""
     return target.__mro__ if isinstance(target, type) else (target,)
 
 
@@ -53,14 +53,14 @@ def argument_faults(
     given_later: bool = False,
     deeper: Callable[[str], str | None] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """(place, message) of what the constructor would not take.
+    """(place, message) of every argument that the constructor would refuse.
 
     Args:
         target: the constructor.
         given: its arguments; nodes among them are not built yet.
-        place: of the node in the recipe.
-        given_later: whether missing arguments follow at a later call.
-        deeper: gives the place inside this one where a word is an argument, if there is one.
+        place: place of the node in the recipe.
+        given_later: whether missing arguments are passed in a later call.
+        deeper: name of an argument to a place in this node that has such an argument, or None.
     """
     parameters = parameters_of(target)
     if parameters is None:
@@ -73,16 +73,19 @@ def argument_faults(
             yield join(place, key), _type_message(key, value, parameters[key].annotation)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given and not given_later:
-            yield join(place, key), f"is missing, {name} needs it; give it, or write _partial_: true if it comes later"
+            yield (
+                join(place, key),
+                f"is missing, {name} needs it; set it, or write _partial_: true to pass it later",
+            )
 
 
 def no_such_argument(name: str, key: str, known: Iterable[str], deeper: str | None = None) -> str:
-    """The message about an argument that a constructor does not have; ``deeper`` is a place that has it."""
+    """The message about an unknown argument; ``deeper`` is a place that has an argument of this name."""
     return f"{name} has no argument {key!r}" + (f"; did you mean {deeper!r}?" if deeper else did_you_mean(key, known))
 
 
 def fits(value: object, annotation: Annotation) -> bool:
-    """Whether a recipe's value can be what the annotation says; yes for annotations it does not know."""
+    """Whether a recipe's value matches an annotation; true for unknown kinds of annotations."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
@@ -91,7 +94,7 @@ def fits(value: object, annotation: Annotation) -> bool:
     kind = origin or annotation
     if kind in SCALARS:
         return type(value) in SCALARS[kind]
-    if is_node(value) or kind in OPEN or not isinstance(kind, type):
+    if is_node(value) or kind in UNCHECKED or not isinstance(kind, type):
         return True
     return _collection_fits(value, kind, arguments)
 
@@ -107,14 +110,14 @@ def _collection_fits(value: object, kind: type, arguments: tuple[Annotation, ...
 
 
 def as_annotated(value: object, annotation: Annotation) -> object:
-    """YAML has no tuples: a list becomes one where the annotation says tuple and not list."""
+    """A list as a tuple if the annotation allows a tuple and no list, because YAML has no tuples."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     kinds = {get_origin(option) or option for option in (get_args(annotation) if is_union else (annotation,))}
     return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
 def classes_of(annotation: Annotation) -> list[type]:
-    """The classes that an annotation allows, e.g. both of ``First | Second | None`` but None."""
+    """The classes that an annotation allows, without None."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [option for option in options if isinstance(option, type) and option is not types.NoneType]
 
@@ -132,5 +135,5 @@ def _type_message(key: str, value: object, annotation: Annotation) -> str:
 def _signature(target: Constructor) -> inspect.Signature:
     try:
         return inspect.signature(target, eval_str=True)
-    except NameError:  # a name that exists for type checkers only: arguments are checked, types are not
+    except NameError:  # an annotation has a name that is imported for type checkers only
         return inspect.signature(target)

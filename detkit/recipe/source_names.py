@@ -1,8 +1,8 @@
-"""The argument names of a constructor, read from its source: nothing is imported.
+"""Read the names of a constructor's arguments from its source, without importing it.
 
-Torch and Lightning take seconds to import, and to find a misspelt key the names are enough. Where the source alone does
-not settle them (a metaclass, ``__new__``, an unknown decorator, a name that is bound twice), there is no answer, and
-``check`` imports the class.
+The imports of torch and Lightning take seconds, and the names are enough to find a misspelt key. If the source is not
+clear (a metaclass, ``__new__``, an unknown decorator, a name that is bound twice), the result is None, and ``check``
+imports the class.
 """
 
 import ast
@@ -19,18 +19,14 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Definition(NamedTuple):
-    """A class or function, and the module that it stands in."""
+    """A class or function, and its module."""
 
     node: ast.ClassDef | ast.FunctionDef
     module: str
 
 
 def names_in_source(path: str) -> tuple[str, frozenset[str]] | None:
-    """The name of a class or function and the arguments that it takes by name; None where that is not certain.
-
-    Args:
-        path: its import path.
-    """
+    """The name of the class or function at an import path and the names of its arguments; None if not certain."""
     found = _resolve(path)
     if found is None:
         return None
@@ -55,7 +51,7 @@ def _names_of_class(found: Definition, steps: int = 0) -> list[str] | None:
 
 
 def _names_of_fields(found: Definition) -> list[str] | None:
-    """The fields of a dataclass with those that it inherits; None if not all of them are certain to be arguments."""
+    """The fields of a dataclass and its base classes; None if it is not certain that all of them are arguments."""
     node, parents = found.node, _parents_of(found)
     if not isinstance(node, ast.ClassDef) or parents is None:
         return None
@@ -83,7 +79,7 @@ def _names_of_function(function: ast.FunctionDef, module: str) -> list[str] | No
 
 
 def _parents_of(found: Definition, steps: int = 0) -> list[Definition] | None:
-    """The base classes; None if one is not found, or the class or one of them has a metaclass or ``__new__``."""
+    """The base classes; None if one is not found, or if there is a metaclass or ``__new__``."""
     node = found.node
     if not isinstance(node, ast.ClassDef) or node.keywords or steps > MAX_STEPS:
         return None
@@ -97,7 +93,7 @@ def _parents_of(found: Definition, steps: int = 0) -> list[Definition] | None:
 
 
 def _keeps_signature(decorator: ast.expr, module: str) -> bool:
-    """Whether a decorator is a function whose inner one carries ``functools.wraps``."""
+    """Whether a decorator uses ``functools.wraps`` and so keeps the signature."""
     path = _absolute(decorator, module)
     found = _resolve(path) if path else None
     functions = [node for node in ast.walk(found.node) if isinstance(node, ast.FunctionDef)] if found else []
@@ -106,7 +102,7 @@ def _keeps_signature(decorator: ast.expr, module: str) -> bool:
 
 
 def _resolve(path: str, steps: int = 0) -> Definition | None:
-    """The class or function at an import path, through the modules that re-export it."""
+    """The definition of the class or function at an import path; re-exports are followed."""
     module, _, name = path.rpartition(".")
     if not module or steps > MAX_STEPS:
         return None
@@ -121,7 +117,7 @@ def _resolve(path: str, steps: int = 0) -> Definition | None:
 
 
 def _absolute(expression: ast.expr, module: str) -> str | None:
-    """The import path that an expression in a module names; None if it is no plain name."""
+    """The import path of an expression in a module; None if it is no plain name."""
     if isinstance(expression, ast.Attribute):
         outer = _absolute(expression.value, module)
         return f"{outer}.{expression.attr}" if outer else None
@@ -146,7 +142,7 @@ def _source_module(node: ast.ImportFrom, module: str) -> str:
 
 @functools.cache
 def _bindings(module: str) -> tuple[tuple[ast.stmt, str], ...]:
-    """Every statement of a module that binds a name at its top, and the name."""
+    """All names that a module binds at its top level, and their statements."""
     file = _file_of(module)
     return tuple(_bound(ast.parse(file.read_bytes()).body)) if file else ()
 
@@ -158,13 +154,13 @@ def _bound(statements: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
         elif isinstance(node, ast.ImportFrom | ast.Import):
             yield from ((node, alias.asname or alias.name) for alias in node.names)
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield from _bound(node.body)  # what the module imports when it is asked for
+            yield from _bound(node.body)  # lazy imports
         else:
-            yield from ((node, name) for inner in ast.walk(node) for name in _stored(inner))
+            yield from ((node, name) for inner in ast.walk(node) for name in _bound_names(inner))
 
 
-def _stored(node: ast.AST) -> list[str]:
-    """The names that a node inside of a statement may bind."""
+def _bound_names(node: ast.AST) -> list[str]:
+    """The names that a node in a statement may bind."""
     if isinstance(node, ast.Name):
         return [node.id] if isinstance(node.ctx, ast.Store) else []
     if isinstance(node, ast.alias):
@@ -173,11 +169,11 @@ def _stored(node: ast.AST) -> list[str]:
 
 
 def _file_of(module: str) -> Path | None:
-    """The source of a module; to find it, none of its packages is imported."""
+    """The source file of a module, found without importing its packages."""
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except ValueError:  # of a module that was not imported from a file
+    except ValueError:  # the module was not imported from a file
         return None
     places = [] if spec is None else spec.submodule_search_locations or []
     if not inner and spec and spec.origin and not places:

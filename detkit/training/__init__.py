@@ -1,4 +1,4 @@
-"""Everything between the parts of a recipe and a trained detector in a run's folder."""
+"""Training and evaluation: from the parts of a recipe to a trained detector."""
 
 from detkit.training.callbacks.ema import EMA
 from detkit.training.callbacks.late_l1 import LateL1
@@ -9,7 +9,7 @@ from detkit.training.optim.parameter_groups import parameter_groups
 from detkit.training.optim.schedules import WarmupCosine, WarmupFlatCosine
 from detkit.training.parts import Parts
 from detkit.training.settings import CheckpointSettings, FineTuningSettings, RunSettings
-from detkit.training.train import Trained, train
+from detkit.training.train import TrainingResult, train
 
 __all__ = [
     "EMA",
@@ -21,7 +21,7 @@ __all__ = [
     "Muon",
     "Parts",
     "RunSettings",
-    "Trained",
+    "TrainingResult",
     "WarmupCosine",
     "WarmupFlatCosine",
     "evaluate",

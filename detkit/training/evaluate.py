@@ -1,4 +1,4 @@
-"""The numbers of a trained detector or classifier on a data set, by the same loop as validation while training."""
+"""Evaluate a trained detector or classifier with the validation loop of training."""
 
 import json
 import sys
@@ -13,43 +13,43 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.checkpoint.file import make_folder, replace
 from detkit.errors import DataError, RecipeError
 from detkit.training.image_size import require_fitting_images
 from detkit.training.module import VALIDATION, DetectionModule
-from detkit.training.parts import Decode, Found, ListsDetections, Metric, Parts, Predictions
-from detkit.training.run.autocast import precision_here
+from detkit.training.parts import Decode, ImageResult, ListsDetections, Metric, Parts, Predictions
+from detkit.training.run.autocast import supported_precision
 from detkit.training.run.log_filters import filtered_logs
 from detkit.training.summary import print_lines
 from detkit.types import Detections, RankedClasses
 
-FoundT = TypeVar("FoundT", Detections, RankedClasses)
+ResultT = TypeVar("ResultT", Detections, RankedClasses)
 
 
 class Evaluation(NamedTuple):
-    """What came out; numbers that have no ground truth to measure are -1."""
+    """The numbers of an evaluation; a number without ground truth to measure is -1."""
 
     numbers: dict[str, float]  # of the metric, e.g. the twelve COCO numbers
     per_class: dict[str, float]  # by class name
-    metric: Metric  # knows what the numbers mean
+    metric: Metric  # explains the numbers
     is_rank_zero: bool
-    detections: Path | None = None  # file for what a detector found
+    detections: Path | None = None  # file that ``show`` writes the detections to
 
     def show(self, console: Console) -> None:
-        """Print the numbers, on rank 0, and write the detections where a path was given."""
+        """Print the numbers and write the file of detections, on rank 0."""
         if not self.is_rank_zero:
             return
         numbers = Table("number", "value", "", box=None, padding=(0, 3, 0, 0))
         classes = Table("class", self.metric.per_class_name, box=None, padding=(0, 3, 0, 0))
         for name, value in self.numbers.items():
-            numbers.add_row(name, _spell(value), self.metric.meanings.get(name, ""))
+            numbers.add_row(name, _format_value(value), self.metric.meanings.get(name, ""))
         for name, value in self.per_class.items():
-            classes.add_row(Text(name), _spell(value))
+            classes.add_row(Text(name), _format_value(value))
         console.print(numbers, classes, sep="\n\n")
         if self.detections and isinstance(self.metric, ListsDetections):
             results = self.metric.detections_json()
-            with storing(self.detections):
+            with storage_errors(self.detections):
                 replace(self.detections, lambda file: file.write(json.dumps(results).encode()))
             print_lines(console, f"{len(results)} detections in {self.detections}")
 
@@ -58,14 +58,14 @@ def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None =
     """Run the model over the validation split.
 
     Args:
-        parts: the model with its trained weights, and what is needed to evaluate it.
-        class_names: of the model, in the order of its labels.
-        detections: file that ``Evaluation.show`` is going to write; checked before the evaluation.
+        parts: parts of a run, with trained weights in the model.
+        class_names: class names of the model, in the order of its labels.
+        detections: file that ``Evaluation.show`` writes; whether it can be written is checked first.
 
     Raises:
-        DataError: if the data has a class that the model does not know.
-        RecipeError: if detections are wanted of a model that names images, or in the place of a folder.
-        StorageError: if nothing can be written there.
+        DataError: if the data has a class that the model does not have.
+        RecipeError: if ``detections`` is given for a classifier, or is the path of a folder.
+        StorageError: if the file cannot be written.
     """
     require_fitting_images(parts.data, parts.model)
     decode: Decode = parts.decode
@@ -73,7 +73,7 @@ def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None =
         decode = DecodeForClasses(decode, class_names, parts.data.class_names)
     metric = parts.metrics(ground_truth=parts.data.ground_truth())
     if detections and not isinstance(metric, ListsDetections):
-        raise RecipeError(f"detections={detections}: a classifier finds no objects; leave it out")
+        raise RecipeError(f"detections={detections}: a classifier detects no objects; leave this option out")
     if detections:
         _require_writable(detections)
     module = DetectionModule(parts.model, parts.loss, decode, metric, parts.optimizer, parts.scheduler)
@@ -84,8 +84,8 @@ def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None =
             enable_progress_bar=bar,
             enable_checkpointing=False,
             logger=False,
-            precision=precision_here(parts.trainer.keywords),
-            use_distributed_sampler=False,  # detkit's own sampler takes the share of its rank
+            precision=supported_precision(parts.trainer.keywords),
+            use_distributed_sampler=False,  # detkit's sampler yields the images of its rank
             sync_batchnorm=False,
         )
         [logged] = trainer.validate(module, datamodule=parts.datamodule, verbose=False)
@@ -94,38 +94,33 @@ def evaluate(parts: Parts, class_names: Sequence[str], detections: Path | None =
 
 
 class DecodeForClasses:
-    """A decoder whose labels are the classes of a data set: by name, those of no such class fall away.
+    """A decoder with the class indices of a data set, matched by name. Results of other classes are removed.
 
     Args:
-        decode: raw predictions to detections or ranked classes, in the model's classes.
-        model_names: the model's class names, in the order of its labels.
-        data_names: the class names of the data.
+        decode: raw predictions to detections or ranked classes, with the class indices of the model.
+        model_names: class names of the model, in the order of its labels.
+        data_names: class names of the data.
 
     Raises:
-        DataError: if the data has a class that the model does not know.
+        DataError: if the data has a class that the model does not have.
     """
 
-    def __init__(
-        self,
-        decode: Decode,
-        model_names: Sequence[str],
-        data_names: Sequence[str],
-    ) -> None:
+    def __init__(self, decode: Decode, model_names: Sequence[str], data_names: Sequence[str]) -> None:
         unknown = [name for name in data_names if name not in model_names]
         if unknown:
             raise DataError(
                 f"{len(unknown)} of the {len(data_names)} classes of the data are unknown to the model: "
-                f"{', '.join(unknown[:10])}; it knows {', '.join(model_names)}"
+                f"{', '.join(unknown[:10])}; it has {', '.join(model_names)}"
             )
         self.decode = decode
         labels = {name: label for label, name in enumerate(data_names)}
         self.label_of = torch.tensor([labels.get(name, -1) for name in model_names])
 
-    def __call__(self, predictions: Predictions) -> list[Found]:
-        """What was found in each image, in the classes of the data."""
+    def __call__(self, predictions: Predictions) -> list[ImageResult]:
+        """The result of each image, with the class indices of the data."""
         return [self._of_image(found) for found in self.decode(predictions)]
 
-    def _of_image(self, found: FoundT) -> FoundT:
+    def _of_image(self, found: ResultT) -> ResultT:
         labels = self.label_of.to(found.labels.device)[found.labels]
         known = labels >= 0
         return type(found)(*(values[known] for values in found._replace(labels=labels)))
@@ -133,11 +128,11 @@ class DecodeForClasses:
 
 def _require_writable(path: Path) -> None:
     if path.is_dir():
-        raise RecipeError(f"detections={path}: is a folder; name a file in it, e.g. {path / 'found.json'}")
-    with storing(path):
+        raise RecipeError(f"detections={path}: is a folder; give the path of a file in it, e.g. {path / 'found.json'}")
+    with storage_errors(path):
         make_folder(path.parent)
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _spell(value: float) -> str:
+def _format_value(value: float) -> str:
     return "n/a" if value < 0 else f"{value:.4f}"

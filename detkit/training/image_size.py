@@ -1,4 +1,4 @@
-"""Whether images of the data's size fit a model."""
+"""Check that the image size of the data fits the model."""
 
 from torch import nn
 
@@ -9,11 +9,11 @@ SIZE_STEP_PX = 32  # of data.multi_scale
 
 
 def require_fitting_images(data: object, model: nn.Module) -> None:
-    """Sides must be multiples of the model's largest stride, which is more than 32 if the model has a level P6.
+    """Both sides of an image must be multiples of the model's largest stride, e.g. 64 for a model with a level P6.
 
     Args:
-        data: checked if it has ``image_hw``; ``multi_scale`` too, if it has that.
-        model: checked if it has ``largest_stride``.
+        data: ``image_hw`` and ``multi_scale`` are checked if it has them.
+        model: nothing is checked if it has no ``largest_stride``.
 
     Raises:
         RecipeError: if images of the data's size do not fit.

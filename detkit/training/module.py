@@ -1,4 +1,4 @@
-"""The LightningModule. It joins the parts; the parts do the work."""
+"""The LightningModule, which connects model, loss, decoder, metric, optimizer and schedule."""
 
 from collections.abc import Callable
 
@@ -35,12 +35,12 @@ class DetectionModule(L.LightningModule):
     Args:
         model: images (B, 3, H, W) to raw predictions.
         loss: raw predictions and targets to named, weighted terms.
-        decode: raw predictions to what was found: detections, or ranked classes.
-        metric: what was found in an epoch to named numbers, e.g. ``AP``.
+        decode: raw predictions to detections or ranked classes of each image.
+        metric: results of an epoch to named numbers, e.g. ``AP``.
         optimizer: called with the groups of parameters to train.
         scheduler: called with the optimizer, ``steps_per_epoch`` and ``total_steps``; stepped once
             per optimizer step.
-        groups: the model's parameters that train, in groups for the optimizer.
+        groups: model to groups of its trainable parameters, for the optimizer.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class DetectionModule(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.make_groups = groups
-        self.terms: dict[str, Tensor] = {}  # of the loss of the last training batch, on its device
+        self.terms: dict[str, Tensor] = {}  # loss terms of the last training batch, on the device
 
     @override
     def setup(self, stage: str) -> None:
-        """Channels last, as the loader's images are: faster convolutions.
+        """Set channels last, as the loader's images are, for faster convolutions.
 
-        Not in float32 on a CPU: there torch's batch norm adds up channels-last values one by one, its
-        statistics are off by 3e-4, and two processes would not give the loss of one.
+        Not in float32 on a CPU: there torch's batch norm sums channels-last values sequentially, which changes its
+        statistics by 3e-4, so that two processes would not give the same loss as one.
         """
         exact = self.trainer.precision == "32-true" and self.trainer.strategy.root_device.type == "cpu"
         self.memory_format = torch.contiguous_format if exact else torch.channels_last
@@ -85,7 +85,7 @@ class DetectionModule(L.LightningModule):
 
     @override
     def training_step(self, batch: Batch) -> TrainingOutput:
-        """The total to minimise, and its terms for callbacks."""
+        """The total loss to minimise, and its terms for callbacks."""
         terms = self.loss(self(batch.images, batch.targets), batch.targets)
         total = torch.stack(tuple(terms.values())).sum()
         self.terms = {name: value.detach() for name, value in terms.items()}
@@ -103,7 +103,7 @@ class DetectionModule(L.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
-            # Equal on all ranks already. NCCL would not reduce them either: they lie on the CPU.
+            # The numbers are equal on all ranks, and NCCL cannot reduce them because they are on the CPU.
             self.log_dict({f"{VALIDATION}{name}": value for name, value in self.metric.compute().items()})
         self.metric.reset()
 

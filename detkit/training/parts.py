@@ -1,4 +1,4 @@
-"""The parts of a run, and what each of them must promise."""
+"""The parts of a run, and the interface that each of them must have."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,57 +13,57 @@ from detkit import __version__
 from detkit.training.settings import CheckpointSettings, RunMetadata, RunSettings
 from detkit.types import ClassTruth, GroundTruth
 
-Predictions = Any  # raw outputs of a model; its loss and its decoder know their type
-BatchTargets = Any  # of a batch: Targets, or ImageLabels of a classifier
-Found = Any  # in one image: Detections, or RankedClasses of a classifier
-ParameterGroup = dict[str, Any]  # as torch's optimizers take it: "params" and the group's own settings
+Predictions = Any  # raw outputs of a model; their type is known to its loss and its decoder
+BatchTargets = Any  # Targets, or ImageLabels of a classifier
+ImageResult = Any  # of one image: Detections, or RankedClasses of a classifier
+ParameterGroup = dict[str, Any]  # for torch's optimizers: "params" and the settings of the group
 
 
 class Loss(Protocol):
-    """Named scalars, already weighted: their sum is what training minimises."""
+    """Raw predictions and targets to named, weighted scalars; training minimises their sum."""
 
     def __call__(self, predictions: Predictions, targets: BatchTargets, /) -> dict[str, Tensor]: ...
 
 
 class Decode(Protocol):
-    """Raw predictions of a batch to what was found in each image."""
+    """Raw predictions of a batch to the result of each image."""
 
-    def __call__(self, predictions: Predictions, /) -> list[Found]: ...
+    def __call__(self, predictions: Predictions, /) -> list[ImageResult]: ...
 
 
 class Metric(Protocol):
-    """Gathers what was found over an epoch, on all ranks, and says how its numbers are shown."""
+    """Computes numbers from the results of an epoch on all ranks, and describes how to show them."""
 
-    per_class_name: ClassVar[str]  # what per_class measures, e.g. AP
-    shown: ClassVar[Mapping[str, tuple[str, ...]]]  # in the line of an epoch: heading to numbers
-    meanings: ClassVar[Mapping[str, str]]  # of each number, in the order of compute
+    per_class_name: ClassVar[str]  # the number that per_class gives, e.g. AP
+    shown: ClassVar[Mapping[str, tuple[str, ...]]]  # heading to names of numbers, for the log line of an epoch
+    meanings: ClassVar[Mapping[str, str]]  # meaning of each number, in the order of compute
 
-    def update(self, found: Sequence[Found], targets: BatchTargets, /) -> None: ...
+    def update(self, results: Sequence[ImageResult], targets: BatchTargets, /) -> None: ...
     def compute(self) -> dict[str, Tensor]: ...
     def per_class(self) -> dict[str, float]: ...
     def reset(self) -> None: ...
 
 
 class MakeMetric(Protocol):
-    """The metric of a data set's ground truth."""
+    """Makes the metric for the ground truth of a data set."""
 
     def __call__(self, *, ground_truth: Any) -> Metric: ...
 
 
 class MakeOptimizer(Protocol):
-    """The optimizer of these groups of parameters."""
+    """Makes the optimizer of groups of parameters."""
 
     def __call__(self, groups: list[ParameterGroup], /) -> Optimizer: ...
 
 
 class MakeScheduler(Protocol):
-    """The learning rate over the steps of a run; it is stepped once per optimizer step."""
+    """Makes the learning-rate scheduler, which is stepped once per optimizer step."""
 
     def __call__(self, optimizer: Optimizer, /, *, steps_per_epoch: int, total_steps: int) -> LRScheduler: ...
 
 
 class DataModule(Protocol):
-    """A ``LightningDataModule`` that knows its classes and its ground truth."""
+    """A ``LightningDataModule`` with class names and ground truth."""
 
     @property
     def class_names(self) -> Sequence[str]: ...
@@ -73,7 +73,7 @@ class DataModule(Protocol):
 
 
 class Parts(NamedTuple):
-    """All that a run or an evaluation is made of."""
+    """The parts of a run or an evaluation."""
 
     settings: RunSettings
     data: DataModule
@@ -88,12 +88,12 @@ class Parts(NamedTuple):
 
     @property
     def datamodule(self) -> L.LightningDataModule:
-        """The data as Lightning takes them."""
+        """``data`` as a ``LightningDataModule``."""
         assert isinstance(self.data, L.LightningDataModule), "data must be a LightningDataModule"
         return self.data
 
     def metadata(self) -> RunMetadata:
-        """What a detector file of this run holds beside its weights."""
+        """The metadata of this run's detector file."""
         return {
             "recipe": self.settings.recipe,
             "class_names": list(self.data.class_names),
@@ -105,51 +105,51 @@ class Parts(NamedTuple):
 
 
 class TrainingOutput(TypedDict):
-    """What callbacks get of a training step."""
+    """The output of a training step, which callbacks receive."""
 
     loss: Tensor  # to minimise
-    terms: dict[str, Tensor]  # of it, without gradients
+    terms: dict[str, Tensor]  # of the loss, without gradients
 
 
 class ValidationOutput(TypedDict):
-    """What callbacks get of a validation step."""
+    """The output of a validation step, which callbacks receive."""
 
-    detections: list[Found]  # of each image
+    detections: list[ImageResult]  # one per image
 
 
-# What a part may offer beside its promise.
+# Optional properties of parts.
 
 
 @runtime_checkable
 class TakesTargets(Protocol):
-    """A model whose forward takes the targets as its second argument while it trains, if this is true."""
+    """A model whose forward may take the targets as its second argument in training."""
 
     takes_targets: bool
 
 
 @runtime_checkable
 class HasLargestStride(Protocol):
-    """A model that takes images whose sides are multiples of this."""
+    """A model that needs images whose sides are multiples of its largest stride."""
 
     largest_stride: int  # pixels
 
 
 @runtime_checkable
 class HasImageSize(Protocol):
-    """Data whose images all have one size."""
+    """Data whose images all have the same size."""
 
     image_hw: tuple[int, int]
 
 
 @runtime_checkable
 class HasMultiScale(Protocol):
-    """Data that draw the size of each training batch, if this is not None."""
+    """Data that may draw the size of each training batch at random."""
 
-    multi_scale: tuple[float, float] | None
+    multi_scale: tuple[float, float] | None  # smallest and largest factor; None: one size
 
 
 @runtime_checkable
 class ListsDetections(Protocol):
-    """A metric that gives what was found as COCO results."""
+    """A metric that gives its detections as COCO results."""
 
     def detections_json(self) -> list[dict[str, Any]]: ...

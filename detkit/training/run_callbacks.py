@@ -1,4 +1,4 @@
-"""The callbacks of a run and their order."""
+"""The callbacks of a run, and their order."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from detkit.training.callbacks.metrics_files import MetricsLog, MetricsTable
 from detkit.training.callbacks.pictures import Pictures, sheet_of
 from detkit.training.callbacks.progress import ProgressReport
 from detkit.training.callbacks.reseed import ReseedEachBatch
-from detkit.training.callbacks.saver import Saver
+from detkit.training.callbacks.saver import CheckpointSaver
 from detkit.training.callbacks.unreadable_limit import UnreadableReport
 from detkit.training.distributed.ranks_watch import RanksWatch
 from detkit.training.optim.fine_tuning import FineTuning
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 
 class RunContext(NamedTuple):
-    """What the callbacks of one run share."""
+    """The objects that the callbacks of one run share."""
 
     parts: Parts
     metadata: RunMetadata
@@ -45,12 +45,12 @@ class RunContext(NamedTuple):
     resume_command: str
 
     def loggers(self) -> list[Logger]:
-        """Those of the recipe's trainer, and W&B."""
+        """The loggers of the recipe's trainer, and W&B."""
         return [*as_list(self.parts.trainer.keywords.get("logger")), *([self.wandb] if self.wandb else [])]
 
 
 class RunCallbacks(NamedTuple):
-    """The callbacks of a run, and those that the run itself uses."""
+    """All callbacks of a run, and the two that ``train`` needs."""
 
     in_order: list[L.Callback]
     ranks: RanksWatch
@@ -62,21 +62,21 @@ def run_callbacks(run: RunContext) -> RunCallbacks:
 
     | callback | what it does | why at this place |
     |---|---|---|
-    | RanksWatch | tells all ranks when one ends | an error of any other callback must be told before it is handled |
-    | the recipe's, with EMA | average of the weights | before all that evaluate, check or save weights |
+    | RanksWatch | informs all ranks when one ends | other ranks must know of an error before any callback handles it |
+    | the recipe's, with EMA | average of the weights | before callbacks that evaluate, check or save weights |
     | FineTuning | freezes and unfreezes | before MetricsLog reads the learning rate: unfreezing makes a new optimizer |
     | ReseedEachBatch | seeds the step | after the callbacks that may draw random numbers when a batch starts |
-    | NonFinite | stops or skips a step | it raises before a number of that step is written or saved |
+    | NonFinite | stops or skips a step | raises before numbers of that step are written or saved |
     | TrainMeter | means of the loss terms, speed | before the callbacks that read it |
-    | MetricsLog | metrics.jsonl | after the meter; before the events of the callbacks below |
+    | MetricsLog | metrics.jsonl | after the meter, before callbacks that write events |
     | BestDetector | detector.safetensors | before the callbacks that print or draw the best epoch |
-    | UnreadableReport | limit on unreadable images | after the log, in which it writes events |
+    | UnreadableReport | limit on unreadable images | after the log, to which it writes events |
     | LearningRateMonitor | learning rates to loggers | only with a logger |
     | MetricsTable, on rank 0 | metrics.csv | the row of an epoch is on disk before its checkpoint |
     | ProgressReport, on rank 0 | progress bar, line of an epoch | after the best epoch is known |
     | Pictures, on rank 0 | sheets of images | after the best epoch is known |
-    | FlushWandb, with W&B | uploads the numbers | after all that write files: W&B has no number that the files lack |
-    | Saver | training checkpoints | Lightning puts it last: a checkpoint holds what all others did in the step |
+    | FlushWandb, with W&B | uploads the numbers | after callbacks that write files: the files get all numbers first |
+    | CheckpointSaver | training checkpoints | Lightning puts it last: a checkpoint has the state after all others |
     """
     parts, folder, failures, names = run.parts, run.folder, run.failures, run.parts.data.class_names
     settings, trainer = parts.settings, parts.trainer.keywords
@@ -84,7 +84,7 @@ def run_callbacks(run: RunContext) -> RunCallbacks:
     meter = TrainMeter()
     log = MetricsLog(folder.metrics_log if run.rank == 0 else None, meter, failures)
     best = BestDetector(parts.checkpoint.monitor, folder, run.metadata, failures)
-    saver = Saver(parts.checkpoint, folder, best, run.interrupt, failures)
+    saver = CheckpointSaver(parts.checkpoint, folder, best, run.interrupt, failures)
     sheet = functools.partial(sheet_of, class_names=names)
     policy, limit = settings.non_finite, settings.max_non_finite
     in_order = [
@@ -110,7 +110,7 @@ def run_callbacks(run: RunContext) -> RunCallbacks:
 
 
 def as_list(value: Item | Sequence[Item] | bool | None) -> list[Item]:
-    """Lightning takes one or many; True stands for a logger of Lightning's own choice, which detkit does not use."""
+    """An argument of Lightning's trainer, one object or several, as a list. A boolean gives an empty list."""
     if value is None or isinstance(value, bool):
         return []
     if isinstance(value, Sequence):

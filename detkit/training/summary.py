@@ -1,4 +1,4 @@
-"""What a run prints at its end."""
+"""The summary that a run prints at its end."""
 
 import shlex
 
@@ -15,7 +15,7 @@ from detkit.training.settings import RunSettings
 
 
 def print_summary(console: Console, best: BestDetector, folder: RunFolder, settings: RunSettings) -> None:
-    """The number of each class in the best epoch, the path of the detector and the command that evaluates it."""
+    """Print the numbers of the best epoch, the path of the detector and the command that evaluates it."""
     lines = []
     if best.score is not None and best.metric is not None:
         table = Table("class", best.metric.per_class_name, title=f"best epoch: {best.epoch}", title_justify="left")
@@ -31,6 +31,6 @@ def print_summary(console: Console, best: BestDetector, folder: RunFolder, setti
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Lines that are neither wrapped nor read as markup, so that a path or a command can be copied."""
+    """Print lines without wrapping or markup, so that a path or a command can be copied."""
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

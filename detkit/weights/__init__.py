@@ -1,4 +1,4 @@
-"""Weights to start from: of detkit, of other projects' files, and published by libraries."""
+"""Load initial weights: of detkit, of other projects, and published by libraries."""
 
 from detkit.weights.load import load_weights
 from detkit.weights.load_report import LoadReport

@@ -1,4 +1,4 @@
-"""From the names of a file to those of a model, if prefixes differ or dots became underscores."""
+"""Match the names of a file with those of a model, if prefixes differ or dots became underscores."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
     Each prefix that the file's names may have (``module.``, ``model.backbone.``) is tried with each part of the model
     that the file may belong to: the whole, the backbone, a network inside it. The pair with the most tensors of equal
-    name and shape is used. Dots and underscores are equal, so ``blocks_0.conv`` matches ``blocks.0.conv``.
+    name and shape is used. Dots and underscores count as equal, so ``blocks_0.conv`` matches ``blocks.0.conv``.
 
     Args:
         weights: of the file.
@@ -22,7 +22,8 @@ def align(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     Returns:
         The same tensors, under the model's names if they are in the model, else under the file's names.
     """
-    places = [_Place(prefix, own) for prefix in _places(own)]
+    parts = ["", *_prefixes(name for name in own if name.startswith("backbone."))]
+    places = [_Place(prefix, own) for prefix in parts]
     pairs = [(place, prefix) for place in places for prefix in ["", *_prefixes(weights)]]
     place, prefix = max(pairs, key=lambda pair: pair[0].score(weights, pair[1]))
     return {place.name(name, prefix) or name: tensor for name, tensor in weights.items()}
@@ -49,11 +50,7 @@ class _Place:
         """(number of tensors with equal name and shape, number of equal names)."""
         pairs = [(self.name(name, prefix), tensor) for name, tensor in weights.items()]
         found = [(self.own[name], tensor) for name, tensor in pairs if name is not None]
-        return sum(ours.shape == theirs.shape for ours, theirs in found), len(found)
-
-
-def _places(own: Mapping[str, Tensor]) -> list[str]:
-    return ["", *_prefixes([name for name in own if name.startswith("backbone.")])]
+        return sum(own.shape == tensor.shape for own, tensor in found), len(found)
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Layers with one row a class, for files and models with different classes."""
+"""Load layers with one row per class if file and model have different classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,13 +22,13 @@ def count_class_rows(weights: Mapping[str, Tensor]) -> int:
 def pair_classes(
     num_own: int, own_names: Sequence[str] | None, num_file: int, file_names: Sequence[str] | None
 ) -> RowPairs:
-    """Pair rows by class name if both sides have names; else all rows if their numbers are equal, or none.
+    """Pair rows by class name if both sides have names; else pair all rows if their numbers are equal.
 
     Raises:
         ValueError: if the number of names is not the number of the model's classes.
     """
     if own_names is not None and num_own not in (0, len(own_names)):
-        raise ValueError(f"one name for each of the model's {num_own} classes; got {len(own_names)}")
+        raise ValueError(f"class_names must name each of the model's {num_own} classes; got {len(own_names)}")
     if own_names is None or file_names is None or num_file != len(file_names):
         return [(row, row) for row in range(num_own)] if num_own == num_file else []
     file_rows = {_plain(name): row for row, name in enumerate(file_names)}

@@ -1,4 +1,4 @@
-"""Weight files of other projects, read without running code in them."""
+"""Read weight files of other projects without running their code."""
 
 import pickle
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from detkit.checkpoint import UNREADABLE, first_line, load_plain, local, read_checkpoint
+from detkit.checkpoint import UNREADABLE, error_line, load_plain, local_path, read_checkpoint
 from detkit.errors import CheckpointError, nearest_path
 from detkit.files import open_regular
 
@@ -18,28 +18,27 @@ NESTING_KEYS = ("ema", "state_dict", "model", "model_state_dict", "module")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a .pth, .pt, .ckpt or .safetensors file: a state_dict, or a checkpoint with one in it.
+    """The state_dict in a .pth, .pt, .ckpt or .safetensors file, which may be a checkpoint.
 
     Raises:
-        CheckpointError: if there is no such file, if it holds more than plain values and tensors, or
-            no weights.
+        CheckpointError: if the file is missing, has other content than plain values and tensors, or no weights.
     """
-    path = local(path)
+    path = local_path(path)
     content = _read(path)
     if isinstance(content, Mapping) and "detkit" in content:
-        read_checkpoint(path)  # a detkit checkpoint without its manifest; the error says what is missing
+        read_checkpoint(path)  # a detkit checkpoint without its manifest, which raises an error
     state_dict = _innermost(content)
     if not isinstance(state_dict, Mapping) or not state_dict:
-        nests = ", ".join(repr(name) for name in NESTING_KEYS)
-        raise CheckpointError(f"{path}: holds no state_dict, neither itself nor under {nests}")
+        keys = ", ".join(repr(name) for name in NESTING_KEYS)
+        raise CheckpointError(f"{path}: contains no state_dict, neither at its top nor under {keys}")
     others = [name for name, value in state_dict.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others:
-        named = ", ".join(_spell(name) for name in others[:SHOWN])
-        raise CheckpointError(f"{path}: holds no state_dict: {named} are no tensors")
+        named = ", ".join(_format_name(name) for name in others[:SHOWN])
+        raise CheckpointError(f"{path}: contains no state_dict: {named} are no tensors")
     return dict(state_dict)
 
 
-def _spell(name: object) -> str:
+def _format_name(name: object) -> str:
     """A name for a message, with control characters escaped."""
     if not isinstance(name, str):
         return f"a {type(name).__name__}"
@@ -71,8 +70,8 @@ def _read(path: Path) -> object:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: it is no torch file, or holds more than tensors and plain values "
-            f"({first_line(error)}); if it is your own, store its state_dict alone with torch.save"
+            f"{path}: refused: it is no torch file, or has other content than tensors and plain values "
+            f"({error_line(error)}); if you trust it, store only its state_dict with torch.save"
         ) from error
     except UNREADABLE as error:
         raise CheckpointError(f"{path}: is cut, damaged or no file of weights ({type(error).__name__})") from error

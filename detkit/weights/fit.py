@@ -1,4 +1,4 @@
-"""Load the weights that fit a model, and report the others."""
+"""Load the weights that match a model, and report the others."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -18,7 +18,7 @@ PREPROCESS = "preprocess."
 
 @runtime_checkable
 class HasAdapters(Protocol):
-    """A backbone with layers of its own around a published network."""
+    """A backbone with additional layers around a published network."""
 
     adapters: Sequence[str]
 
@@ -29,17 +29,16 @@ def fit(
     class_names: Sequence[str] | None = None,
     leave_out: Sequence[str] = (),
 ) -> LoadReport:
-    """Load what fits by name and shape, in the model's own precision.
+    """Load the weights with equal names and shapes, in the precision of the model.
 
     Args:
-        source_weights: to be loaded.
+        source_weights: weights to load.
         model: changed in place, unless an error is raised.
-        class_names: of the model, in the order of its labels.
-        leave_out: names with wildcards that are not loaded.
+        class_names: class names of the model, in the order of its labels.
+        leave_out: patterns of names that are not loaded.
 
     Raises:
-        CheckpointError: if the backbone is not filled completely, if nothing fits, or if a name to leave out matches
-            nothing.
+        CheckpointError: if a tensor of the backbone is missing, no tensor matches, or a pattern matches nothing.
     """
     own = model.state_dict()
     _require_matches(leave_out, [*source_weights.weights, *own], source_weights.source)
@@ -68,15 +67,9 @@ def fit(
         kept_classes=tuple(row for row, _ in pairs),
         images=images,
     )
-    _require_backbone(report, fitting, _adapters(model))
+    _require_backbone(report, fitting, dict(model.named_children()).get("backbone"))
     model.load_state_dict(fitting, strict=False)
     return report
-
-
-def _adapters(model: nn.Module) -> Sequence[str]:
-    """Parts of the backbone that may start untrained."""
-    backbone = dict(model.named_children()).get("backbone")
-    return backbone.adapters if isinstance(backbone, HasAdapters) else ()
 
 
 def _preprocess(source_weights: SourceWeights, fitting: dict[str, Tensor], model: nn.Module) -> str:
@@ -90,7 +83,7 @@ def _preprocess(source_weights: SourceWeights, fitting: dict[str, Tensor], model
         of_file.load_state_dict(own_values)
         return f"{of_file.extra_repr()} (with the weights)"
     if source_weights.preprocess is None:
-        return f"{own.extra_repr()} (of the recipe; the file does not say)"
+        return f"{own.extra_repr()} (of the recipe; unknown for the file)"
     if not source_weights.is_certain and not own.is_plain:
         return f"{own.extra_repr()} (of the recipe)"
     fitting |= {f"{PREPROCESS}{name}": tensor for name, tensor in source_weights.preprocess.state_dict().items()}
@@ -102,17 +95,18 @@ def _preprocess(source_weights: SourceWeights, fitting: dict[str, Tensor], model
     return f"{source_weights.preprocess.extra_repr()} ({why})"
 
 
-def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor], adapters: Sequence[str]) -> None:
+def _require_backbone(report: LoadReport, fitting: Mapping[str, Tensor], backbone: nn.Module | None) -> None:
+    adapters = backbone.adapters if isinstance(backbone, HasAdapters) else ()  # may start untrained
     own = tuple(f"backbone.{adapter}." for adapter in adapters)
     needed = [name for name in report.names if name.startswith("backbone.") and not name.startswith(own)]
     absent = [name for name in needed if name not in fitting and name not in report.left_out]
     if absent:
         raise CheckpointError(
-            f"weights of another network: {len(absent)} tensors of the backbone are not filled; take the recipe that "
-            f"they were trained with, or say weights_except for what may begin untrained, e.g. [{absent[0]}]\n{report}"
+            f"weights of another network: {len(absent)} tensors of the backbone are missing; use the recipe of these "
+            f"weights, or set weights_except to tensors that may start untrained, e.g. [{absent[0]}]\n{report}"
         )
     if not report.loaded:
-        raise CheckpointError(f"weights of another network: none of them fits\n{report}")
+        raise CheckpointError(f"weights of another network: no tensor matches\n{report}")
 
 
 def _require_matches(patterns: Sequence[str], names: Sequence[str], source: str) -> None:

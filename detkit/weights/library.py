@@ -1,4 +1,4 @@
-"""Weights that torchvision or timm publish for a backbone, by name."""
+"""Weights that torchvision or timm publish for a backbone."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -19,7 +19,7 @@ class HasPublished(Protocol):
 
 
 def published_by(model: nn.Module) -> PublishedWeights | None:
-    """The published weights of the model's backbone; None if it states none."""
+    """The published weights of the model's backbone; None if it has none."""
     backbone = dict(model.named_children()).get("backbone")
     return backbone.published if isinstance(backbone, HasPublished) else None
 
@@ -28,8 +28,8 @@ def fetch(name: str, published: PublishedWeights, own: Mapping[str, Tensor]) -> 
     """Published weights under the model's names.
 
     Args:
-        name: of the weights; DEFAULT means the first of ``published.names``.
-        published: of the backbone.
+        name: name of the weights; DEFAULT means the first of ``published.names``.
+        published: published weights of the backbone.
         own: state_dict of the model.
 
     Raises:

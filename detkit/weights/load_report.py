@@ -1,4 +1,4 @@
-"""The report of which weights were loaded into a model."""
+"""The report of loaded weights."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ SHOWN = 10
 
 
 class LoadReport(NamedTuple):
-    """Names of loaded and of other tensors, as the model calls them; ``str`` makes it readable.
+    """The names of loaded and of other tensors in the model; ``str`` makes it readable.
 
-    Counters of batch norm and the preprocessing are loaded, but not counted.
+    Counters of batch norm and the preprocessing are loaded, but not listed.
     """
 
     source: str
     names: tuple[str, ...]  # all tensors of the model
-    loaded: tuple[str, ...]  # completely or some of their class rows
+    loaded: tuple[str, ...]  # completely, or some of their class rows
     missing: tuple[str, ...]  # in the model, not in the file
     unexpected: tuple[str, ...]  # in the file, not in the model
     other_shape: tuple[str, ...]  # each with both shapes
     left_out: tuple[str, ...]  # as requested
-    num_classes: int  # of the model; 0 where the file has no class rows
+    num_classes: int  # of the model; 0 if the file has no class rows
     kept_classes: tuple[int, ...]  # class indices of the model whose rows came from the file
     images: str  # the preprocessing that the network now uses
 
@@ -32,7 +32,7 @@ class LoadReport(NamedTuple):
         lines = [f"{self.source}: loaded {len(self.loaded)} of {len(self.names)} tensors{by_part}"]
         if len(self.kept_classes) < self.num_classes:
             kept = len(self.kept_classes)
-            lines.append(f"  class rows: {kept} of {self.num_classes} from the file, the others start anew")
+            lines.append(f"  class rows: {kept} of {self.num_classes} from the file, the others start untrained")
         within = tuple(name for name in self.missing if loaded[name.partition(".")[0]])
         for what, names in (
             ("missing", within),

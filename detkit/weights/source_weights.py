@@ -14,5 +14,5 @@ class SourceWeights(NamedTuple):
     source: str  # for messages
     weights: Mapping[str, Tensor]  # under the model's names as far as they are known
     class_names: Sequence[str] | None = None  # of the class rows; None if unknown
-    preprocess: Preprocess | None = None  # that the weights were trained with; None if it is among them or unknown
-    is_certain: bool = True  # whether ``preprocess`` is certain; if not, one in the recipe is preferred
+    preprocess: Preprocess | None = None  # of the training; None if unknown or part of the weights
+    is_certain: bool = True  # if ``preprocess`` is not certain, the one in the recipe is preferred

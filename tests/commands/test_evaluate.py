@@ -108,7 +108,7 @@ def test_classes_go_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_classes_that_the_detector_does_not_know(run: Path, tmp_path: Path) -> None:
     write_split(tmp_path, "val", [{"id": 1, "name": "cat"}, {"id": 2, "name": "horse"}, {"id": 3, "name": "cow"}])
-    with pytest.raises(DataError, match=r"2 of the 3 classes .* unknown to the model: horse, cow; it knows dog, cat"):
+    with pytest.raises(DataError, match=r"2 of the 3 classes .* unknown to the model: horse, cow; it has dog, cat"):
         main([f"checkpoint={run}", f"data.root={tmp_path}"])
 
 
@@ -131,7 +131,10 @@ def test_a_split_that_is_not_there(run: Path, tmp_path: Path) -> None:
         (["checkpoint=RUN", "data.rot=/data"], "data.rot: CocoDataModule has no argument 'rot'; did you mean 'root'"),
         (["checkpoint=RUN", "spilt=test"], "spilt: no key 'spilt' at the top"),
         (["checkpoint=RUN", "split=valid"], r"split: must be train, val or test; got 'valid'"),
-        (["checkpoint=RUN", "detections=RUN"], r"detections=.*: is a folder; name a file in it, e\.g\. .*found\.json$"),
+        (
+            ["checkpoint=RUN", "detections=RUN"],
+            r"detections=.*: is a folder; give the path of a file in it, e\.g\. .*found\.json$",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(run: Path, tmp_path: Path, arguments: list[str], match: str) -> None:
@@ -147,7 +150,7 @@ def test_detections_that_cannot_be_written(run: Path, tmp_path: Path, monkeypatc
     (tmp_path / "file").write_text("mine")
     with pytest.raises(
         StorageError,
-        match=r"file/found\.json: cannot .*; a file is where one of its folders should be$",
+        match=r"file/found\.json: cannot .*; one of the folders in the path is a file$",
     ):
         main([f"checkpoint={run}", f"data.root={tmp_path}", f"detections={tmp_path / 'file' / 'found.json'}"])
 

@@ -77,7 +77,7 @@ def test_what_fails_is_one_line(run: Path, words: list[str], code: int, said: st
 def test_stranger_cannot_have_classes_built(run: Path) -> None:
     refused = run_script(["scripts/export.py", f"checkpoint={run}"])
     assert refused.returncode == 78
-    assert "tests.exporting.tiny.Plain is of no trusted package" in refused.stderr
+    assert "tests.exporting.tiny.Plain is in no trusted package" in refused.stderr
 
 
 def test_one_file_holds_all(run: Path, done: Done) -> None:

@@ -54,6 +54,6 @@ def test_own_backbone_is_trained_evaluated_used_and_exported(tmp_path: Path) -> 
     settings = ("limit=4", "data.num_workers=0", "allow_difference=true")
     detkit(tmp_path, "export", checkpoint, "trusted=my_backbone", "out=model.onnx", *settings)
     refused = run_script(["-m", "detkit", "predict", checkpoint, "source=photo.png"], cwd=tmp_path)
-    assert refused.returncode == 78 and "my_backbone.Mine is of no trusted package" in refused.stderr
+    assert refused.returncode == 78 and "my_backbone.Mine is in no trusted package" in refused.stderr
     predicted = detkit(tmp_path, "predict", "checkpoint=model.onnx", "source=photo.png", "out=found_by_export")
     assert "results: found_by_export" in predicted.stdout  # the exported file needs no class of the user's

@@ -45,7 +45,7 @@ def test_no_argument_lists_the_recipes() -> None:
         (["recipe=yolo_cps"], "error: recipe: no recipe 'yolo_cps' in"),
         (["TOY", "trainr.max_epochs=3"], "error: trainr.max_epochs: no key 'trainr' at the top"),
         (["TOY", "seed"], "error: seed: must have the form key.path=value"),
-        (["seed=3"], "error: recipe: is missing; name one"),
+        (["seed=3"], "error: recipe: is missing; give one"),
     ],
 )
 def test_what_needs_no_import_answers_at_once(toy: str, arguments: list[str], message: str) -> None:

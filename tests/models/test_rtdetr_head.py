@@ -74,9 +74,9 @@ def test_cells_at_the_border_are_no_places() -> None:
     wide += [torch.randn(1, spec.channels, 1, 1).double() for spec in SPECS[1:]]
     encoder = trained(wide).encoder
     masked = trained.cell_logits(trained.cell_features(torch.zeros(8).double()))
-    at_border = (encoder.boxes_cxcywh_norm == 1).all(-1)[0]
-    assert at_border.sum() == 2
-    assert_equal(encoder.logits[0, at_border], masked.expand(2, -1))
+    at_step_end = (encoder.boxes_cxcywh_norm == 1).all(-1)[0]
+    assert at_step_end.sum() == 2
+    assert_equal(encoder.logits[0, at_step_end], masked.expand(2, -1))
 
 
 def test_best_cells_become_queries_best_first() -> None:

@@ -21,7 +21,7 @@ from detkit.ops.targets import pack_targets
 from detkit.types import DETRPredictions, QueryOutput, Targets
 from detkit.weights import load_weights
 from detkit.weights.projects.coco_names import COCO_NAMES
-from detkit.weights.projects.rtdetr import detkit_name, of_rtdetr
+from detkit.weights.projects.rtdetr import convert_rtdetr, detkit_name
 from tests.helpers.detr_batches import IMAGE_HW, NUM_CLASSES, as_labels, random_targets
 from tests.helpers.rtdetr_files import detector_of, image_of, port_of, shapes_of
 
@@ -210,7 +210,7 @@ def test_training_outputs(training: Pair) -> None:
     port_output, predictions, _ = step(training)
     assert_same(with_noisy(predictions), outputs_of(port_output), torch.float64)
     state = training.detector.state_dict()
-    for name, tensor in of_rtdetr(training.port.state_dict(), "").weights.items():
+    for name, tensor in convert_rtdetr(training.port.state_dict(), "").weights.items():
         torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-12)
 
 
@@ -237,7 +237,7 @@ def weighted(outputs: Sequence[Tensor]) -> Tensor:
 def gradients(port: nn.Module) -> dict[str, Tensor]:
     """Of the port, under detkit's names; zeros where nothing flowed."""
     given = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in port.named_parameters()}
-    return dict(of_rtdetr(given, "").weights)
+    return dict(convert_rtdetr(given, "").weights)
 
 
 @pytest.mark.kernels
@@ -310,6 +310,6 @@ def test_a_saved_file_gives_the_same_detections(shared_reference: Path, tmp_path
 
 def with_official_names(port: nn.Module, folder: Path, name: str) -> dict[str, Tensor]:
     """The port's weights as the authors' code saves them."""
-    ours = of_rtdetr(port.state_dict(), "").weights
+    ours = convert_rtdetr(port.state_dict(), "").weights
     shapes = shapes_of(folder, f"{name}_official")
     return {key: ours.get(detkit_name(key), torch.zeros(shape)) for key, shape in shapes.items()}

@@ -102,7 +102,7 @@ def test_a_partial_can_be_sent_to_a_worker(load: Load) -> None:
 def test_instantiate() -> None:
     node = {"_target_": "tests.recipe.toys.Head", "num_classes": 2}
     assert recipe.instantiate(node, trusted=TOYS, in_specs=[1], num_classes=5).num_classes == 5
-    with pytest.raises(RecipeError, match=r"tests\.recipe\.toys\.Head is of no trusted package"):
+    with pytest.raises(RecipeError, match=r"tests\.recipe\.toys\.Head is in no trusted package"):
         recipe.instantiate(node, in_specs=[1])
     with pytest.raises(RecipeError, match="num_clases: Head has no argument 'num_clases'; did you mean 'num_classes'"):
         recipe.instantiate({"_target_": "tests.recipe.toys.Head", "num_clases": 2}, trusted=TOYS)

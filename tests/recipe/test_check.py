@@ -109,7 +109,7 @@ def test_an_argument_of_a_part_that_is_not_given(load: Load) -> None:
         ("model.head.num_classes=a", "model.head.num_classes: must be int; got 'a'"),
         ("model.backbone=3", r"model.backbone: must be Backbone \| OtherBackbone; got 3"),
         ("model.preprocess=a.Head", r"must be Head \| None; got 'a.Head'; write preprocess._target_=a.Head to"),
-        ("metrics._partial_=false", "metrics.ground_truth: is missing, metrics needs it; give it, or"),
+        ("metrics._partial_=false", "metrics.ground_truth: is missing, metrics needs it; set it, or"),
         ("metrics._partial_=1", "metrics._partial_: must be true or false; got 1"),
         ("loss._target_=3", "loss._target_: must be an import path; got 3"),
         ("loss=tests.recipe.toys.Lsos", r"cannot import .*: tests.recipe.toys has no 'Lsos'; did you mean 'Loss'"),
@@ -177,7 +177,7 @@ TOYS = ("tests.recipe",)
 
 def test_stored_recipes_build_only_trusted_classes(load: Load) -> None:
     config = load().config
-    with pytest.raises(RecipeError, match=r"data._target_: tests.recipe.toys.Data is of no trusted package"):
+    with pytest.raises(RecipeError, match=r"data._target_: tests.recipe.toys.Data is in no trusted package"):
         recipe.check(recipe.from_dict(config))
     recipe.check(recipe.from_dict(config, trusted=(*recipe.TRUSTED, *TOYS)))
 
@@ -195,7 +195,7 @@ def test_an_alias_does_not_get_through(path: str) -> None:
 @pytest.mark.parametrize("path", ["os.system", "runpy.run_path", "builtins.type", "zipimport.zipimporter", "yaml.Node"])
 def test_a_recipe_names_its_own_code_and_known_libraries(load: Load, path: str) -> None:
     """Of the working directory, not of Python: frozen and built-in modules lie nowhere."""
-    with pytest.raises(RecipeError, match=rf"loss._target_: {path} is of no trusted package .*named with trusted=PACK"):
+    with pytest.raises(RecipeError, match=rf"loss._target_: {path} is in no trusted package .*named with trusted=PACK"):
         recipe.check(load(f"loss={path}"))
 
 
@@ -218,7 +218,7 @@ def test_an_installed_package_can_be_trusted(load: Load) -> None:
 
 @pytest.mark.parametrize("path", ["os.system", "testss.recipe.toys.Loss", "builtins.eval", "subprocess.Popen"])
 def test_other_packages_are_not_even_imported(path: str) -> None:
-    with pytest.raises(RecipeError, match=f"{path} is of no trusted package"):
+    with pytest.raises(RecipeError, match=f"{path} is in no trusted package"):
         locate(path, TOYS)
 
 

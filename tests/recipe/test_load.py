@@ -9,6 +9,8 @@ import pytest
 
 from detkit import recipe
 from detkit.errors import RecipeError
+from detkit.recipe.faults import Faults
+from detkit.recipe.overrides import parse_overrides
 from detkit.recipe.read import MAX_BYTES, read_value
 from tests.recipe.conftest import TOY, Load
 
@@ -168,7 +170,7 @@ def test_changes_name_their_source(load: Load, toy: Path) -> None:
         ("seed=-1", r"seed: must be 0 to 2\*\*32 - 1; got -1"),
         ("seed=true", "seed: must be int; got True"),
         ("unfreeze_epoch=-1", "unfreeze_epoch: must be 0 or more; got -1"),
-        ("unfreeze_epoch=2", r"unfreeze_epoch: nothing is frozen; say what in freeze \(command line\)"),
+        ("unfreeze_epoch=2", r"unfreeze_epoch: nothing is frozen; set freeze \(command line\)"),
         ("non_finite=ignore", r"non_finite: must be .*'skip'.*; got 'ignore'"),
         ("max_non_finite=-1", "max_non_finite: must be 0 or more; got -1"),
         ("backbone_lr_factor=0", "backbone_lr_factor: must be positive .*; got 0"),
@@ -178,12 +180,12 @@ def test_changes_name_their_source(load: Load, toy: Path) -> None:
         ("trainer.callbacks[1].decay=1", "'1' is no index of a list of 1"),
         ("trainer.callbacks.decay=1", "'decay' is no index of a list of 1"),
         ("loss=", r"loss: must name its constructor in _target_; got None \(command line\)"),
-        ("name=${oc.env:HOME}", r"name: '\$\{oc.env:HOME\}' must be \$\{key.path\} of this recipe and nothing more"),
+        ("name=${oc.env:HOME}", r"name: '\$\{oc.env:HOME\}' must be \$\{key.path\} without other text"),
         ("name=${sed}", r"name: '\$\{sed\}' must point to a single value"),
         ("name=${model}", r"name: '\$\{model\}' must point to a single value"),
-        ("name=a${seed}", "must be .* and nothing more"),
+        ("name=a${seed}", "must be .* without other text"),
         ("name=${name}", "Recursive interpolation"),
-        ("name=${x", "must be .* and nothing more"),
+        ("name=${x", "must be .* without other text"),
     ],
 )
 def test_faults_of_one_argument(load: Load, argument: str, message: str) -> None:
@@ -195,8 +197,8 @@ def test_faults_of_one_argument(load: Load, argument: str, message: str) -> None
     ("old", "new", "message"),
     [
         ("seed: 3", "sede: 3", r"sede: no key 'sede' at the top .*; did you mean 'seed'\? \(.*toy.yaml, line 2\)"),
-        ("seed: 3", "seed: 3\nseed: 4", r"toy.yaml, line 3: seed is given twice, first in line 2; keep one"),
-        ("depth: 2", "depth: 2, depth: 3", r"line 6: model.backbone.depth is given twice"),
+        ("seed: 3", "seed: 3\nseed: 4", r"toy.yaml, line 3: seed is repeated, first in line 2; keep one of them"),
+        ("depth: 2", "depth: 2, depth: 3", r"line 6: model.backbone.depth is repeated"),
         ("seed: 3", "1: 3", r"line 2: a key must be text; got '1'"),
         ("seed: 3", "seed: [3", "toy.yaml, line 3: is no YAML: while parsing a flow"),
         ("seed: 3", "seed: !!python/object/apply:os.system [ls]", r"tags are not allowed \(got '.*os.system'"),
@@ -206,10 +208,10 @@ def test_faults_of_one_argument(load: Load, argument: str, message: str) -> None
         ("root: null", "root: ${oc.env:HOME}", r"data.root: '\$\{oc.env:HOME\}' must be .* \(.*line 18\)"),
         ("data.image_hw", "dta.image_hw", r"dta.image_hw: no key 'dta' .*did you mean 'data'\? \(.*line 29, demo\)"),
         ("demo:\n  data.image_hw: [32, 32]\n  trainer.max_epochs: 2", "demo: 3", "must map keys to values; got 3"),
-        (TOY, "", "line 1: must hold keys and values"),
-        (TOY, "- 1", "line 1: must hold keys and values"),
+        (TOY, "", "line 1: must contain keys and values"),
+        (TOY, "- 1", "line 1: must contain keys and values"),
         (TOY, "seed: 1\n--- 2", "is no YAML: expected a single document"),
-        (TOY, "#" * (MAX_BYTES + 1), f"holds at most {MAX_BYTES} bytes; got {MAX_BYTES + 1}"),
+        (TOY, "#" * (MAX_BYTES + 1), f"may have at most {MAX_BYTES} bytes; got {MAX_BYTES + 1}"),
     ],
 )  # fmt: skip
 def test_faults_of_the_file(load: Load, old: str, new: str, message: str) -> None:
@@ -224,7 +226,7 @@ def test_a_file_that_is_no_text(toy: Path) -> None:
 
 
 def test_interpolation_cannot_grow(load: Load) -> None:
-    with pytest.raises(RecipeError, match="nothing more"):
+    with pytest.raises(RecipeError, match="without other text"):
         load("name=${runs_dir}${runs_dir}")
     with pytest.raises(RecipeError, match=r"loss.powers.0: '\$\{model\}' must point to a single value"):
         load("loss.powers=['${model}', '${seed}']")
@@ -242,14 +244,14 @@ def test_all_faults_at_once(load: Load) -> None:
 
 
 def test_file_and_command_line_faults_together(load: Load) -> None:
-    with pytest.raises(RecipeError, match=r"(?s)2 faults.*given twice.*no key 'trainr'"):
+    with pytest.raises(RecipeError, match=r"(?s)2 faults.*is repeated.*no key 'trainr'"):
         load("trainr.a=1", replace=("seed: 3", "seed: 3\nseed: 4"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "recipe: is missing; name one, e.g. recipe=yolo_csp"),
+        ([], "recipe: is missing; give one, e.g. recipe=yolo_csp"),
         (["seed=1"], "recipe: is missing"),
         (["recipe=nowhere/x.yaml"], "recipe: no file 'nowhere/x.yaml'"),
         (["recipe="], "recipe: is missing"),
@@ -304,9 +306,11 @@ def test_append_to_what_is_no_list(load: Load) -> None:
 
 
 def test_parse() -> None:
-    assert recipe.parse(["checkpoint=a=b.pt", "x[1].y=2"]) == [("checkpoint", "a=b.pt"), ("x.1.y", 2)]
+    assert parse_overrides(["checkpoint=a=b.pt", "x[1].y=2"], Faults()) == [("checkpoint", "a=b.pt"), ("x.1.y", 2)]
+    faults = Faults()
+    assert parse_overrides(["a", "b"], faults) == []
     with pytest.raises(RecipeError, match=r"(?s)2 faults in the arguments:.*a: must have.*b: must have"):
-        recipe.parse(["a", "b"])
+        faults.raise_if_any("the arguments")
 
 
 def test_overrides_of_a_stored_recipe(load: Load) -> None:
@@ -376,8 +380,8 @@ def test_a_run_is_resumed_by_its_own_recipe(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("resume=runs/x", r"resume: no recipe.yaml in 'runs/x'; give the folder of a run, or name its recipe"),
-        ("resume=true", r"recipe: is missing; name one, e.g. recipe=yolo_csp, or a run to go on with, resume=FOLDER"),
+        ("resume=runs/x", r"resume: no recipe.yaml in 'runs/x'; give the folder of a run, or its recipe"),
+        ("resume=true", r"recipe: is missing; give one, e.g. recipe=yolo_csp, or a run to resume, resume=FOLDER"),
     ],
 )
 def test_a_recipe_or_a_run_must_be_named(argument: str, message: str) -> None:

@@ -44,7 +44,7 @@ def test_list_keys(load: Load) -> None:
     rows = {
         cells(line)[0]: cells(line)[1:] for line in lines_of(recipe.list_keys(load("data.root=/x", "seed=8"))) if line
     }
-    assert rows["seed"] == ["8", "of weights, order and augmentation; 0"]  # and so on, in the next line
+    assert rows["seed"] == ["8", "seed of weights, order and"]  # and so on, in the next line
     assert rows["data"] == ["tests.recipe.toys.Data", "Toy data of three classes"]
     assert rows["data.root"] == ["/x", "folder of the data set"]
     assert rows["data.batch_size"] == ["(4)"]  # accepted, though not in the file
@@ -69,7 +69,7 @@ def test_every_key_can_be_typed_as_listed(load: Load) -> None:
 def test_list_changes(load: Load) -> None:
     text = "\n".join(lines_of(recipe.list_changes(load("seed=8", "loss.powers=[1,2]"))))
     assert text.startswith("recipe toy, with these changes\n")
-    assert "data.root is not set: the built-in demo set, with the recipe's own values for it" in text
+    assert "data.root is not set: the built-in demo set is used, with the values under demo: in the recipe" in text
     rows = [cells(line) for line in text.splitlines()]
     assert ["seed", "3", "8", "command line"] in rows and ["loss.powers", "-", "[1, 2]", "command line"] in rows
     assert "not set" not in "\n".join(lines_of(recipe.list_changes(load("data.root=/x"))))
@@ -83,7 +83,7 @@ def test_values_are_no_markup(load: Load) -> None:
 
 def test_no_changes(load: Load) -> None:
     plan = load(replace=("root: null", "root: /x"))
-    assert lines_of(recipe.list_changes(plan)) == ["recipe toy, as it stands in its file"]
+    assert lines_of(recipe.list_changes(plan)) == ["recipe toy, without changes"]
 
 
 def test_rows_fit_100_columns(load: Load) -> None:

@@ -75,7 +75,7 @@ def faults() -> list[Fault]:
         Fault("NaN in the loss", _loss(lambda terms: terms | {"box": terms["box"] * math.nan}), "box nan", STEP, True),
         Fault("inf in the loss", _loss(lambda terms: terms | {"cls": terms["cls"] + math.inf}), "cls inf", STEP, True),
         Fault("NaN in a gradient", _loss(_root_of_zero), "the gradients are not finite", STEP, True),
-        Fault("NaN in an image", _image, "pixels that are no numbers in 5", None, True),
+        Fault("NaN in an image", _image, "pixels that are not finite in 5", None, True),
         Fault("NaN in a weight", _after(_weight), "the weights are not finite", STEP, False),
         Fault("inf in running statistics", _after(_statistics), "the weights are not finite", STEP, False),
         Fault("NaN in the average", _after(_average), "average.model.box.bias is not finite", STEPS, False),

@@ -15,7 +15,7 @@ from detkit.checkpoint import (
     write_detector,
 )
 from detkit.training import CheckpointSettings
-from detkit.training.callbacks.saver import Saver
+from detkit.training.callbacks.saver import CheckpointSaver
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt
@@ -37,7 +37,7 @@ def save(folder: RunFolder, step: int) -> None:
     path, state = checkpoint_path(folder.checkpoints, step), {"weights": weights(step), "step": step}
     write_checkpoint(path, state, step=step, epoch=step, score=step / 10, facts={"threads": 1})
     best: Any = None  # of no concern here
-    Saver(CheckpointSettings(keep=2), folder, best, Interrupt(), FailedWrites())._prune()
+    CheckpointSaver(CheckpointSettings(keep=2), folder, best, Interrupt(), FailedWrites())._prune()
 
 
 def what_is_left(folder: RunFolder) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from detkit.checkpoint import manifests_in, read_checkpoint, read_detector
 from detkit.errors import RecipeError
 from detkit.ops.drawing import GAP
-from detkit.training import Trained, evaluate, train
+from detkit.training import TrainingResult, evaluate, train
 from detkit.training.callbacks.drawings import CLASS_SIDE_PX, FRAME_PX, RIGHT, WRONG, drawing_of
 from detkit.types import ImageLabel, RankedClasses
 from tests.helpers.toy import CLASSES, SIZE
@@ -20,7 +20,7 @@ from tests.helpers.toy_classes import ToyClasses, toy_class_parts
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """A run long enough to tell red from blue."""
     data = ToyClasses(length=64, batch_size=8)
     return train(toy_class_parts(tmp_path_factory.mktemp("learnt"), epochs=8, data=data))
@@ -31,7 +31,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_learns(learnt: Trained) -> None:
+def test_learns(learnt: TrainingResult) -> None:
     assert learnt.numbers["val/top1"] > 0.9
     assert learnt.numbers["val/top5"] == 1.0
     assert set(learnt.per_class) == set(CLASSES)
@@ -40,7 +40,7 @@ def test_learns(learnt: Trained) -> None:
     assert not [name for name in table[0] if "AP" in name]
 
 
-def test_keeps_the_best_by_its_own_number(learnt: Trained) -> None:
+def test_keeps_the_best_by_its_own_number(learnt: TrainingResult) -> None:
     weights, metadata = read_detector(learnt.folder / "detector.safetensors")
     assert (metadata["monitor"], metadata["score"]) == ("val/top1", learnt.numbers["val/top1"])
     assert metadata["epoch"] == learnt.epoch and "ap" not in metadata
@@ -51,7 +51,7 @@ def test_keeps_the_best_by_its_own_number(learnt: Trained) -> None:
 
 
 def test_what_was_saved_evaluates_to_the_numbers_of_the_run(
-    learnt: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learnt: TrainingResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the data has its classes in another order than the model."""
     parts = toy_class_parts(tmp_path)
@@ -70,7 +70,7 @@ def test_what_was_saved_evaluates_to_the_numbers_of_the_run(
 
 
 def test_has_no_detections_to_write(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"detections=found\.json: a classifier finds no objects"):
+    with pytest.raises(RecipeError, match=r"detections=found\.json: a classifier detects no objects"):
         evaluate(toy_class_parts(tmp_path), CLASSES, Path("found.json"))
 
 
@@ -102,7 +102,7 @@ def test_unknown_monitor_names_what_there_is(tmp_path: Path) -> None:
         train(toy_class_parts(tmp_path, checkpoint={"monitor": "val/AP"}))
 
 
-def test_sheets_of_a_run(learnt: Trained) -> None:
+def test_sheets_of_a_run(learnt: TrainingResult) -> None:
     sheets = {path.stem: np.asarray(cv2.imread(str(path))) for path in (learnt.folder / "pictures").iterdir()}
     assert set(sheets) == {"train_batch_0", "train_batch_1", "train_batch_2", "val_best", "val_last"}
     side = -(-CLASS_SIDE_PX // SIZE) * SIZE
@@ -117,7 +117,7 @@ def test_wrong_ones_are_marked(best: int, colour: tuple[int, int, int]) -> None:
     target = ImageLabel(torch.tensor(0), 7)
     found = RankedClasses(torch.tensor([0.8, 0.2]), torch.tensor([best, 1 - best]))
     image = np.full((64, 96, 3), 128, dtype=np.uint8)
-    picture = drawing_of(target).beside(image, target, found, ("cat", "dog"))
+    picture = drawing_of(target).with_result(image, target, found, ("cat", "dog"))
     assert (picture[:FRAME_PX] == colour).all() and (picture[:, -FRAME_PX:] == colour).all()
     assert picture.shape[0] > CLASS_SIDE_PX and (image == 128).all()
 
@@ -125,5 +125,5 @@ def test_wrong_ones_are_marked(best: int, colour: tuple[int, int, int]) -> None:
 def test_an_image_without_a_ranked_class_is_drawn_as_wrong() -> None:
     target = ImageLabel(torch.tensor(0), 7)
     found = RankedClasses(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    picture = drawing_of(target).beside(np.zeros((64, 64, 3), dtype=np.uint8), target, found, ("cat",))
+    picture = drawing_of(target).with_result(np.zeros((64, 64, 3), dtype=np.uint8), target, found, ("cat",))
     assert (picture[:FRAME_PX] == WRONG).all()

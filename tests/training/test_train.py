@@ -14,7 +14,7 @@ from typing_extensions import override
 from detkit.checkpoint import latest_checkpoint, manifests_in, read_checkpoint, read_detector
 from detkit.errors import CheckpointError, RecipeError
 from detkit.recipe.read import read_file
-from detkit.training import DetectionModule, Trained, train
+from detkit.training import DetectionModule, TrainingResult, train
 from detkit.training.run.interrupt import TrainingStopped
 from tests.helpers.run_folders import assert_same, copy_of_step, rows, state_of
 from tests.helpers.toy import CLASSES, SIZE, ToyData, toy_decode, toy_parts
@@ -43,26 +43,26 @@ def test_files_of_a_run(whole: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """A run long enough to find the squares."""
     return train(toy_parts(tmp_path_factory.mktemp("learnt"), epochs=12, data=ToyData(length=64, batch_size=8)))
 
 
-def test_learns(learnt: Trained) -> None:
+def test_learns(learnt: TrainingResult) -> None:
     """Also says that labels, boxes and the metric fit together."""
     assert learnt.numbers["val/AP50"] > 0.5
     table = rows(learnt.folder)
     assert float(table[-1]["train/loss"]) < float(table[0]["train/loss"]) / 3
 
 
-def test_keeps_the_latest_and_the_best(learnt: Trained) -> None:
+def test_keeps_the_latest_and_the_best(learnt: TrainingResult) -> None:
     manifests = manifests_in(learnt.folder / "checkpoints")
     assert [manifest.epoch for manifest in manifests][-2:] == [11, 12] and len(manifests) <= 3
     scores = [float(row["val/AP"]) for row in rows(learnt.folder)]
     assert max(manifest.score or 0 for manifest in manifests) == pytest.approx(max(scores), abs=1e-6)
 
 
-def test_saved_detector_has_the_ap_of_the_run(learnt: Trained, tmp_path: Path) -> None:
+def test_saved_detector_has_the_ap_of_the_run(learnt: TrainingResult, tmp_path: Path) -> None:
     weights, metadata = read_detector(learnt.folder / "detector.safetensors")
     assert metadata["class_names"] == list(CLASSES) and metadata["category_ids"] == [1, 5, 7]
     assert metadata["image_hw"] == [SIZE, SIZE] and metadata["recipe"]["model"] == {"_target_": "toy"}
@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_goes_on(
     (folder,) = (tmp_path / "toy").iterdir()
     manifest = latest_checkpoint(folder / "checkpoints")
     assert manifest is not None and manifest.step == step
-    assert f"go on: detkit train resume={folder}" in capsys.readouterr().out.replace("\n", " ")
+    assert f"resume: detkit train resume={folder}" in capsys.readouterr().out.replace("\n", " ")
     assert train(toy_parts(tmp_path, resume=str(folder))).folder == folder
     assert_same(state_of(folder)["state_dict"], state_of(whole)["state_dict"])
     assert_same(state_of(folder)["current_model_state"], state_of(whole)["current_model_state"])
@@ -285,4 +285,4 @@ def test_exception_in_validation_leaves_the_own_weights(tmp_path: Path) -> None:
 
 
 def interrupt_hard() -> None:
-    raise TrainingStopped(at_border=False)
+    raise TrainingStopped(at_step_end=False)

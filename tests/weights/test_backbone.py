@@ -155,7 +155,7 @@ def test_the_recipe_may_know_better_of_a_file_that_does_not_say(resnet: nn.Modul
 def test_a_backbone_that_nobody_published_keeps_what_the_recipe_says() -> None:
     weights = CSPDarknet(0.33, 0.25).state_dict()
     report = load_weights(weights, detector(CSPDarknet(0.33, 0.25)))
-    assert "images: RGB, 0..1 (of the recipe; the file does not say)" in str(report)
+    assert "images: RGB, 0..1 (of the recipe; unknown for the file)" in str(report)
 
 
 class Offline:

@@ -52,7 +52,7 @@ class RunsCode:
 
 def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     torch.save({"model": official_weights("nano"), "best_ap": RunsCode(tmp_path / "made")}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"a\.pth: refused.*store its state_dict alone"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: refused.*store only its state_dict"):
         load_weights(tmp_path / "a.pth", detector_of("nano"))
     assert not (tmp_path / "made").exists()
 
@@ -60,11 +60,11 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"encoder.weight": torch.zeros(1)}, r"another network: 235 tensors of the backbone are not filled"),
-        ([torch.zeros(1)], "holds no state_dict, neither itself nor under 'ema', 'state_dict', 'model'"),
-        ({}, "holds no state_dict, neither"),
-        ({"a": torch.zeros(1), "epoch": 3}, "holds no state_dict: epoch are no tensors"),
-        ({"\x1b[2J": 3, 7: torch.zeros(1)}, r"holds no state_dict: '\\x1b\[2J', a int are no tensors"),
+        ({"encoder.weight": torch.zeros(1)}, r"another network: 235 tensors of the backbone are missing"),
+        ([torch.zeros(1)], "contains no state_dict, neither at its top nor under 'ema', 'state_dict', 'model'"),
+        ({}, "contains no state_dict, neither"),
+        ({"a": torch.zeros(1), "epoch": 3}, "contains no state_dict: epoch are no tensors"),
+        ({"\x1b[2J": 3, 7: torch.zeros(1)}, r"contains no state_dict: '\\x1b\[2J', a int are no tensors"),
     ],
 )
 def test_other_contents_are_named(tmp_path: Path, content: Any, message: str) -> None:

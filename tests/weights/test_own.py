@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"(?s)another network: none of them fits.*loaded 0 of 2"):
+    with pytest.raises(CheckpointError, match=r"(?s)another network: no tensor matches.*loaded 0 of 2"):
         load_weights(written(tmp_path, detector(), ["a", "b", "c"]), nn.Linear(2, 2), ("a", "b", "c"))
 
 
@@ -82,7 +82,7 @@ def test_recipe_names_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_program_without_a_loader_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"weights=x.pth: this program cannot load any; train with detkit train"):
+    with pytest.raises(CheckpointError, match=r"weights=x.pth: train was called without load_weights"):
         train(toy_parts(tmp_path, epochs=1, weights="x.pth"))
     assert not (tmp_path / "toy").exists()
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from detkit.benchmark.machine import is_installed
 from detkit.benchmark.output.rows import BASELINE, ResultTable, Row, phase_table, speed_table
 from detkit.benchmark.selection import BenchmarkPlan
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 
 MOST_SPREAD = 1.3  # slowest round over fastest; beyond it other programs used the machine
 LEAST_CORES = 0.9  # of a row with one thread; below it other programs used the machine
@@ -43,7 +43,7 @@ def report(
     title, first = "# Benchmark", next(listed)
     markdown = "\n\n".join([title, first, *markdown_tables, *listed]) + "\n"
     document = {"facts": facts, "notes": notes, "rows": [row.to_json() for row in rows]}
-    with storing(plan.folder):
+    with storage_errors(plan.folder):
         (plan.folder / FILES["markdown"]).write_text(markdown)
         (plan.folder / FILES["json"]).write_text(json.dumps(document, indent=1))
         if not _no_picture(rows):

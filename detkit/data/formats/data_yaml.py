@@ -11,7 +11,7 @@ import yaml
 from detkit.data.formats.label_files import read_limited
 from detkit.data.images.image_files import list_folder
 from detkit.errors import DataError
-from detkit.yaml_text import LOADER, look_through
+from detkit.yaml_text import LOADER, scan_yaml
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 SPLITS = ("train", "val", "test")
@@ -97,7 +97,7 @@ def _names_classes(file: Path) -> bool:
 def _read(file: Path) -> dict[object, object]:
     try:
         text = read_limited(file, _MAX_BYTES).decode("utf-8-sig")
-        for line, message in look_through(text, _MAX_DEPTH, text_keys=False).faults:
+        for line, message in scan_yaml(text, _MAX_DEPTH, text_keys=False).faults:
             raise DataError(f"{file}:{line}: {message}")
         values = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe loader
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch.export import ExportedProgram
 
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.checkpoint.file import move
 from detkit.errors import ExportError, StorageError
 from detkit.exporting.converter_logs import silenced
@@ -126,7 +126,7 @@ def _texts(metadata: Metadata) -> dict[str, str]:
 
 def _put(path: Path, write: Callable[[Path], object]) -> None:
     """Write into a temporary folder in the target folder, then move the complete files."""
-    with storing(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             try:

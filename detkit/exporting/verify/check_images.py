@@ -115,7 +115,7 @@ def _generated(stored: StoredDetector, options: ExportOptions) -> CheckImages:
 @contextlib.contextmanager
 def _built(
     stored: StoredDetector, options: ExportOptions, data_overrides: DataOverrides, split: str
-) -> Iterator[recipe.Parts]:
+) -> Iterator[recipe.BuiltParts]:
     """Build the parts of the recipe but the model; at the end the worker processes of its data are stopped."""
     overrides = list(data_overrides)
     if stored.recipe.get("data", {}).get("_target_") == "detkit.data.CocoDataModule":
@@ -127,7 +127,7 @@ def _built(
         parts.data.teardown("validate")
 
 
-def _of_split(stored: StoredDetector, options: ExportOptions, parts: recipe.Parts) -> CheckImages:
+def _of_split(stored: StoredDetector, options: ExportOptions, parts: recipe.BuiltParts) -> CheckImages:
     from detkit.training.evaluate import DecodeForClasses  # imports Lightning
 
     data = parts.data

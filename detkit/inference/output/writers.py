@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.checkpoint.file import new_folder
 from detkit.errors import DataError
 from detkit.inference.input.video import Frame, VideoWriter
@@ -65,7 +65,7 @@ class Pictures:
     def add(self, frame: Frame, found: ImageDetections) -> None:
         drawn = found.draw(frame.image)
         path = self.folder / self.paths[".jpg" if frame.number is None else ".mp4"][frame.name]
-        with storing(path):
+        with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if frame.number is None:
                 path.write_bytes(_jpeg(drawn))
@@ -166,7 +166,7 @@ class YoloTxt:
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
         name = self.paths[frame.name] if frame.number is None else f"{_of_frame(frame)}.txt"
         path = self.folder / name
-        with storing(path):
+        with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, "".join(lines), "w")
 
@@ -208,7 +208,7 @@ def make_folder(out: str, runs: Path = RUNS) -> Path:
         StorageError: if it cannot be made.
     """
     folder = Path(out).expanduser()
-    with storing(folder if out else runs):
+    with storage_errors(folder if out else runs):
         if not out:
             return new_folder(runs)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -271,5 +271,5 @@ class _JsonList:
 
 def _write(path: Path, text: str, mode: Literal["w", "a"] = "a") -> None:
     """Write text to a file, by default at its end."""
-    with storing(path), path.open(mode, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with storage_errors(path), path.open(mode, encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)  # surrogateescape, because file names may be invalid UTF-8

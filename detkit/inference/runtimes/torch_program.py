@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detkit.checkpoint import UNREADABLE, first_line
+from detkit.checkpoint import UNREADABLE, error_line
 from detkit.errors import CheckpointError
 from detkit.inference.runtimes import Program
 
@@ -24,7 +24,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             names = [name for name in archive.namelist() if name.endswith((f"/{INFO}", f"/{ADDED_INFO}"))]
             return {key: text for name in names for key, text in json.loads(archive.read(name)).items()}
     except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
-        raise CheckpointError(f"{path}: is no archive of torch: {first_line(error)}") from error
+        raise CheckpointError(f"{path}: is no archive of torch: {error_line(error)}") from error
 
 
 def open_program(path: Path, threads: int = 0) -> Program:  # noqa: ARG001  (torch has one number of threads for all)
@@ -46,4 +46,4 @@ def _load(path: Path) -> torch.nn.Module:
             warnings.simplefilter("ignore", FutureWarning)  # about the deprecation of TorchScript
             return torch.jit.load(path, map_location="cpu").eval()
     except (OSError, zipfile.BadZipFile, *UNREADABLE) as error:
-        raise CheckpointError(f"{path}: is no program of torch: {first_line(error)}") from error
+        raise CheckpointError(f"{path}: is no program of torch: {error_line(error)}") from error

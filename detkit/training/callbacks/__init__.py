@@ -1,1 +1,1 @@
-"""What happens beside the steps of a training: one callback a file."""
+"""The callbacks of a run, one per file: EMA, checkpoints, logs, images, checks."""

@@ -1,4 +1,4 @@
-"""The best detector so far, on disk from the moment it is known."""
+"""Write the detector of the best epoch so far."""
 
 import lightning as L
 from torch import nn
@@ -15,20 +15,20 @@ from detkit.training.settings import RunMetadata
 
 
 class BestDetector(L.Callback):
-    """Write detector.safetensors at every new best; before the first validation, after every epoch.
+    """Write detector.safetensors at every new best score; before the first validation, after every epoch.
 
     Args:
-        monitor: the number that decides, higher is better.
-        folder: of the run.
-        metadata: what the detector file holds beside its weights.
-        failures: where it is noted that the file could not be written; the one before stays.
+        monitor: the number that selects the best epoch; higher is better.
+        folder: folder of the run.
+        metadata: metadata of the detector file.
+        failures: records failures to write; the earlier file is kept.
 
     Attributes:
-        score: of the best so far; None before the first validation.
-        epoch: the best one, counted from 1.
+        score: best score so far; None before the first validation.
+        epoch: the best epoch, counted from 1.
         numbers: all numbers of the best epoch.
         per_class: the metric's number of each class in the best epoch.
-        metric: whose numbers these are; there from the beginning of the fit.
+        metric: the metric that gives the numbers; set at the start of the fit.
     """
 
     def __init__(self, monitor: str, folder: RunFolder, metadata: RunMetadata, failures: FailedWrites) -> None:
@@ -45,7 +45,7 @@ class BestDetector(L.Callback):
         self._last_score: float | None = None
 
     def score_of(self, step: int) -> float | None:
-        """The score, if this step was validated."""
+        """The score after a step; None if there was no validation after it."""
         return self._last_score if step == self._validated_step else None
 
     @override
@@ -61,7 +61,7 @@ class BestDetector(L.Callback):
         if self.monitor not in numbers:
             raise RecipeError(f"checkpoint.monitor: no number {self.monitor!r}; there are {', '.join(sorted(numbers))}")
         self._validated_step, self._last_score = trainer.global_step, numbers[self.monitor]
-        if self.score is None or self._last_score >= self.score:  # a draw: the longer trained
+        if self.score is None or self._last_score >= self.score:  # of equal scores, the later epoch
             self.score, self.epoch, self.numbers = self._last_score, trainer.current_epoch + 1, numbers
             assert self.metric is not None, "setup comes before the first validation"
             self.per_class = self.metric.per_class()
@@ -69,7 +69,7 @@ class BestDetector(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the epoch's checkpoint, so that a run that is killed after its last checkpoint has its detector."""
+        """Write the detector before the checkpoint of the epoch, so that every run with a checkpoint has a detector."""
         if self.score is None:
             self.epoch = trainer.current_epoch + 1
             self._write(trainer)
@@ -82,7 +82,7 @@ class BestDetector(L.Callback):
         best = {"monitor": self.monitor, "score": self.score, "epoch": self.epoch, "step": trainer.global_step}
         if self.metric is not None and "AP" in self.metric.meanings:
             best["ap"] = self.numbers.get("val/AP")
-        with self.failures.noting(self.folder.detector):
+        with self.failures.recording(self.folder.detector):
             write_detector(self.folder.detector, module.model.state_dict(), {**self.metadata, **best})
 
     @override

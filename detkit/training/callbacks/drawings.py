@@ -1,4 +1,4 @@
-"""How a target is drawn, and how what was found is drawn beside it: one entry for each type of target."""
+"""How each type of target is drawn, alone and next to the result of the model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,17 +9,17 @@ from torch import Tensor
 from detkit.ops.drawing import draw_detections, side_by_side
 from detkit.types import Detections, ImageLabel, RankedClasses, Target
 
-MIN_SCORE = 0.3  # of a box that is drawn
-CLASS_SIDE_PX, FRAME_PX = 160, 5  # smaller images are enlarged, so that a class name can be read
+MIN_SCORE = 0.3  # boxes with lower scores are not drawn
+CLASS_SIDE_PX, FRAME_PX = 160, 5  # smaller images are enlarged, so that the class name is readable
 RIGHT, WRONG = (50, 180, 90), (230, 60, 60)
 
 
 class Drawing(NamedTuple):
-    """Functions on (H, W, 3) uint8 RGB images, which they leave as they are."""
+    """Functions that draw on copies of (H, W, 3) uint8 RGB images."""
 
     truth: Callable[[np.ndarray, Any, Sequence[str]], np.ndarray]  # image, target, class names
-    beside: Callable[[np.ndarray, Any, Any, Sequence[str]], np.ndarray]  # image, target, found, class names
-    images: int  # on a sheet
+    with_result: Callable[[np.ndarray, Any, Any, Sequence[str]], np.ndarray]  # image, target, result, class names
+    images: int  # per sheet
     columns: int
 
 
@@ -32,7 +32,7 @@ def _boxes(image: np.ndarray, target: Target, class_names: Sequence[str]) -> np.
     return draw_detections(image, target.boxes.cpu().numpy(), target.labels.cpu().numpy(), None, class_names)
 
 
-def _boxes_beside(image: np.ndarray, target: Target, found: Detections, class_names: Sequence[str]) -> np.ndarray:
+def _boxes_with_result(image: np.ndarray, target: Target, found: Detections, class_names: Sequence[str]) -> np.ndarray:
     sure = found.scores >= MIN_SCORE
     boxes, scores, labels = (values[sure].float().cpu().numpy() for values in found)
     drawn = draw_detections(image, boxes, labels.astype(int), scores, class_names)
@@ -43,10 +43,10 @@ def _class(image: np.ndarray, target: ImageLabel, class_names: Sequence[str]) ->
     return _named(image, target.label[None], None, class_names)
 
 
-def _class_beside(
+def _class_with_result(
     image: np.ndarray, target: ImageLabel, found: RankedClasses, class_names: Sequence[str]
 ) -> np.ndarray:
-    """The likeliest class, in a green frame if it is the true one, else in a red one."""
+    """The class with the highest score, in a green frame if it is right, else in a red one."""
     best = _named(image, found.labels[:1], found.scores[:1], class_names)
     pair = side_by_side(_class(image, target, class_names), best)
     height, width = pair.shape[:2]
@@ -58,7 +58,7 @@ def _class_beside(
 
 
 def _named(image: np.ndarray, labels: Tensor, scores: Tensor | None, class_names: Sequence[str]) -> np.ndarray:
-    """An image with its class, or with none, drawn as a box as large as the image."""
+    """The image with its class, if there is one, drawn as a box around the whole image."""
     height, width = image.shape[:2]
     boxes = np.array([[0, 0, width, height]] * len(labels))
     shown = None if scores is None else scores.float().cpu().numpy()
@@ -66,6 +66,6 @@ def _named(image: np.ndarray, labels: Tensor, scores: Tensor | None, class_names
 
 
 DRAWINGS: dict[type, Drawing] = {
-    Target: Drawing(_boxes, _boxes_beside, images=8, columns=2),
-    ImageLabel: Drawing(_class, _class_beside, images=24, columns=4),
+    Target: Drawing(_boxes, _boxes_with_result, images=8, columns=2),
+    ImageLabel: Drawing(_class, _class_with_result, images=24, columns=4),
 }

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, which is what gets evaluated and kept."""
+"""Exponential moving average of the weights, which is evaluated and saved as the detector."""
 
 import math
 
@@ -13,13 +13,12 @@ from typing_extensions import override
 class EMA(WeightAveraging):
     """Average of weights and running statistics with a decay that rises from 0.
 
-    Validation, the kept detector and the model after training have the averaged weights. Note [EMA
-    before the saver]: Lightning runs checkpoint callbacks after all others, so a checkpoint of a
-    step holds the average of that step.
+    Validation, the detector file and the model after training have the averaged weights. Lightning calls checkpoint
+    callbacks after all others, so a checkpoint has the average of its own step.
 
     Args:
-        decay: of the average, once it has risen.
-        ramp_steps: the decay of step t is ``decay * (1 - exp(-t / ramp_steps))``; 0: no ramp.
+        decay: final decay.
+        ramp_steps: the decay of step t is ``decay * (1 - exp(-t / ramp_steps))``; 0: constant decay.
 
     Raises:
         ValueError: if decay is not in [0, 1), or ramp_steps is negative.
@@ -35,13 +34,13 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=True)
         self.decay = decay
         self.ramp_steps = ramp_steps
-        self._pairs: _Pairs | None = None
+        self._pairs: _TensorPairs | None = None
         self._swapped = False
 
     @property
     def module(self) -> nn.Module:
-        """The averaged module; during validation, the one that trains."""
-        assert self._average_model is not None, "the average is made when fit begins"
+        """The averaged module; during validation the trained module, because Lightning swaps them."""
+        assert self._average_model is not None, "setup makes the average"
         return self._average_model.module
 
     def decay_of(self, step: int) -> float:
@@ -50,20 +49,20 @@ class EMA(WeightAveraging):
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make the average where the model is going to be; Lightning moves the model later."""
+        """Make the average on the device of the training; Lightning moves the model later."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pair the tensors, now that the model has its device and its memory format."""
-        self._pairs = _Pairs(self.module, pl_module)
+        """Pair the tensors, after Lightning has set device and memory format of the model."""
+        self._pairs = _TensorPairs(self.module, pl_module)
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Average after each optimizer step."""
+        """Update the average after each optimizer step."""
         if trainer.global_step > self._latest_update_step:
             assert self._pairs is not None, "training starts with on_train_start"
             self._pairs.average(self.decay_of(trainer.global_step))
@@ -71,7 +70,7 @@ class EMA(WeightAveraging):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the module its own weights back, if validation was interrupted."""
+        """Restore the trained weights of the module if validation was interrupted."""
         if self._swapped:
             self._swap_models(pl_module)
 
@@ -82,25 +81,25 @@ class EMA(WeightAveraging):
 
 
 def averaged_module(trainer: L.Trainer) -> nn.Module:
-    """The module with the weights to keep: the average, where there is one."""
+    """The module with the weights to evaluate and save: the average if there is one, else the trained module."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EMA):
             return callback.module
     return trainer.lightning_module
 
 
-class _Pairs:
-    """Tensors of the average beside those of the model: floats are averaged, counts copied.
+class _TensorPairs:
+    """Pairs of tensors of the average and of the model; floats are averaged, integers are copied.
 
-    Each in one fused kernel, which torch has only for pairs of equal strides and precision: the average takes those of
-    the model, which Lightning changes after the average was made.
+    Both use a fused kernel, which needs equal strides and types in a pair. Lightning changes those of the model after
+    the average was made, so the average is adapted to them.
     """
 
     def __init__(self, averaged: nn.Module, current: nn.Module) -> None:
         pairs = list(zip(_tensors(averaged), _tensors(current), strict=True))
-        for ours, theirs in pairs:
-            if (ours.stride(), ours.dtype) != (theirs.stride(), theirs.dtype):
-                ours.data = torch.empty_like(theirs).copy_(ours)
+        for mean, own in pairs:
+            if (mean.stride(), mean.dtype) != (own.stride(), own.dtype):
+                mean.data = torch.empty_like(own).copy_(mean)
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         counts = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.floats = [pair[0].detach() for pair in floats], [pair[1].detach() for pair in floats]

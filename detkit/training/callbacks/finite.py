@@ -1,4 +1,4 @@
-"""Numbers that are not finite: found before they are saved or evaluated, reported, and the step stopped or skipped."""
+"""Detect numbers that are not finite before they are saved or evaluated, and stop the run or skip the step."""
 
 import logging
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from detkit.training.callbacks.non_finite_report import (
     GRADIENTS,
     LOSS,
     STATE,
-    Moment,
-    Sheet,
-    left_to_the_scaler,
+    DrawBatch,
+    StepSnapshot,
     make_report,
+    scaler_handles_overflow,
     write_report,
 )
 from detkit.training.callbacks.norms import Norms, check_finite, gradient_norms, named_floats, norms_of
@@ -35,44 +35,43 @@ from detkit.training.run.host_copy import AsyncHostCopy
 from detkit.training.settings import NonFinitePolicy
 from detkit.types import Batch
 
-KEPT = ("state_dict", "current_model_state", "optimizer_states")  # of a checkpoint: what must be finite
+CHECKED_KEYS = ("state_dict", "current_model_state", "optimizer_states")  # of a checkpoint
 REMEDY = "Try a lower optimizer.lr, a lower trainer.gradient_clip_val or a longer warm-up"
 LOG = logging.getLogger(__name__)
 
 
-class _Pending(NamedTuple):
-    """Flags of a step that is done, on their way from the device."""
+class _PendingCheck(NamedTuple):
+    """The flags of a completed step that have not been read yet."""
 
-    flags: dict[str, Tensor]  # what is wrong unless the flag is true
-    moment: Moment
+    flags: dict[str, Tensor]  # name of a fault to a flag that is false if there is the fault
+    snapshot: StepSnapshot
 
 
 class NonFinite(L.Callback):
-    """Look at the loss, the gradients and the weights of every step, on all ranks together.
+    """Check the loss, the gradients and the weights of every step, on all ranks together.
 
-    Note [when it is checked]: the loss before the optimizer step; on a GPU its flag is copied while the
-    backward pass is being queued, so the CPU waits for the forward pass alone. Gradients are checked before
-    the step too, on a CPU or if steps may be skipped. Otherwise, as waiting for them would make the GPU wait
-    for the CPU, they are checked together with the weights: while the next forward pass is queued, and in
-    any case before a validation or a save. So nothing that is not finite is ever saved or evaluated.
+    Note [when it is checked]: the loss is checked before the optimizer step. On a GPU its flag is copied while the
+    backward pass is queued, so the CPU waits for the forward pass only. On a CPU, or if steps may be skipped, the
+    gradients are also checked before the step. Otherwise this would make the GPU wait for the CPU, so gradients are
+    checked together with the weights while the next forward pass is queued, and always before a validation or a save.
 
-    Note [a skipped step is a step]: it has no gradients, so that optimizers leave weights and their own
-    state alone; running statistics are put back. The step counts, and with it schedule, order of images
-    and average go on as always: all of them are functions of its number. A resumed run skips the same.
+    Note [a skipped step is a step]: a skipped step has no gradients, so optimizers change neither weights nor their own
+    state, and running statistics are restored. The step is counted, so the schedule, the order of images and the
+    average do not change. A resumed run skips the same steps.
 
-    In half precision with a loss scale of 1 or more, gradients that overflow are left to the scaler.
+    In half precision with a loss scale of 1 or more, the gradient scaler handles gradients that overflow.
 
     Args:
-        policy: stop: with a TrainingError; skip: leave the step out on all ranks.
-        limit: more skipped steps than this end the run.
-        folder: of the reports; rank 0 writes them.
-        events: log of what happened; Lightning uses the name ``log`` itself.
-        failures: counts reports that could not be written.
-        requests: of the ranks, sent with the finite check.
-        sheet: draws a batch.
+        policy: stop: raise a TrainingError; skip: skip the step on all ranks.
+        limit: largest number of skipped steps.
+        folder: folder of the reports, which rank 0 writes.
+        events: log of events. (Lightning uses the name ``log``.)
+        failures: records failures to write a report.
+        requests: requests of the ranks, sent with the finite check.
+        draw_batch: draws a batch.
 
     Attributes:
-        skipped: steps so far.
+        skipped: number of skipped steps.
 
     Raises:
         TrainingError: with loss terms, image ids and the path of the report.
@@ -86,7 +85,7 @@ class NonFinite(L.Callback):
         events: MetricsLog,
         failures: FailedWrites,
         requests: StepRequests,
-        sheet: Sheet,
+        draw_batch: DrawBatch,
     ) -> None:
         self.policy = policy
         self.limit = limit
@@ -94,26 +93,26 @@ class NonFinite(L.Callback):
         self.events = events
         self.failures = failures
         self.requests = requests
-        self.sheet = sheet
+        self.draw_batch = draw_batch
         self.skipped = 0
-        self._waits = True  # for gradients, before the optimizer step
-        self._step = 0  # done so far
-        # Listed once: to walk through a module takes milliseconds, in which a GPU may wait for the CPU.
+        self._checks_before_step = True  # whether gradients are checked before the optimizer step
+        self._step = 0  # completed steps
+        # Listed once, because listing takes milliseconds in which a GPU may wait for the CPU.
         self._parameters: list[tuple[str, nn.Parameter]] = []
         self._floats: list[tuple[str, Tensor]] = []
         self._batch: Batch | None = None
         self._batch_index = 0
-        self._buffers: list[Tensor] | None = None  # as they were before the step; in order to skip it
+        self._buffers: list[Tensor] | None = None  # copies from before the step, to restore them if it is skipped
         self._flags: AsyncHostCopy | None = None
-        self._fault = ""  # what is wrong with the step under way
+        self._fault = ""  # the fault of the current step
         self._gradients: Norms | None = None
         self._rates: list[float] = []
-        self._gradient_flag: Tensor | None = None  # the flag of gradients that were not waited for
-        self._pending: _Pending | None = None
+        self._gradient_flag: Tensor | None = None  # for the check after the step
+        self._pending: _PendingCheck | None = None
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._waits = self.policy == "skip" or trainer.strategy.root_device.type == "cpu"
+        self._checks_before_step = self.policy == "skip" or trainer.strategy.root_device.type == "cpu"
         self._step = trainer.global_step
         self._parameters, self._floats = list(pl_module.named_parameters()), named_floats(pl_module)
 
@@ -128,16 +127,16 @@ class NonFinite(L.Callback):
     @override
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         late = self._pending.flags.values() if self._pending else ()
-        sent = self.requests.to_send(loss.device) if trainer.world_size > 1 else ()
+        sent = self.requests.encoded(loss.device) if trainer.world_size > 1 else ()
         self._flags = _reduce_flags(trainer, [loss.detach().isfinite(), *late, *sent])
 
     @override
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert self._flags is not None, "on_before_backward came before"
+        assert self._flags is not None, "Lightning calls on_before_backward first"
         (own, *own_late), (everyone, *late) = self._flags.read().tolist()
         if trainer.world_size > 1:
-            number = len(self.requests.asked)
-            self.requests.hear(late[-number:])
+            number = len(self.requests.requests)
+            self.requests.receive(late[-number:])
             own_late, late = own_late[:-number], late[:-number]
         self._raise_if_failed(trainer, pl_module, own_late, late)
         if not everyone and not self._fault:
@@ -149,9 +148,9 @@ class NonFinite(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._gradients = gradient_norms(self._parameters)
-        if self._gradients is not None and not self._fault and not left_to_the_scaler(trainer):
+        if self._gradients is not None and not self._fault and not scaler_handles_overflow(trainer):
             flag = self._gradients.values.isfinite().all()
-            if self._waits:
+            if self._checks_before_step:
                 [own], [everyone] = _reduce_flags(trainer, [flag]).read().tolist()
                 if not everyone:
                     self._stop_or_skip(trainer, pl_module, GRADIENTS, own_bad=not own)
@@ -172,7 +171,7 @@ class NonFinite(L.Callback):
         if (norms := norms_of(self._floats)) is not None:
             flags[STATE] = norms.values.isfinite().all()
         assert isinstance(outputs, Mapping), "training_step returns a TrainingOutput"
-        self._pending = _Pending(flags, self._moment(trainer, self._step, outputs["terms"]))
+        self._pending = _PendingCheck(flags, self._snapshot(trainer, self._step, outputs["terms"]))
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -186,7 +185,7 @@ class NonFinite(L.Callback):
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
         self._finish_pending(trainer, pl_module)
-        check_finite({key: checkpoint[key] for key in KEPT if key in checkpoint}, trainer.global_step)
+        check_finite({key: checkpoint[key] for key in CHECKED_KEYS if key in checkpoint}, trainer.global_step)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -204,7 +203,7 @@ class NonFinite(L.Callback):
         self.skipped = state_dict["skipped"]
 
     def _finish_pending(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Wait for the flags of the last step."""
+        """Read and check the flags of the last step."""
         if self._pending and self._pending.flags:
             own, everyone = _reduce_flags(trainer, list(self._pending.flags.values())).read().tolist()
             self._raise_if_failed(trainer, module, own, everyone)
@@ -215,33 +214,35 @@ class NonFinite(L.Callback):
         pending, self._pending = self._pending, None
         if pending is None or all(everyone):
             return
-        wrong = everyone.index(0)
-        what = list(pending.flags)[wrong]
-        self._report(trainer, module, what, pending.moment, own_bad=not own[wrong])
-        before = f"Step {pending.moment.step} was done; nothing was saved after it"
-        raise TrainingError(f"{self._fault}. {before}. {REMEDY}")
+        index = everyone.index(0)
+        fault = list(pending.flags)[index]
+        self._report(trainer, module, fault, pending.snapshot, own_bad=not own[index])
+        state = f"Step {pending.snapshot.step} was completed; nothing was saved after it"
+        raise TrainingError(f"{self._fault}. {state}. {REMEDY}")
 
-    def _stop_or_skip(self, trainer: L.Trainer, module: L.LightningModule, what: str, own_bad: bool) -> None:
-        """Stop, or remember to skip."""
+    def _stop_or_skip(self, trainer: L.Trainer, module: L.LightningModule, fault: str, own_bad: bool) -> None:
+        """Stop, or set the fault, so that the step is skipped."""
         assert isinstance(module, DetectionModule), "detkit trains a DetectionModule"
-        self._report(trainer, module, what, self._moment(trainer, self._step + 1, module.terms), own_bad)
+        self._report(trainer, module, fault, self._snapshot(trainer, self._step + 1, module.terms), own_bad)
         if self.policy == "stop":
-            before = f"The weights are those of step {self._step}"
-            raise TrainingError(f"{self._fault}. {before}. {REMEDY}; non_finite=skip leaves such steps out")
+            state = f"The weights are those of step {self._step}"
+            raise TrainingError(f"{self._fault}. {state}. {REMEDY}; non_finite=skip skips such steps")
 
-    def _report(self, trainer: L.Trainer, module: L.LightningModule, what: str, moment: Moment, own_bad: bool) -> None:
-        """Write the report of all ranks; afterwards all of them have the same message."""
-        own = make_report(what, moment, module, trainer, self.sheet) if own_bad else None
+    def _report(
+        self, trainer: L.Trainer, module: L.LightningModule, fault: str, snapshot: StepSnapshot, own_bad: bool
+    ) -> None:
+        """Write the report of all ranks, and set the same message on all ranks."""
+        own = make_report(fault, snapshot, module, trainer, self.draw_batch) if own_bad else None
         reports = [report for report in of_all_ranks(own) if report is not None]
-        place = ""
+        path = ""
         if trainer.is_global_zero:
-            with self.failures.noting(self.folder):
-                place = f". Report: {write_report(self.folder, reports)}"
-            self.events.event("non_finite", moment.step, {"what": what, "image_ids": reports[0].facts["image_ids"]})
-        self._fault = reports[0].describe() + trainer.strategy.broadcast(place)
+            with self.failures.recording(self.folder):
+                path = f". Report: {write_report(self.folder, reports)}"
+            self.events.event("non_finite", snapshot.step, {"what": fault, "image_ids": reports[0].facts["image_ids"]})
+        self._fault = reports[0].describe() + trainer.strategy.broadcast(path)
 
     def _skip(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Undo what the batches of this step changed, see Note [a skipped step is a step]."""
+        """Undo the changes by the batches of this step, see Note [a skipped step is a step]."""
         for _, parameter in self._parameters:
             parameter.grad = None
         for buffer, before in zip(module.buffers(), self._buffers or (), strict=True):
@@ -251,17 +252,17 @@ class NonFinite(L.Callback):
             count = f"{self.skipped} steps were not finite, and max_non_finite is {self.limit}"
             raise TrainingError(f"{count}. The last: {self._fault}. {REMEDY}")
         if self.skipped == 1 and trainer.is_global_zero:
-            LOG.warning("skipped: %s. Further ones are in metrics.jsonl", self._fault)
+            LOG.warning("skipped a step: %s. Further skipped steps are logged in metrics.jsonl only", self._fault)
         self._fault = ""
 
-    def _moment(self, trainer: L.Trainer, step: int, terms: Mapping[str, Tensor]) -> Moment:
-        assert self._batch is not None, "a batch was started"
+    def _snapshot(self, trainer: L.Trainer, step: int, terms: Mapping[str, Tensor]) -> StepSnapshot:
+        assert self._batch is not None, "on_train_batch_start sets the batch"
         place = step, trainer.current_epoch + 1, self._batch_index
-        return Moment(*place, self._batch, terms, self._gradients, self._rates)
+        return StepSnapshot(*place, self._batch, terms, self._gradients, self._rates)
 
 
 def _reduce_flags(trainer: L.Trainer, flags: list[Tensor]) -> AsyncHostCopy:
-    """(2, flags) uint8: the flags of this rank, and the least of all ranks."""
+    """(2, flags) uint8: the flags of this rank, and their minimum over all ranks."""
     own = torch.stack([flag.to(torch.uint8) for flag in flags])
     everyone = own.clone()
     if trainer.world_size > 1:

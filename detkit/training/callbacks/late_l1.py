@@ -1,4 +1,4 @@
-"""Terms of the loss that depend on how far training has come."""
+"""Enable the L1 term of YOLOX's loss in the last epochs."""
 
 from typing import Protocol, runtime_checkable
 
@@ -16,14 +16,13 @@ class HasL1Weight(Protocol):
 
 
 class LateL1(L.Callback):
-    """Switches the loss's L1 term on for the last epochs, when images are whole again.
+    """Enables the L1 term of the loss in the last epochs, which have no mosaic.
 
-    Set before every batch, as a pure function of the epoch: a run resumed in the middle of an epoch
-    never sees that epoch's start.
+    The weight is set before every batch, because a run that is resumed within an epoch skips the start of the epoch.
 
     Args:
-        last_epochs: with the L1 term.
-        weight: of the term in these epochs; before them it is 0.
+        last_epochs: number of epochs with the L1 term.
+        weight: weight of the term in these epochs; it is 0 before.
 
     Raises:
         ValueError: if a number is negative.
@@ -41,18 +40,20 @@ class LateL1(L.Callback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find out before the first step whether there is such a term, and an end to count from.
+        """Check the loss and the trainer before the first step.
 
         Raises:
-            RecipeError: if not.
+            RecipeError: if the loss has no L1 term, or max_epochs is not set.
         """
         if not isinstance(pl_module.loss, HasL1Weight):
             raise RecipeError(
                 f"{type(pl_module.loss).__name__} has no l1_weight for LateL1 to set; "
-                "take LateL1 out of trainer.callbacks or use YOLOXLoss"
+                "remove LateL1 from trainer.callbacks or use YOLOXLoss"
             )
         if trainer.max_epochs is None or trainer.max_epochs < 0:
-            raise RecipeError(f"LateL1 counts from the end: trainer.max_epochs must be set; got {trainer.max_epochs}")
+            raise RecipeError(
+                f"LateL1 counts epochs from the end: trainer.max_epochs must be set; got {trainer.max_epochs}"
+            )
 
     @override
     def on_train_batch_start(

@@ -16,19 +16,19 @@ from detkit.types import Batch
 
 
 class TrainMeter(L.Callback):
-    """What the training batches of this epoch gave so far. Nothing here waits for the device.
+    """Loss terms and speed of the training batches of an epoch. No method waits for the device, except at its end.
 
     Attributes:
-        terms: of the last batch, on the device.
-        means: of the whole epoch, each image of every rank weighing the same; there from its last
-            batch on. Batches with a term that is not finite, which are skipped, do not count.
+        terms: loss terms of the last batch, on the device.
+        means: means of the loss terms over all images of all ranks, set at the last batch of the epoch. Batches with a
+            term that is not finite are left out.
     """
 
     def __init__(self) -> None:
         self.terms: dict[str, Tensor] = {}
         self.means: dict[str, float] = {}
-        self._sums: Tensor | None = None  # of each term over the images, and how many these are
-        self._images = 0  # those of this process and epoch, for the speed
+        self._sums: Tensor | None = None  # sums of the terms over the images, then the number of images
+        self._images = 0  # of this process in this epoch, for the speed
         self._batches = 0
         self._seconds = 0.0
         self._last = 0.0
@@ -36,12 +36,12 @@ class TrainMeter(L.Callback):
 
     @property
     def images_per_s(self) -> float:
-        """Training alone, without validation, on all ranks together."""
+        """Speed of training without validation, over all ranks."""
         return self._images * self._world_size / self._seconds if self._seconds else 0.0
 
     @property
     def seconds_per_batch(self) -> float:
-        """Of this rank, without validation."""
+        """Mean time of a batch on this rank, without validation."""
         return self._seconds / self._batches if self._batches else 0.0
 
     @override
@@ -68,7 +68,7 @@ class TrainMeter(L.Callback):
         self._images, self._batches = self._images + len(batch.images), self._batches + 1
         self._seconds, self._last = self._seconds + now - self._last, now
         if trainer.loggers and is_logged(trainer, trainer.global_step):
-            # A tensor, because Lightning would copy a Python number to the device and wait for it.
+            # A tensor, because Lightning copies a Python number to the device and waits for the copy.
             pl_module.log("train/images_per_s", torch.tensor(self.images_per_s))
         if trainer.is_last_batch:
             self._average(trainer)
@@ -79,20 +79,20 @@ class TrainMeter(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.means:  # the run ends within an epoch, or went on from the validation of one
+        if not self.means:  # the run ends within an epoch, or was resumed in its validation
             self._average(trainer)
 
     def _average(self, trainer: L.Trainer) -> None:
         if self._sums is None:
             return
-        own = self._sums.to(trainer.strategy.root_device, copy=True)  # those of a checkpoint lie on the CPU
+        own = self._sums.to(trainer.strategy.root_device, copy=True)  # sums from a checkpoint are on the CPU
         *sums, images = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         self.means = {name: value / max(images, 1) for name, value in zip(self.terms, sums, strict=True)}
         self.means["loss"] = sum(self.means.values())
 
     @override
     def state_dict(self) -> CheckpointState:
-        """Without time and speed, so that a resumed run has the state of one that was never stopped."""
+        """The sums without time and speed, so that a resumed run has the same state as an uninterrupted one."""
         own = None if self._sums is None else self._sums.tolist()
         return {"names": list(self.terms), "sums_of_ranks": of_all_ranks(own)}
 
@@ -101,8 +101,8 @@ class TrainMeter(L.Callback):
         is_distributed = distributed.is_available() and distributed.is_initialized()
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if is_distributed else (0, 1)
         names = state_dict["names"]
-        sums = state_dict.get("sums_of_ranks") or [state_dict["sums"]]  # older files have those of rank 0
+        sums = state_dict.get("sums_of_ranks") or [state_dict["sums"]]  # older files have the sums of rank 0 only
         if sums[0] is not None:
-            nothing = [0.0] * (len(names) + 1)  # where there are more ranks than before
-            self._sums = torch.tensor(sums[rank::ranks] or [nothing]).sum(0)
+            zeros = [0.0] * (len(names) + 1)  # if there are more ranks than before
+            self._sums = torch.tensor(sums[rank::ranks] or [zeros]).sum(0)
         self.terms = dict.fromkeys(names, torch.tensor(0.0))

@@ -1,4 +1,4 @@
-"""Numbers of a run on disk, before they are shown or uploaded: metrics.csv and metrics.jsonl."""
+"""The numbers of a run on disk: metrics.csv and metrics.jsonl."""
 
 import csv
 import datetime as dt
@@ -24,20 +24,19 @@ from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.host_copy import AsyncHostCopy
 from detkit.training.run.logged_steps import log_interval
 
-Row = dict[str, object]  # of a file: text, numbers, and lists and maps of them
+Row = dict[str, object]  # text, numbers, and lists and maps of them
 
 
 class MetricsTable(L.Callback):
-    """metrics.csv: a row for every epoch, on disk before the epoch's checkpoint; for rank 0 alone.
+    """Writes metrics.csv: one row per epoch, on disk before the checkpoint of the epoch; on rank 0.
 
-    It holds what a resumed run gives bit for bit, and so no time and no speed: those are in
-    metrics.jsonl. Lightning's CSVLogger would wipe the file of a run that is resumed; here only the
-    rows of steps that are going to be done again are dropped.
+    The file has only numbers that a resumed run reproduces bit for bit; time and speed are in metrics.jsonl. A resumed
+    run removes the rows of steps that it repeats. (Lightning's CSVLogger would remove all rows.)
 
     Args:
-        path: of the file.
-        meter: the means of the epoch.
-        failures: where it is noted that the file could not be written.
+        path: path of the file.
+        meter: gives the means of the epoch.
+        failures: records failures to write.
     """
 
     def __init__(self, path: Path, meter: TrainMeter, failures: FailedWrites) -> None:
@@ -49,7 +48,7 @@ class MetricsTable(L.Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        with self.failures.noting(self.path):
+        with self.failures.recording(self.path):
             if self.path.exists():
                 self._rewrite([row for row in self._read() if int(row["step"]) <= trainer.global_step])
 
@@ -64,13 +63,13 @@ class MetricsTable(L.Callback):
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], **self._validation}
         self._validation = {}
         text = {name: f"{value:.6f}" if isinstance(value, float) else str(value) for name, value in row.items()}
-        with self.failures.noting(self.path):
+        with self.failures.recording(self.path):
             rows = self._read()
             self._columns += [name for name in text if name not in self._columns]
             self._rewrite([*rows, text])
 
     def _read(self) -> list[dict[str, str]]:
-        """All whole rows; a kill may have cut the last one."""
+        """All complete rows."""
         if not self.path.exists():
             return []
         reader = csv.DictReader(io.StringIO("".join(whole_lines(self.path))))
@@ -86,15 +85,15 @@ class MetricsTable(L.Callback):
 
 
 class MetricsLog(L.Callback):
-    """metrics.jsonl: a JSON object a line for logged steps, epochs and events, with time and speed.
+    """Writes metrics.jsonl: one JSON object per line for logged steps, epochs and events, with time and speed.
 
-    ``kind`` is step, epoch or event; numbers that are not finite are null. A resumed run drops the
-    steps and epochs that it is going to do again; events stay, since they have happened.
+    ``kind`` is step, epoch or event. Numbers that are not finite are null. A resumed run removes the steps and epochs
+    that it repeats, but no events.
 
     Args:
-        path: of the file; None: nothing is written, for other ranks than 0.
-        meter: terms, means and speed.
-        failures: where it is noted that the file could not be written.
+        path: path of the file; None: nothing is written, for other ranks than 0.
+        meter: gives terms, means and speed.
+        failures: records failures to write.
     """
 
     def __init__(self, path: Path | None, meter: TrainMeter, failures: FailedWrites) -> None:
@@ -104,17 +103,17 @@ class MetricsLog(L.Callback):
         self._step = 0
         self._lr = 0.0
         self._began_s = 0.0
-        self._row: tuple[Row, list[str], AsyncHostCopy] | None = None  # whose terms are being copied
+        self._row: tuple[Row, list[str], AsyncHostCopy] | None = None  # a row whose loss terms are being copied
 
     def event(self, name: str, step: int, details: Mapping[str, object] | None = None) -> None:
-        """Write down what happened, e.g. ``resumed``; on disk when this returns."""
+        """Write an event, e.g. ``resumed``; it is on disk when this returns."""
         self._write({"kind": "event", "event": name, "step": step, **(details or {})}, sync=True)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step, self._began_s = trainer.global_step, time.perf_counter()
         if self.path is not None and self.path.exists():
-            with self.failures.noting(self.path):
+            with self.failures.recording(self.path):
                 rows = ((line, json.loads(line)) for line in whole_lines(self.path))
                 kept = [line for line, row in rows if row["kind"] == "event" or row["step"] <= trainer.global_step]
                 replace(self.path, lambda file: file.write("".join(kept).encode()))
@@ -155,7 +154,7 @@ class MetricsLog(L.Callback):
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
-        self._write_row()  # this step is not going to be done again
+        self._write_row()  # a resumed run does not repeat this step
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -172,14 +171,14 @@ class MetricsLog(L.Callback):
             return
         now = dt.datetime.now().astimezone().isoformat(timespec="milliseconds")
         line = json.dumps(_plain({"time": now, **row}), allow_nan=False)
-        with self.failures.noting(self.path), self.path.open("ab", buffering=0) as file:
+        with self.failures.recording(self.path), self.path.open("ab", buffering=0) as file:
             _append(file, f"{line}\n".encode())
             if sync:
                 os.fsync(file.fileno())
 
 
 def _append(file: FileIO, line: bytes) -> None:
-    """Write a line, or nothing of it: a disk that fills takes half."""
+    """Write a complete line or nothing; a full disk may accept only a part of it."""
     end = file.tell()
     if file.write(line) < len(line):
         file.truncate(end)
@@ -187,13 +186,13 @@ def _append(file: FileIO, line: bytes) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file with their ends; a kill may have cut the last one, which is left out."""
+    """The lines of a file with their line ends, without an incomplete last line that a killed process may leave."""
     text = path.read_text()
     return text[: text.rfind("\n") + 1].splitlines(keepends=True)
 
 
 def _plain(value: object) -> object:
-    """Numbers that JSON does not have become null."""
+    """Replace numbers that JSON does not have by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Whether many tensors are finite, by their norms: one fused pass over all of them."""
+"""Check whether many tensors are finite by their norms, in one fused pass."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -10,19 +10,19 @@ from detkit.errors import TrainingError
 
 
 class Norms(NamedTuple):
-    """Of named tensors, on their device; nothing waits for them. A norm that overflows is inf."""
+    """The norms of named tensors, on their device. A norm that overflows is inf."""
 
     names: list[str]
     values: Tensor  # (names,) float32
 
 
 def gradient_norms(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> Norms | None:
-    """Of each parameter that has a gradient; None if none has."""
+    """The norm of the gradient of each parameter; None if no parameter has a gradient."""
     return norms_of((name, value.grad) for name, value in parameters if value.grad is not None)
 
 
 def norms_of(named: Iterable[tuple[str, Tensor]]) -> Norms | None:
-    """One fused pass for all; the largest value of each would be twelve times slower on a CPU."""
+    """The norm of each tensor that is not empty; None if there is no such tensor."""
     filled = {name: tensor.detach() for name, tensor in named if tensor.numel()}
     if not filled:
         return None
@@ -31,7 +31,7 @@ def norms_of(named: Iterable[tuple[str, Tensor]]) -> Norms | None:
 
 
 def named_floats(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
-    """Weights and running statistics."""
+    """The weights and running statistics of a module."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return [(name, value) for name, value in tensors if value.is_floating_point()]
 
@@ -40,8 +40,8 @@ def check_finite(state: Mapping[str, object], step: int) -> None:
     """Refuse a state that is not finite.
 
     Args:
-        state: weights, averaged weights and the optimizer's state: tensors in any nesting.
-        step: that it is of.
+        state: tensors in any nesting: weights, averaged weights, state of the optimizer.
+        step: step of the state, for the message.
 
     Raises:
         TrainingError: if a tensor is not finite.
@@ -55,7 +55,7 @@ def check_finite(state: Mapping[str, object], step: int) -> None:
             continue
         for name, tensor in named:
             if not tensor.isfinite().all():
-                raise TrainingError(f"{name} is not finite after step {step}; nothing was saved of it")
+                raise TrainingError(f"{name} is not finite after step {step}; this state was not saved")
 
 
 def _floats(value: object, place: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Pictures of what the network is trained on, and of what it makes of images beside the truth."""
+"""Pictures of training batches, and of results next to the ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ TRAIN_BATCHES, TRAIN_IMAGES = 3, 16
 
 
 class Pictures(L.Callback):
-    """Sheets of images in a folder and in W&B; for rank 0 alone.
+    """Writes sheets of images to a folder and to W&B, on rank 0.
 
     Args:
-        folder: where to.
-        class_names: of the labels.
-        best: the best epoch; it must see a validation before this does.
-        failures: where it is noted that a picture could not be written.
+        folder: folder of the pictures.
+        class_names: class names of the labels.
+        best: gives the best epoch; Lightning must call it before this callback.
+        failures: records failures to write a picture.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], best: BestDetector, failures: FailedWrites) -> None:
@@ -41,7 +41,7 @@ class Pictures(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """After augmentation, as the network gets them."""
+        """Draw the first batches, after augmentation."""
         if trainer.current_epoch > 0 or batch_idx >= TRAIN_BATCHES:
             return
         self._write(trainer, f"train_batch_{batch_idx}", sheet_of(batch, self.class_names))
@@ -66,11 +66,10 @@ class Pictures(L.Callback):
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        # a new best takes the old one's place
         names = [name for name, at in (("val_best", self.best.epoch), ("val_last", trainer.max_epochs)) if at == epoch]
         if not trainer.sanity_checking and self._seen and names:
             drawing = drawing_of(self._seen[0][1])
-            drawn = [drawing.beside(_uint8(seen[0]), seen[1], seen[2], self.class_names) for seen in self._seen]
+            drawn = [drawing.with_result(_uint8(seen[0]), seen[1], seen[2], self.class_names) for seen in self._seen]
             sheet = grid(drawn, columns=drawing.columns)
             for name in names:
                 self._write(trainer, name, sheet)
@@ -79,7 +78,7 @@ class Pictures(L.Callback):
     def _write(self, trainer: L.Trainer, name: str, sheet: np.ndarray) -> None:
         path = self.folder / f"{name}.jpg"
         _, content = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-        with self.failures.noting(path):
+        with self.failures.recording(path):
             self.folder.mkdir(exist_ok=True)
             path.write_bytes(content.tobytes())
         if not path.exists():
@@ -90,18 +89,18 @@ class Pictures(L.Callback):
 
 
 def sheet_of(batch: Batch, class_names: Sequence[str]) -> np.ndarray:
-    """The first images of a batch with their truth, as the network gets them: (H, W, 3) RGB bytes."""
+    """The first images of a batch with their ground truth, after augmentation: (H, W, 3) RGB uint8."""
     pairs = [(_uint8(image), batch.targets.of_image(row)) for row, image in enumerate(batch.images[:TRAIN_IMAGES])]
     return grid([drawing_of(target).truth(image, target, class_names) for image, target in pairs], columns=4)
 
 
 def _rows_to_draw(batch_idx: int, length: int, trainer: L.Trainer, images: int) -> list[int]:
-    """Spread over the whole split, which is often sorted by class: each batch has its share, evenly spaced."""
+    """Rows of a batch, evenly spaced over the whole split, because a split is often sorted by class."""
     batches = int(sum(trainer.num_val_batches))
     share = min((batch_idx + 1) * images // batches - batch_idx * images // batches, length)
     return [number * length // share for number in range(share)]
 
 
 def _uint8(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] to (H, W, 3) of bytes."""
+    """(3, H, W) in [0, 1] to (H, W, 3) uint8."""
     return np.ascontiguousarray((image.detach().float() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu())

@@ -1,6 +1,6 @@
-"""What a person sees of a run: a bar that moves and a line for every epoch.
+"""The progress bar of a run, and a line for every epoch.
 
-Without a terminal there is no bar and no control character: plain lines for a log file.
+Without a terminal there are only plain lines, for a log file.
 """
 
 import datetime as dt
@@ -17,24 +17,27 @@ from detkit.training.callbacks.best import BestDetector
 from detkit.training.callbacks.meter import TrainMeter
 from detkit.training.module import VALIDATION, validation_numbers
 
-REFRESH_S = 0.5  # reading a loss term waits for the device, so not at every step
+REFRESH_S = 0.5  # not at every step, because reading a loss term waits for the device
 
 
 class ProgressReport(L.Callback):
-    """Bar and lines; for rank 0 alone.
+    """Shows the progress of a run, on rank 0.
 
     Args:
-        console: where to.
-        meter: terms and speed.
-        best: the best epoch; it must see a validation before this does.
-        bar: whether a bar may be drawn, if the console is a terminal.
+        console: console to print on.
+        meter: gives loss terms and speed.
+        best: gives the best epoch; Lightning must call it before this callback.
+        bar: whether to draw a bar if the console is a terminal.
     """
 
     def __init__(self, console: Console, meter: TrainMeter, best: BestDetector, bar: bool = True) -> None:
         self.console = console
         self.meter = meter
         self.best = best
-        self.progress = _bar(console, visible=bar and console.is_terminal)
+        description, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+        columns = description, BarColumn(20), MofNCompleteColumn(), text
+        visible = bar and console.is_terminal
+        self.progress = Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not visible)
         self.task = self.progress.add_task("", text="")
         self._start_s = 0.0
         self._first_step = 0
@@ -106,7 +109,7 @@ class ProgressReport(L.Callback):
         self.progress.stop()
 
     def _scores(self, numbers: Mapping[str, float]) -> list[str]:
-        """What the metric wants shown: a number with three digits, several under one heading with two."""
+        """The numbers that the metric lists in ``shown``: one number with three digits, several with two."""
         shown = self.best.metric.shown if self.best.metric else {}
         return [
             f"{heading} {'/'.join(score_text(numbers[name], 3 if len(names) == 1 else 2) for name in names)}"
@@ -122,24 +125,19 @@ class ProgressReport(L.Callback):
         self.progress.console.print(line, soft_wrap=True, highlight=False)
 
     def _left_s(self, trainer: L.Trainer) -> float:
-        """By what the steps of this process took, validation and saving included."""
+        """Estimate from the mean time of a step so far, including validation and saving."""
         done = trainer.global_step - self._first_step
         left = trainer.estimated_stepping_batches - trainer.global_step
         return (time.perf_counter() - self._start_s) / max(done, 1) * left
 
 
 def terms_by_kind(terms: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Terms of one kind added up: cls, cls_aux_0 and cls_dn_0 are all cls."""
+    """The sum of terms of each kind: cls, cls_aux_0 and cls_dn_0 are all cls."""
     kinds: dict[str, float] = {}
     for name, value in terms.items():
         kind = name.partition("_")[0]
         kinds[kind] = kinds.get(kind, 0.0) + float(value)
     return kinds
-
-
-def _bar(console: Console, visible: bool) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
-    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not visible)
 
 
 def _epoch(trainer: L.Trainer) -> str:

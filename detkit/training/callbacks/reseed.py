@@ -1,4 +1,4 @@
-"""Random numbers of the network, e.g. dropout, as a function of the batch."""
+"""Seed the random numbers of the network, e.g. of dropout, for each batch."""
 
 import lightning as L
 import numpy as np
@@ -7,14 +7,14 @@ from typing_extensions import override
 
 from detkit.types import Batch
 
-STREAM = 2  # tells these numbers from those of other uses of the same seed
+STREAM = 2  # makes these numbers differ from those of other uses of the same seed
 
 
 class ReseedEachBatch(L.Callback):
-    """Seed torch by (seed, epoch, batch, rank), so that a resumed run needs no generator's state.
+    """Seed torch by (seed, epoch, batch, rank), so that a resumed run needs no state of a generator.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, seed: int) -> None:

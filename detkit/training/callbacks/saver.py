@@ -1,4 +1,4 @@
-"""When a training checkpoint is saved, and which ones are kept."""
+"""Save training checkpoints and remove old ones."""
 
 import logging
 import time
@@ -14,18 +14,18 @@ from detkit.checkpoint import (
     CheckpointState,
     PlainData,
     checkpoint_path,
+    format_bytes,
     free_bytes,
     manifests_in,
     read_checkpoint,
-    readable,
     remove_checkpoint,
     remove_leftovers,
-    storing,
+    storage_errors,
     write_checkpoint,
 )
 from detkit.errors import StorageError
 from detkit.training.callbacks.best import BestDetector
-from detkit.training.distributed.agreement import StepRequests, TrainingStopped, agreed
+from detkit.training.distributed.agreement import StepRequests, TrainingStopped, max_over_ranks
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt, stop
@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 
 class SaveOptions(TypedDict):
-    """What ``write_checkpoint`` gets beside the state, through Lightning's ``save_checkpoint``."""
+    """Arguments of ``write_checkpoint`` besides the state, passed through Lightning's ``save_checkpoint``."""
 
     step: int
     epoch: int
@@ -44,20 +44,20 @@ class SaveOptions(TypedDict):
     facts: PlainData
 
 
-class Saver(Checkpoint):
-    """Save at the end of every epoch, every N steps or minutes between, and when the user stops the run.
+class CheckpointSaver(Checkpoint):
+    """Save at the end of every epoch, every N steps or minutes, and when the user stops the run.
 
-    All of them lie on borders of optimizer steps, after every other callback has seen the step.
+    Checkpoints are saved only after complete optimizer steps, and after all other callbacks.
 
     Args:
-        settings: when and how many.
-        folder: of the run.
-        best: knows the score of a step, and what a detector is rebuilt from.
-        interrupt: knows whether to stop.
-        failures: knows what could not be written.
+        settings: when to save, and how many checkpoints to keep.
+        folder: folder of the run.
+        best: gives the score of a step, and the metadata of the detector.
+        interrupt: requests a stop.
+        failures: records failures to write.
 
     Attributes:
-        requests: to stop by a signal, to end the run because of a failed write, to save by the clock.
+        requests: signal to stop, end because of a failed write, save by ``every_minutes``.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Saver(Checkpoint):
         self.best = best
         self.interrupt = interrupt
         self.failures = failures
-        self.requests = StepRequests(lambda: interrupt.number, lambda: failures.end_the_run, self._is_due)
+        self.requests = StepRequests(lambda: interrupt.number, lambda: failures.must_stop, self._is_due)
         self._step = 0
         self._saved_step = 0
-        self._saved_at = 0.0  # seconds, by this rank's clock
-        self._unsaved = ""  # why the last save failed, on all ranks
+        self._saved_at = 0.0  # seconds, by the clock of this rank
+        self._save_error = ""  # why the last save failed, equal on all ranks
 
     @override
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -89,18 +89,21 @@ class Saver(Checkpoint):
         self._step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if trainer.is_global_zero:
-            with storing(self.folder.checkpoints):
+            with storage_errors(self.folder.checkpoints):
                 for folder in (self.folder.path, self.folder.checkpoints):
                     remove_leftovers(folder)
                 for manifest in manifests_in(self.folder.checkpoints):
-                    if manifest.step > trainer.global_step:  # of the branch that this resume leaves
+                    if manifest.step > trainer.global_step:  # from steps after the one that is resumed
                         remove_checkpoint(manifest.path)
-            self._warn_if_short_of_room(pl_module)
+            self._warn_if_disk_space_is_short(pl_module)
         self.interrupt.stop_if_requested(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let Lightning forget the last validation: some of its resumes do, and later checkpoints would differ."""
+        """Reset the counts of the last validation, which Lightning keeps in some resumed runs only.
+
+        Without it the later checkpoints of a resumed run would differ.
+        """
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset_on_run()
 
     @override
@@ -111,9 +114,9 @@ class Saver(Checkpoint):
             return  # gradients are being accumulated
         self._step = trainer.global_step
         if trainer.is_last_batch:
-            return  # the end of the epoch comes first, with its validation
+            return  # on_train_epoch_end saves, after the validation
         signal, fails, is_due = self.requests.agreed(trainer)
-        self._end_if(trainer, signal, fails)
+        self._stop_if_needed(trainer, signal, fails)
         if is_due or (self.settings.every_n_steps and trainer.global_step % self.settings.every_n_steps == 0):
             self._save(trainer, trainer.current_epoch)
 
@@ -131,18 +134,19 @@ class Saver(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._end_if(trainer, 0, *agreed(trainer, self.failures.end_the_run))  # no checkpoint beyond a lost row
+        # First, so that there is no checkpoint after a missing row of metrics.csv.
+        self._stop_if_needed(trainer, 0, *max_over_ranks(trainer, self.failures.must_stop))
         self._save(trainer, trainer.current_epoch + 1)
-        self._end_if(trainer, *agreed(trainer, self.interrupt.number, self.failures.end_the_run))
+        self._stop_if_needed(trainer, *max_over_ranks(trainer, self.interrupt.number, self.failures.must_stop))
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._end_if(trainer, 0, *agreed(trainer, self.failures.end_the_run))
+        self._stop_if_needed(trainer, 0, *max_over_ranks(trainer, self.failures.must_stop))
         self._require_saved()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, TrainingStopped) or not exception.at_border or trainer.global_step == 0:
+        if not isinstance(exception, TrainingStopped) or not exception.at_step_end or trainer.global_step == 0:
             return
         if trainer.global_step != self._saved_step or trainer.validating:
             self._save(trainer, trainer.current_epoch)
@@ -158,9 +162,9 @@ class Saver(Checkpoint):
         minutes = self.settings.every_minutes
         return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
 
-    def _end_if(self, trainer: L.Trainer, signal: int, fails: int) -> None:
+    def _stop_if_needed(self, trainer: L.Trainer, signal: int, fails: int) -> None:
         if fails:
-            self.failures.raise_together(trainer)
+            raise StorageError(trainer.strategy.broadcast(self.failures.last))  # on all ranks together
         stop(signal)
 
     def _save(self, trainer: L.Trainer, epoch: int) -> None:
@@ -173,25 +177,25 @@ class Saver(Checkpoint):
         }
         failed_before = self.failures.count
         trainer.save_checkpoint(path, storage_options=options)
-        unsaved = self.failures.last if self.failures.count > failed_before else ""
-        self._unsaved = trainer.strategy.broadcast(unsaved)
+        error = self.failures.last if self.failures.count > failed_before else ""
+        self._save_error = trainer.strategy.broadcast(error)
         self._saved_at = time.monotonic()
-        if self._unsaved:
+        if self._save_error:
             if self.settings.on_failure == "stop":
                 self._require_saved()
             return
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            with self.failures.noting(self.folder.checkpoints):
+            with self.failures.recording(self.folder.checkpoints):
                 self._prune()
 
     def _require_saved(self) -> None:
-        """For all ranks, which know alike; at the end of a run there is no next save."""
-        if self._unsaved:
-            raise StorageError(self._unsaved)
+        """Raise on all ranks if the last save failed."""
+        if self._save_error:
+            raise StorageError(self._save_error)
 
     def _prune(self) -> None:
-        """The newest is whole by now: only what has its size and its manifest counts."""
+        """Remove all checkpoints but the newest ones and the best one."""
         manifests = manifests_in(self.folder.checkpoints)
         scored = [manifest for manifest in manifests if manifest.score is not None]
         kept = [*manifests[-self.settings.keep :], *sorted(scored, key=lambda manifest: manifest.score or 0.0)[-1:]]
@@ -199,25 +203,25 @@ class Saver(Checkpoint):
             if manifest not in kept:
                 remove_checkpoint(manifest.path)
 
-    def _warn_if_short_of_room(self, pl_module: L.LightningModule) -> None:
-        """Before hours of training, not after them."""
+    def _warn_if_disk_space_is_short(self, pl_module: L.LightningModule) -> None:
+        """Warn before the training if the disk is too small for the checkpoints."""
         manifests = manifests_in(self.folder.checkpoints)
-        # weights, their average, and two numbers of the optimizer for each
+        # weights, their average, and two values of the optimizer per weight
         size = manifests[-1].size if manifests else 4 * sum(tensor.nbytes for tensor in pl_module.state_dict().values())
-        most = self.settings.keep + 2  # the best, and the one that is being written
+        most = self.settings.keep + 2  # the best one, and the one that is being written
         free = free_bytes(self.folder.checkpoints)
         if free is not None and free < size * (most - len(manifests)):
             LOG.warning(
-                "warning: a checkpoint takes about %s, and %d lie in %s at a time; %s are free there",
-                *(readable(size), most, self.folder.checkpoints, readable(free)),
+                "warning: a checkpoint takes about %s, and up to %d are in %s at a time; %s are free there",
+                *(format_bytes(size), most, self.folder.checkpoints, format_bytes(free)),
             )
 
 
 class DetkitCheckpointIO(CheckpointIO):
-    """Lightning's way to detkit's one writer and one reader.
+    """Lightning's interface to ``write_checkpoint`` and ``read_checkpoint``.
 
     Args:
-        failures: where it is noted that a checkpoint could not be written.
+        failures: records failures to write.
     """
 
     def __init__(self, failures: FailedWrites) -> None:
@@ -227,14 +231,14 @@ class DetkitCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: CheckpointState, path: str | Path, storage_options: SaveOptions | None = None
     ) -> None:
-        assert storage_options is not None, "Saver alone saves"
+        assert storage_options is not None, "only CheckpointSaver saves checkpoints"
         path = Path(path)
         try:
             write_checkpoint(path, checkpoint, **storage_options)
         except StorageError as error:
             manifests = manifests_in(path.parent)
-            left = f"the last good checkpoint is {manifests[-1].path}" if manifests else "there is no checkpoint yet"
-            self.failures.note(f"{error}; {left}")
+            last = f"the last good checkpoint is {manifests[-1].path}" if manifests else "there is no checkpoint yet"
+            self.failures.record(f"{error}; {last}")
 
     @override
     def load_checkpoint(
@@ -248,9 +252,9 @@ class DetkitCheckpointIO(CheckpointIO):
 
 
 def _begin_next_epoch(trainer: L.Trainer) -> None:
-    """Make a resume from the end of an epoch the begin of the next one, where Lightning would end the epoch twice.
+    """Start a run that is resumed at the end of an epoch with the next epoch.
 
-    It does so if there is a max_steps: then it takes every resume for one within an epoch.
+    If max_steps is set, Lightning treats every resume as one within an epoch, and would end the epoch twice.
     """
     loop = trainer.fit_loop
     if loop.restarted_on_epoch_end:
@@ -260,9 +264,9 @@ def _begin_next_epoch(trainer: L.Trainer) -> None:
 
 
 def _begin_validation_again(progress: CheckpointState) -> None:
-    """Make a stop within validation look like one within its first batch.
+    """Set the counts of an interrupted validation to its first batch.
 
-    Lightning would go on after the last batch, but the metric holds nothing of those before.
+    Lightning would continue after the last batch, but the metric has no results of the earlier batches.
     """
     for counts in (progress["total"], progress["current"]):
         counts.update(ready=1, started=1, processed=0, completed=0)

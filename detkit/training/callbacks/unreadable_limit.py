@@ -1,4 +1,4 @@
-"""Images that could not be read and were replaced, on all ranks: logged, and limited for the whole run."""
+"""Log the unreadable images of all ranks, and limit their number in a run."""
 
 import contextlib
 import queue
@@ -13,37 +13,37 @@ from detkit.training.distributed.ranks_watch import RanksWatch
 
 
 class UnreadableImages(Protocol):
-    """The images that the data module could not read, each counted once."""
+    """The unreadable images of a data module, each counted once."""
 
     @property
-    def images(self) -> Mapping[str, NamedTuple]: ...  # by file, in the order in which they were found
+    def images(self) -> Mapping[str, NamedTuple]: ...  # by file, in the order of detection
 
     def add(self, images: Iterable[Sequence[object]], /) -> None:
-        """Count images that other ranks could not read.
+        """Add unreadable images of other ranks.
 
         Raises:
-            DataError: if there are more than the limit.
+            DataError: if there are more images than the limit.
         """
 
 
 @runtime_checkable
 class ReplacesUnreadable(Protocol):
-    """Data that replace images that cannot be read."""
+    """Data that replaces unreadable images."""
 
     @property
     def unreadable(self) -> UnreadableImages: ...
 
 
 class UnreadableReport(L.Callback):
-    """Send each image that the data module counts in ``unreadable`` to rank 0, which logs it.
+    """Send each unreadable image of the data module to rank 0, which logs it.
 
     Args:
-        data: without ``unreadable`` there is nothing to report.
+        data: nothing is reported if it has no ``unreadable``.
         ranks: sends values from other ranks to rank 0.
-        event: logs what happened: its name, the step, details.
+        event: logs an event: its name, the step, details.
 
     Raises:
-        DataError: on rank 0, at the border of a step or an epoch, if those of all ranks are more than the limit.
+        DataError: on rank 0, at the end of a step or an epoch, if all ranks have more images than the limit.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class UnreadableReport(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Other ranks may report images of the last batch after this rank has ended it."""
+        """Receive images that other ranks report after this rank has ended its last batch."""
         self._receive()
         self._report(trainer)
 
@@ -74,7 +74,7 @@ class UnreadableReport(L.Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        with contextlib.suppress(DataError):  # the run ends by what came first
+        with contextlib.suppress(DataError):  # the first exception ends the run
             self._receive()
         self._report(trainer)
 
@@ -82,7 +82,7 @@ class UnreadableReport(L.Callback):
         received = []
         with contextlib.suppress(queue.Empty):
             while True:
-                received.append(self.ranks.from_others.get_nowait())
+                received.append(self.ranks.received_values.get_nowait())
         if received and self.unreadable is not None:
             self.unreadable.add(received)
 
@@ -92,6 +92,6 @@ class UnreadableReport(L.Callback):
         new = list(self.unreadable.images.values())[self._reported :]
         self._reported += len(new)
         for image in new:
-            self.ranks.tell(image)
+            self.ranks.send_to_rank_0(image)
             if trainer.is_global_zero:
                 self.event("image_replaced", trainer.global_step, image._asdict())

@@ -1,1 +1,1 @@
-"""Several ranks of one run: what they agree on, and batch norm over their images."""
+"""Several ranks of one run: common decisions, batch norm over all ranks, and the end of a failed rank."""

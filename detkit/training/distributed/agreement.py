@@ -1,4 +1,4 @@
-"""What all ranks decide together: to stop, to end the run, to save."""
+"""Decisions that all ranks take together: to stop, to end the run with an error, to save."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -8,30 +8,30 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-MOST = 255  # that a request can be: a message has a byte for each
+MAX_REQUEST = 255  # each request is sent as one byte
 
 
 class TrainingStopped(BaseException):
-    """Training was asked to stop. Like KeyboardInterrupt, it is no Exception, so that no handler swallows it.
+    """The user stopped the training. It is no ``Exception``, so that no ``except Exception`` catches it.
 
     Args:
-        at_border: whether the weights are those of a whole step, so that all ranks stop there together.
-        number: of the signal.
+        at_step_end: whether all ranks stop together after a complete optimizer step.
+        number: number of the signal.
     """
 
-    def __init__(self, at_border: bool, number: int = signal.SIGINT) -> None:
+    def __init__(self, at_step_end: bool, number: int = signal.SIGINT) -> None:
         super().__init__("training was stopped by the user")
-        self.at_border = at_border
-        self.exit_code = 128 + number  # as a shell counts
+        self.at_step_end = at_step_end
+        self.exit_code = 128 + number  # the convention of shells
 
 
 def process_rank() -> int:
-    """The rank of this process before there is a trainer: Lightning reads it from the launcher's environment."""
+    """The rank of this process. It is also known before a trainer exists, from the environment of the launcher."""
     return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
-def agreed(trainer: L.Trainer, *values: int) -> list[int]:
-    """The highest of all ranks for each value, so that all of them decide alike; it waits for the device."""
+def max_over_ranks(trainer: L.Trainer, *values: int) -> list[int]:
+    """The maximum over all ranks of each value. All ranks get the same result; the call waits for the device."""
     if trainer.world_size == 1:
         return [int(value) for value in values]
     own = torch.tensor(values, dtype=torch.int64, device=trainer.strategy.root_device)
@@ -39,37 +39,37 @@ def agreed(trainer: L.Trainer, *values: int) -> list[int]:
 
 
 class StepRequests:
-    """What a rank asks for at the border of a step, and what all ranks agreed on.
+    """Requests of single ranks, e.g. to save, which all ranks carry out together at the end of a step.
 
-    # Note [requests travel with the finite check]
-    A message of its own would make every step wait for the device. So the requests are part of the message that
-    says whether the loss is finite: it is reduced and copied to the host without waiting. What is asked after the
-    backward pass has begun is heard a step later.
+    # Note [requests are sent with the finite check]
+    A separate message would make every step wait for the device. So the requests are part of the message about
+    the finite loss, which is reduced and copied to the host without waiting. A request that is made after
+    the backward pass has begun is received one step later.
 
     Args:
-        asked: each gives 0 for nothing, or a number up to 255; the highest of all ranks counts.
+        requests: each returns 0 for no request, or a number up to 255. The maximum over all ranks is used.
     """
 
-    def __init__(self, *asked: Callable[[], int]) -> None:
-        self.asked = asked
-        self._heard = [0] * len(asked)
+    def __init__(self, *requests: Callable[[], int]) -> None:
+        self.requests = requests
+        self._received = [0] * len(requests)
         self._sent: tuple[list[int], Tensor] | None = None
 
     def own(self) -> list[int]:
-        """What this rank asks for now."""
-        return [int(ask()) for ask in self.asked]
+        """The present requests of this rank."""
+        return [int(request()) for request in self.requests]
 
-    def to_send(self, device: torch.device) -> Tensor:
-        """(requests,) uint8, the least of which over all ranks is what ``hear`` wants; copied only when it changes."""
+    def encoded(self, device: torch.device) -> Tensor:
+        """(requests,) uint8: the requests of this rank for a minimum over all ranks. Copied only if they changed."""
         own = self.own()
         if self._sent is None or self._sent[0] != own:
-            self._sent = own, torch.tensor([MOST - value for value in own], dtype=torch.uint8, device=device)
+            self._sent = own, torch.tensor([MAX_REQUEST - value for value in own], dtype=torch.uint8, device=device)
         return self._sent[1]
 
-    def hear(self, least: Sequence[int]) -> None:
-        """Take the least of all ranks of what was sent."""
-        self._heard = [MOST - value for value in least]
+    def receive(self, least: Sequence[int]) -> None:
+        """Decode the minimum over all ranks of ``encoded``."""
+        self._received = [MAX_REQUEST - value for value in least]
 
     def agreed(self, trainer: L.Trainer) -> list[int]:
-        """What counts at the border of this step."""
-        return self.own() if trainer.world_size == 1 else self._heard
+        """The requests to carry out at the end of this step."""
+        return self.own() if trainer.world_size == 1 else self._received

@@ -1,7 +1,7 @@
 """Batch norm over the images of all ranks, on any device.
 
-torch's SyncBatchNorm refuses CPU tensors; this one needs no kernel of its own and so serves gloo,
-where two processes then train as one does on the joined batch.
+torch's SyncBatchNorm refuses CPU tensors. This one uses plain torch operations and so works with gloo: two processes
+then train as one process does on the joined batch.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from detkit.ops.precision import at_least_float32
 
 
 class JoinedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose batch statistics are those of all ranks together."""
+    """BatchNorm2d with batch statistics over all ranks."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """(B, channels, H, W) of this rank to the same shape."""
@@ -33,7 +33,7 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _update_running(self, mean: Tensor, unbiased_var: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:
-            raise ValueError("a joined batch norm needs running statistics with a momentum; got none")
+            raise ValueError("batch norm over all ranks needs running statistics and a momentum; got none")
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
@@ -41,7 +41,7 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncBatchNormOnAnyDevice(TorchSyncBatchNorm):
-    """What ``trainer.sync_batchnorm=true`` does: torch's own norm on CUDA, ours elsewhere.
+    """The plugin of ``trainer.sync_batchnorm=true``: torch's SyncBatchNorm on CUDA, ``JoinedBatchNorm2d`` elsewhere.
 
     Args:
         on_cuda: whether the model trains on CUDA devices.
@@ -60,7 +60,7 @@ class SyncBatchNormOnAnyDevice(TorchSyncBatchNorm):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum of a tensor over all ranks; what each rank's loss owes to it is summed on the way back."""
+    """Sum of a tensor over all ranks. The backward pass sums the gradients of all ranks."""
 
     @staticmethod
     def forward(_: Any, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fine-tuning: what stays as it is, until when, and how fast the backbone learns."""
+"""Fine-tuning: frozen parameters, the epoch that unfreezes them, and learning rates of the backbone."""
 
 import functools
 import gc
@@ -14,38 +14,38 @@ from typing_extensions import override
 from detkit.checkpoint import CheckpointState
 from detkit.errors import RecipeError, did_you_mean
 from detkit.training.optim.parameter_groups import parameter_groups
-from detkit.training.optim.schedules import go_on_at_step
+from detkit.training.optim.schedules import continue_at_step
 from detkit.training.optim.stages import stages_of
 
 SHOWN = 10
-FIXED = {"freeze": None, "backbone_lr_factor": 1.0, "layer_decay": 1.0}  # must be the same in a run that goes on
+DEFAULTS = {"freeze": None, "backbone_lr_factor": 1.0, "layer_decay": 1.0}  # a resumed run must have equal values
 
 
 class FineTuning(L.Callback):
     """Freeze parameters from the start, train them from an epoch on, and give the backbone its own learning rates.
 
-    Frozen parameters have no gradient and are in no optimizer; a batch norm whose parameters are all
-    frozen keeps its statistics as well. What is frozen changes between two batches and is in the
-    checkpoint, so a resumed run builds its optimizer and DDP with the right parameters at once.
+    Frozen parameters have no gradient and are in no optimizer. A batch norm whose parameters are all frozen also keeps
+    its statistics. The frozen parameters change between two batches only, and a checkpoint stores whether they were
+    unfrozen, so a resumed run builds its optimizer and DDP with the right parameters.
 
     # Note [not Lightning's BaseFinetuning]
-    That one appends groups to the optimizer: the scheduler has no learning rate for them and raises, and
-    DDP never averages the gradients of what was frozen when it was made. Here all three are made anew.
+    BaseFinetuning appends groups to the optimizer. The scheduler has no learning rate for them and raises, and DDP
+    does not average gradients of parameters that were frozen when DDP was made. Here optimizer, scheduler and DDP are
+    made again.
 
     Args:
-        model: its parameters are frozen at once.
-        freeze: stages of the backbone up to this one, or names of modules or parameters with wildcards.
-        unfreeze_epoch: from this epoch on, counted from 0, everything trains; None: never.
+        model: its parameters are frozen by the constructor.
+        freeze: number of the last frozen stage of the backbone, or patterns of names of modules or parameters.
+        unfreeze_epoch: first epoch, counted from 0, in which all parameters train; None: never.
         backbone_lr_factor: learning rate of the backbone, as a factor on the optimizer's.
-        layer_decay: factor on that from each stage of the backbone to the one before it.
-        say: prints a line.
+        layer_decay: a further factor from each stage of the backbone to the one before it.
+        print_line: prints a line.
 
     Attributes:
-        groups: makes of a model the groups of the parameters that train now, for an optimizer.
+        groups: model to groups of its trainable parameters, for an optimizer.
 
     Raises:
-        RecipeError: if a name matches nothing, nothing is left to train, or the model has no backbone and
-            one is needed. (``recipe.load`` has looked at the ranges of the values.)
+        RecipeError: if a pattern matches nothing, no parameter is left to train, or a backbone is needed and missing.
     """
 
     def __init__(
@@ -55,13 +55,14 @@ class FineTuning(L.Callback):
         unfreeze_epoch: int | None = None,
         backbone_lr_factor: float = 1.0,
         layer_decay: float = 1.0,
-        say: Callable[[str], None] = print,
+        print_line: Callable[[str], None] = print,
     ) -> None:
         self.model = model
         self.unfreeze_epoch = unfreeze_epoch
-        self.say = say
+        self.print_line = print_line
         rates = {"backbone_lr_factor": backbone_lr_factor, "layer_decay": layer_decay}
-        self.groups = functools.partial(parameter_groups, **rates)  # no method: the module with it is copied
+        # No method, because EMA copies the module that has it.
+        self.groups = functools.partial(parameter_groups, **rates)
         self.groups(model)
         self.settings = {"freeze": freeze, **rates}
         self.frozen = {name: model.get_parameter(name) for name in _names_to_freeze(model, freeze)}
@@ -70,10 +71,10 @@ class FineTuning(L.Callback):
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse strategies that shard parameters.
+        """Check the strategy.
 
         Raises:
-            RecipeError: if something is to be unfrozen under one.
+            RecipeError: if the strategy shards parameters and ``unfreeze_epoch`` is set.
         """
         known = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
         if self.frozen and self.unfreeze_epoch is not None and not known:
@@ -83,7 +84,7 @@ class FineTuning(L.Callback):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.frozen and not self.unfrozen:
-            self.say(self.describe())
+            self.print_line(self.describe())
             self._set_norms(False)
 
     @override
@@ -95,23 +96,25 @@ class FineTuning(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Unfreeze before the epoch's first batch; a run resumed there does not see the epoch's start."""
+        """Unfreeze before the first batch of an epoch, because a resumed run may skip ``on_train_epoch_start``."""
         due = self.unfreeze_epoch is not None and trainer.current_epoch >= self.unfreeze_epoch
         if due and self.frozen and not self.unfrozen:
             self._unfreeze(trainer)
-            self.say(f"epoch {trainer.current_epoch + 1}: {len(self.frozen)} frozen tensors train from here on")
+            self.print_line(
+                f"epoch {trainer.current_epoch + 1}: {len(self.frozen)} frozen tensors are trained from now on"
+            )
 
     def describe(self) -> str:
-        """What is frozen now, by this and by the model itself, for people."""
+        """One line about all frozen parameters, including those that the model froze itself."""
         parameters = dict(self.model.named_parameters())
-        still = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
-        modules = list(_topmost(self.model, "", still))
+        now_frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        modules = list(_largest_frozen(self.model, "", now_frozen))
         more = f", and {len(modules) - SHOWN} more" if len(modules) > SHOWN else ""
-        sizes = [sum(parameter.numel() for parameter in some.values()) for some in (still, parameters)]
+        sizes = [sum(parameter.numel() for parameter in some.values()) for some in (now_frozen, parameters)]
         frozen, total = [f"{size / 1e6:.1f}" if sizes[1] >= 1e6 else f"{size}" for size in sizes]
         unit = "million parameters" if sizes[1] >= 1e6 else "parameters"
         until = "" if self.unfreeze_epoch is None else f" until epoch {self.unfreeze_epoch} is over"
-        tensors = f"{len(still)} of {len(parameters)} tensors ({', '.join(modules[:SHOWN])}{more})"
+        tensors = f"{len(now_frozen)} of {len(parameters)} tensors ({', '.join(modules[:SHOWN])}{more})"
         return f"frozen{until}: {tensors}, {frozen} of {total} {unit}"
 
     @override
@@ -120,29 +123,29 @@ class FineTuning(L.Callback):
 
     @override
     def load_state_dict(self, state_dict: CheckpointState) -> None:
-        """Known before the model is wrapped and the optimizer made."""
+        """Lightning calls this before it wraps the model and makes the optimizer."""
         self.unfrozen = state_dict["unfrozen"]
         self._set_training(self.unfrozen)
 
     @override
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: CheckpointState) -> None:
-        """Compare with the run that goes on.
+        """Compare with the run that is resumed.
 
         Raises:
-            RecipeError: if it was fine-tuned otherwise, as its optimizer would not fit.
+            RecipeError: if its settings of fine-tuning differ, because the state of its optimizer would not fit.
         """
         recipe = checkpoint.get("detkit", {}).get("recipe", {})
         for key, value in self.settings.items():
-            theirs = recipe.get(key, FIXED[key])
-            if theirs != value:
-                raise RecipeError(f"{key}={value}: the run that is resumed has {key}={theirs}; give it the same")
+            stored = recipe.get(key, DEFAULTS[key])
+            if stored != value:
+                raise RecipeError(f"{key}={value}: the run that is resumed has {key}={stored}; set the same value")
 
     def _set_training(self, on: bool) -> None:
         for parameter in self.frozen.values():
             parameter.requires_grad_(on)
 
     def _set_norms(self, on: bool) -> None:
-        """Norms of which every parameter is frozen, or was; the modules may have been replaced since freezing."""
+        """Set the mode of norms whose parameters are all in ``frozen``. Modules may have been replaced since then."""
         own = {id(parameter) for parameter in self.frozen.values()}
         for module in self.model.modules():
             parameters = list(module.parameters(recurse=False))
@@ -151,7 +154,7 @@ class FineTuning(L.Callback):
                 module.train(on)
 
     def _unfreeze(self, trainer: L.Trainer) -> None:
-        """Everything trains: norms, optimizer, schedule and DDP learn of it; what was learnt so far stays."""
+        """Train all parameters: make DDP, optimizer and scheduler again and keep the state of the old ones."""
         self.unfrozen = True
         self._set_training(True)
         self._set_norms(True)
@@ -163,19 +166,19 @@ class FineTuning(L.Callback):
         for new, old in zip(trainer.optimizers, optimizers, strict=True):
             new.state.update(old.state)
         for new, old in zip(trainer.lr_scheduler_configs, schedulers, strict=True):
-            go_on_at_step(new.scheduler, old.scheduler)
+            continue_at_step(new.scheduler, old.scheduler)
 
 
 def _wrap_again(strategy: DDPStrategy) -> None:
-    """A new DDP, as DDP averages the gradients of those parameters alone that trained when it was made."""
+    """Make DDP again, because it averages only gradients of parameters that were trainable when it was made."""
     assert isinstance(strategy.model, DistributedDataParallel), "training has begun"
     strategy.model = strategy.model.module
-    gc.collect()  # the old one with its hooks, and with buckets as large as the gradients
+    gc.collect()  # frees the old DDP with its hooks and gradient buckets
     strategy.configure_ddp()
 
 
 def _names_to_freeze(model: nn.Module, freeze: int | str | Sequence[str] | None) -> list[str]:
-    """Parameters that train now and shall not; those that the model froze itself are left to it."""
+    """The trainable parameters to freeze; parameters that the model froze itself are not among them."""
     if freeze is None:
         return []
     if isinstance(freeze, int):
@@ -197,23 +200,23 @@ def _names_up_to(model: nn.Module, last: int) -> set[str]:
 
 
 def _found(model: nn.Module, pattern: str) -> set[str]:
-    """Names of parameters that are what the pattern says, or lie in it."""
+    """Names of parameters that match a pattern, or are in a module that matches."""
     parameters = [name for name, _ in model.named_parameters()]
     found = {name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
     if not found:
         known = [name for name, module in model.named_modules() if name and any(True for _ in module.parameters())]
         hint = did_you_mean(pattern.rstrip(".*"), [*known, *parameters], 3, list_all=False)
         hint = hint or f"; it has {', '.join(name for name in known if '.' not in name)}"
-        raise RecipeError(f"freeze={pattern}: {type(model).__name__} has no parameter of such a name{hint}")
+        raise RecipeError(f"freeze={pattern}: {type(model).__name__} has no parameter of this name{hint}")
     return found
 
 
-def _topmost(module: nn.Module, prefix: str, frozen: Collection[str]) -> Iterator[str]:
-    """The largest modules that are frozen as a whole, and single parameters beside them."""
+def _largest_frozen(module: nn.Module, prefix: str, frozen: Collection[str]) -> Iterator[str]:
+    """The largest modules that are completely frozen, and single frozen parameters outside of them."""
     names = [f"{prefix}{name}" for name, _ in module.named_parameters()]
     if names and all(name in frozen for name in names):
         yield prefix.removesuffix(".")
         return
     yield from (f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False) if f"{prefix}{name}" in frozen)
     for name, child in module.named_children():
-        yield from _topmost(child, f"{prefix}{name}.", frozen)
+        yield from _largest_frozen(child, f"{prefix}{name}.", frozen)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised, and AdamW for what is no matrix."""
+"""Muon: momentum with orthogonalised updates for matrices, and AdamW for all other parameters."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,25 +11,25 @@ from detkit.ops.precision import at_least_float32
 
 
 class Muon(Optimizer):
-    """Every direction of a weight matrix moves by the same amount: few steps go a long way.
+    """Optimizer that updates all singular directions of a weight matrix by the same amount.
 
-    Weights with two or more dimensions are matrices of (output channels, everything else); biases
-    and norms are updated by AdamW. torch.optim.Muon is the same for matrices but takes nothing else.
+    Weights with two or more dimensions are matrices of (output channels, everything else). Biases and norms are
+    updated by AdamW. torch.optim.Muon does the same for matrices but accepts no other parameters.
 
     Args:
         params: parameters, or groups with their own lr and weight_decay.
-        lr: of the matrices; an update has a spectral norm of about lr.
-        weight_decay: decoupled, times lr.
-        momentum: Nesterov momentum of the matrices.
-        adam_lr_factor: AdamW's learning rate is lr times this.
-        betas: of AdamW.
-        eps: of AdamW.
+        lr: learning rate of matrices; an update has a spectral norm of about lr.
+        weight_decay: decoupled, multiplied by lr.
+        momentum: Nesterov momentum of matrices.
+        adam_lr_factor: learning rate of AdamW as a factor on lr.
+        betas: betas of AdamW.
+        eps: eps of AdamW.
 
     Raises:
         ValueError: if lr or the factor is not positive, or momentum lies outside [0, 1).
 
     Source: Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
-        Differs from the text in: a matrix with more rows than columns moves sqrt(rows / columns) farther.
+        Differs from the text in: with more rows than columns, the update is multiplied by sqrt(rows / columns).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -76,7 +76,7 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(grad, 1 - group["momentum"])
         direction = grad.lerp(state["momentum"], group["momentum"])
-        # channels last: for such weights a view; the order of the columns does not matter
+        # Channels last gives a view. The order of the columns does not change the result.
         columns_last = direction.movedim(1, -1)
         matrix = columns_last.flatten(1)
         rows, columns = matrix.shape
@@ -98,10 +98,10 @@ class Muon(Optimizer):
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """(rows, columns) to the nearest matrix with equal singular values, roughly: they land in [0.7, 1.2].
+    """(rows, columns) to about the nearest semi-orthogonal matrix: its singular values are in [0.7, 1.2].
 
-    A quintic Newton-Schulz iteration whose coefficients trade exactness for speed. In float32 or better,
-    not in bfloat16 as the source: the rounding of gradients summed in another order stays as small as it was.
+    A quintic Newton-Schulz iteration with coefficients for speed rather than exactness. It runs in float32 or better,
+    not in bfloat16 as in the source, so that small rounding errors of the gradients stay small.
 
     Source: Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
     """

@@ -1,4 +1,4 @@
-"""Which parameters decay, and how fast each learns."""
+"""Groups of parameters with their own weight decay and learning rate."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,19 +12,19 @@ from detkit.training.parts import ParameterGroup
 def parameter_groups(
     model: nn.Module, backbone_lr_factor: float = 1.0, layer_decay: float = 1.0
 ) -> list[ParameterGroup]:
-    """Weights decay; norms and biases, which have one dimension, do not. Frozen parameters are left out.
+    """Groups with weight decay for weights and without for norms and biases. Frozen parameters are in no group.
 
     Args:
-        model: whose parameters train.
+        model: its trainable parameters are grouped.
         backbone_lr_factor: learning rate of the backbone, as a factor on the optimizer's.
-        layer_decay: factor on that from each stage of the backbone to the one before it; its last stage has 1.
+        layer_decay: a further factor per stage of the backbone, from its last stage, which has 1, to its first.
 
     Returns:
-        Groups for an optimizer; the first takes the optimizer's own weight_decay. Where learning rates differ,
-        each has a name and an ``lr_factor``, for ``scale_learning_rates``; what lies nearest to the loss comes first.
+        Groups for an optimizer; the first one uses the optimizer's weight_decay. If learning rates differ, each group
+        has a name and an ``lr_factor`` for ``scale_learning_rates``, and the groups are ordered from head to stem.
 
     Raises:
-        RecipeError: if learning rates differ, but the model has no backbone.
+        RecipeError: if learning rates differ but the model has no backbone.
 
     Source: layer_decay: Howard and Ruder, ULMFiT, 2018, §3.2. https://arxiv.org/abs/1801.06146
     """
@@ -44,9 +44,9 @@ def parameter_groups(
 
 
 def scale_learning_rates(optimizer: Optimizer) -> Optimizer:
-    """The new optimizer, with the learning rate of each group times its ``lr_factor``.
+    """Multiply the learning rate of each group by its ``lr_factor``.
 
-    Before a scheduler is made, which takes what it finds as the peak.
+    Must be called before the scheduler is made, because it takes the present learning rates as the peak.
     """
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_factor", 1.0)
@@ -62,7 +62,7 @@ def _by_decay(parameters: Iterable[nn.Parameter]) -> Iterator[ParameterGroup]:
 
 
 def _factors(model: nn.Module, backbone_lr_factor: float, layer_decay: float) -> dict[str, tuple[str, float]]:
-    """For each parameter of the backbone the name of its part, and the factor on its learning rate."""
+    """For each parameter of the backbone the name of its group and the factor on its learning rate."""
     stages = stages_of(model, f"backbone_lr_factor={backbone_lr_factor}, layer_decay={layer_decay}")
     factors = {}
     for number, stage in enumerate(stages, start=1):

@@ -1,4 +1,4 @@
-"""How the learning rate goes over the steps of a run."""
+"""Learning-rate schedules over the steps of a run."""
 
 import math
 
@@ -12,11 +12,11 @@ from detkit.errors import RecipeError
 def count_steps(trainer: L.Trainer) -> tuple[int, int]:
     """Optimizer steps of an epoch and of the run.
 
-    Not ``trainer.estimated_stepping_batches``: it begins to read the training data, and before a
-    checkpoint's progress is restored that is the wrong place to begin at.
+    ``trainer.estimated_stepping_batches`` would start to read the training data before the position of a resumed run
+    is restored from the checkpoint.
 
     Raises:
-        RecipeError: if the run has no end.
+        RecipeError: if neither max_epochs nor max_steps is set.
     """
     loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
@@ -31,21 +31,21 @@ def count_steps(trainer: L.Trainer) -> tuple[int, int]:
 
 
 class WarmupCosine(LambdaLR):
-    """Rise to the optimizer's learning rate, then fall as half a cosine.
+    """Warm-up to the optimizer's learning rate, then a decay as half a cosine.
 
-    A pure function of the step, so a resumed run needs the number of the step and nothing else.
+    The learning rate is a pure function of the step, so a resumed run needs only the number of the step.
 
     Args:
-        optimizer: whose learning rates are the peak.
+        optimizer: its learning rates are the peak.
         steps_per_epoch: optimizer steps of an epoch.
         total_steps: optimizer steps of the run.
-        warmup_epochs: length of the rise, at most half of the run.
-        final_frac: end of the fall, as a fraction of the peak.
-        warmup_power: 1 rises in a line, 2 as YOLOX does.
-        last_epochs: at the end, constant at final_frac; at most a quarter of the run.
+        warmup_epochs: length of the warm-up, at most half of the run.
+        final_frac: final learning rate, as a fraction of the peak.
+        warmup_power: 1 for a linear warm-up, 2 for the quadratic one of YOLOX.
+        last_epochs: epochs at the end with the final learning rate, at most a quarter of the run.
 
     Raises:
-        ValueError: if the fall would have no step.
+        ValueError: if no step is left for the decay.
 
     Source: Loshchilov and Hutter, SGDR, 2017, eq. 5. https://arxiv.org/abs/1608.03983
         Warm-up: Goyal et al., 2017, §2.2. https://arxiv.org/abs/1706.02677
@@ -64,7 +64,7 @@ class WarmupCosine(LambdaLR):
     ) -> None:
         warmup_steps = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
         end = total_steps - min(round(last_epochs * steps_per_epoch), total_steps // 4)
-        _check_fall(warmup_steps, end, total_steps)
+        _check_decay(warmup_steps, end, total_steps)
 
         def factor(step: int) -> float:
             if step < warmup_steps:
@@ -75,19 +75,19 @@ class WarmupCosine(LambdaLR):
 
 
 class WarmupFlatCosine(LambdaLR):
-    """Rise to the optimizer's learning rate, stay, then fall as half a cosine.
+    """Warm-up to the optimizer's learning rate, a constant part, then a decay as half a cosine.
 
     Args:
-        optimizer: whose learning rates are the peak.
+        optimizer: its learning rates are the peak.
         steps_per_epoch: optimizer steps of an epoch.
         total_steps: optimizer steps of the run.
-        warmup_epochs: length of the rise in a line, at most half of the run.
-        flat_frac: where the fall begins, as a fraction of the run.
-        final_frac: end of the fall, as a fraction of the peak.
-        last_epochs: at the end, constant at final_frac; at most a quarter of the run.
+        warmup_epochs: length of the linear warm-up, at most half of the run.
+        flat_frac: start of the decay, as a fraction of the run.
+        final_frac: final learning rate, as a fraction of the peak.
+        last_epochs: epochs at the end with the final learning rate, at most a quarter of the run.
 
     Raises:
-        ValueError: if the fall would have no step.
+        ValueError: if no step is left for the decay.
 
     Source: Lyu et al., RTMDet, 2022, §3.5. https://arxiv.org/abs/2212.07784
     """
@@ -105,7 +105,7 @@ class WarmupFlatCosine(LambdaLR):
         warmup_steps = _warmup_steps(warmup_epochs, steps_per_epoch, total_steps)
         start = max(warmup_steps, round(flat_frac * total_steps))
         end = total_steps - min(round(last_epochs * steps_per_epoch), total_steps // 4)
-        _check_fall(start, end, total_steps)
+        _check_decay(start, end, total_steps)
 
         def factor(step: int) -> float:
             if step < warmup_steps:
@@ -115,12 +115,12 @@ class WarmupFlatCosine(LambdaLR):
         super().__init__(optimizer, factor)
 
 
-def go_on_at_step(scheduler: LRScheduler, other: LRScheduler) -> None:
-    """Put a new scheduler where another one stands, whose optimizer had other groups.
+def continue_at_step(scheduler: LRScheduler, other: LRScheduler) -> None:
+    """Advance a new scheduler to the step of another one, whose optimizer has other groups.
 
-    Its learning rates must be a pure function of the step, as those of WarmupCosine are.
+    The learning rate must be a pure function of the step, as that of WarmupCosine.
     """
-    if other.last_epoch > 0:  # which counts calls of step
+    if other.last_epoch > 0:  # the number of calls of step
         progress = {"last_epoch": other.last_epoch - 1, "_step_count": other.last_epoch + 1}
         scheduler.load_state_dict({**scheduler.state_dict(), **progress})
         scheduler.step()
@@ -130,15 +130,15 @@ def _warmup_steps(warmup_epochs: float, steps_per_epoch: int, total_steps: int) 
     return min(round(warmup_epochs * steps_per_epoch), total_steps // 2)
 
 
-def _check_fall(start: int, end: int, total_steps: int) -> None:
+def _check_decay(start: int, end: int, total_steps: int) -> None:
     if not 0 <= start < end <= total_steps:
         raise ValueError(
-            f"the learning rate must have steps to fall in: it falls from step {start} to {end} of {total_steps}; "
-            "use less of warmup_epochs, flat_frac or last_epochs, or train longer"
+            f"the decay of the learning rate needs steps; got start {start} and end {end} of {total_steps} steps; "
+            "reduce warmup_epochs, flat_frac or last_epochs, or train longer"
         )
 
 
 def _cosine(step: int, start: int, end: int, final_frac: float) -> float:
-    """1 up to start, final_frac from end on, half a cosine between."""
+    """1 up to start, final_frac after end, and half a cosine between them."""
     progress = min(max((step - start) / (end - start), 0.0), 1.0)
     return final_frac + (1 - final_frac) * (1 + math.cos(math.pi * progress)) / 2

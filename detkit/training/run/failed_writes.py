@@ -1,13 +1,11 @@
-"""What happens when a file of the run cannot be written."""
+"""Failures to write files of a run: stop or continue, on all ranks together."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import lightning as L
-
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.errors import StorageError
 from detkit.training.settings import OnFailure
 
@@ -15,17 +13,16 @@ LOG = logging.getLogger(__name__)
 
 
 class FailedWrites:
-    """Failures to write files of the run, noted where they happen: on rank 0, which writes them.
+    """Records failures to write files of the run, on rank 0, which writes all files.
 
-    The other ranks are told at the end of the step, and all end together; a rank that raised alone
-    would leave the others waiting for it.
+    At the end of the step all ranks stop together. If rank 0 raised alone, the other ranks would wait for it.
 
     Args:
-        on_failure: stop: the run ends there with a StorageError; continue: it logs a warning and goes on.
+        on_failure: stop: the run ends with a StorageError; continue: the run logs a warning and continues.
 
     Attributes:
-        count: how many there were.
-        last: message of the last one.
+        count: number of failures.
+        last: message of the last failure.
     """
 
     def __init__(self, on_failure: OnFailure = "stop") -> None:
@@ -34,31 +31,24 @@ class FailedWrites:
         self.last = ""
 
     @property
-    def end_the_run(self) -> bool:
+    def must_stop(self) -> bool:
+        """Whether the run has to end because of a failure."""
         return self.count > 0 and self.on_failure == "stop"
 
     @contextlib.contextmanager
-    def noting(self, path: Path) -> Iterator[None]:
-        """Around what writes a file: a failure is noted, and not raised here."""
+    def recording(self, path: Path) -> Iterator[None]:
+        """Context in which a file is written: a failure is recorded and not raised."""
         try:
-            with storing(path):
+            with storage_errors(path):
                 yield
         except StorageError as error:
-            self.note(str(error))
+            self.record(str(error))
 
-    def note(self, message: str) -> None:
-        """Count a failure, and warn of it if the run goes on."""
+    def record(self, message: str) -> None:
+        """Record a failure, and log a warning if the run continues."""
         self.count += 1
         self.last = message
         if self.on_failure == "continue":
             LOG.warning(
-                "warning: %s. The run goes on (checkpoint.on_failure=continue; failure %d)", message, self.count
+                "warning: %s. The run continues (checkpoint.on_failure=continue; failure %d)", message, self.count
             )
-
-    def raise_together(self, trainer: L.Trainer) -> None:
-        """To be called by all ranks, once they know that rank 0 has to end the run.
-
-        Raises:
-            StorageError: with what rank 0 noted.
-        """
-        raise StorageError(trainer.strategy.broadcast(self.last))

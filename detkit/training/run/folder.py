@@ -1,4 +1,4 @@
-"""Where a run keeps its files, and where an earlier run left off."""
+"""The folder of a run: its files, its lock, and the checkpoint to resume from."""
 
 import contextlib
 import datetime as dt
@@ -10,73 +10,50 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storing
+from detkit.checkpoint import DETECTOR_FILE, CheckpointManifest, latest_checkpoint, read_manifest, storage_errors
 from detkit.checkpoint.file import new_folder, replace
 from detkit.errors import CheckpointError, nearest_path
 
-VARIABLE = "DETKIT_RUN_FOLDER"  # of the environment: read by the ranks that rank 0 starts
+VARIABLE = "DETKIT_RUN_FOLDER"  # environment variable for the ranks that rank 0 starts
 LOG = logging.getLogger(__name__)
 
 
-class RunFolder(NamedTuple):
-    """The files of a run."""
+class RunFolder:
+    """The paths of a run's files.
 
-    path: Path
+    Args:
+        path: folder of the run.
+    """
 
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.lock = path / "run.lock"
+        self.metrics = path / "metrics.csv"
+        self.metrics_log = path / "metrics.jsonl"
+        self.non_finite = path / "non_finite"
+        self.detector = path / DETECTOR_FILE
+        self.checkpoints = path / "checkpoints"
+        self.pictures = path / "pictures"
+        self.wandb_id = path / "wandb_id.txt"
 
     def write_recipe(self, text: str) -> None:
-        """Written at every start, so that the folder alone can be resumed; never left half written."""
-        with storing(self.recipe):
+        """Write the recipe, so that the run can be resumed from its folder alone."""
+        with storage_errors(self.recipe):
             replace(self.recipe, lambda file: file.write(text.encode()))
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "run.lock"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def metrics_log(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def non_finite(self) -> Path:
-        return self.path / "non_finite"
-
-    @property
-    def detector(self) -> Path:
-        return self.path / DETECTOR_FILE
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def pictures(self) -> Path:
-        return self.path / "pictures"
-
-    @property
-    def wandb_id(self) -> Path:
-        return self.path / "wandb_id.txt"
 
 
 def create_folder(runs: Path, rank: int) -> RunFolder:
-    """The folder of a new run: rank 0 makes it, named by the time.
+    """The folder of a new run; rank 0 creates it and names it by the time.
 
-    Other ranks write nothing. Those that rank 0 starts read the folder from the environment variable that
-    ``shared_with_child_ranks`` sets. Those that torchrun or SLURM started get a placeholder until ``RanksWatch``
-    has sent them the folder.
+    Other ranks write no files. Ranks that rank 0 started read the folder from the environment variable that
+    ``shared_with_child_ranks`` sets. Ranks that torchrun or SLURM started use a placeholder until ``RanksWatch``
+    sends them the folder.
     """
     if rank != 0:
         return RunFolder(Path(os.environ.get(VARIABLE, runs / "of rank 0")))
-    with storing(runs):
+    with storage_errors(runs):
         return RunFolder(new_folder(runs))
 
 
@@ -100,34 +77,36 @@ def started_by_rank_0(rank: int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Lock the folder against other runs for as long as this process lives; for rank 0.
+    """Lock the folder against other runs while the context is active; for rank 0.
 
-    Note [record lock]: the kernel releases a record lock when its process ends, however it ends. A lock
-    by flock would be shared with data loader workers, which outlive a killed run by seconds. A record
-    lock is also released when any descriptor of the file is closed, so no other code may open it here.
+    Note [record lock]: the kernel releases a record lock when the process ends for any reason. A lock by flock would be
+    shared with data loader workers, which may run for seconds after a killed run. A record lock is also released when
+    any descriptor of the file is closed, so no other code of this process may open the file.
 
     Raises:
-        CheckpointError: if another process has it.
-        StorageError: if the lock's file cannot be written.
+        CheckpointError: if another process has locked the folder.
+        StorageError: if the lock file cannot be written.
     """
-    with storing(folder.lock):
+    with storage_errors(folder.lock):
         handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _acquire(handle, folder)
-        with storing(folder.lock):
+        with storage_errors(folder.lock):
             os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(_lock_owner()).encode())
+            now = dt.datetime.now().astimezone().isoformat(" ", "seconds")
+            owner = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+            os.write(handle, json.dumps(owner).encode())
         yield
     finally:
         os.close(handle)
 
 
 def find_checkpoint(runs: Path, resume: bool | str) -> CheckpointManifest:
-    """The checkpoint to go on from; it lies in ``<run folder>/checkpoints``.
+    """The checkpoint to resume from; it is in ``<run folder>/checkpoints``.
 
     Args:
         runs: folder of all runs of the recipe.
-        resume: True for the latest of them that has a checkpoint; or the path of a run or checkpoint.
+        resume: True: the latest run with a checkpoint; or the path of a run or checkpoint.
 
     Raises:
         CheckpointError: if there is no complete checkpoint.
@@ -152,22 +131,21 @@ def _acquire(handle: int, folder: RunFolder) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            LOG.warning("warning: %s: cannot be locked (%s): a second run here would go unnoticed", folder.lock, error)
+            LOG.warning(
+                "warning: %s: cannot be locked (%s): a second run in this folder would not be detected",
+                folder.lock,
+                error,
+            )
             return
         raise CheckpointError(
-            f"{folder.path}: is in use by {_describe_owner(os.read(handle, 1000))}; wait for it to end, stop it, "
-            "or begin a run of its own without resume"
+            f"{folder.path}: is in use by {_describe_owner(os.read(handle, 1000))}; wait until it ends, stop it, "
+            "or start a new run without resume"
         ) from error
-
-
-def _lock_owner() -> dict[str, int | str]:
-    now = dt.datetime.now().astimezone().isoformat(" ", "seconds")
-    return {"process": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
 def _describe_owner(text: bytes) -> str:
     try:
-        who = json.loads(text)
-        return f"process {who['process']} on {who['host']} since {who['since']}"
+        owner = json.loads(text)
+        return f"process {owner['process']} on {owner['host']} since {owner['since']}"
     except (ValueError, TypeError, LookupError):
         return "another process"

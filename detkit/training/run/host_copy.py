@@ -1,14 +1,14 @@
-"""Copies of small tensors from the device to the host that the GPU does not wait for."""
+"""Copies of small tensors to host memory that do not make the GPU wait."""
 
 import torch
 from torch import Tensor
 
 
 class AsyncHostCopy:
-    """A copy of a tensor in the host's memory.
+    """A copy of a tensor in host memory.
 
-    Note [no stall]: on a GPU the copy is queued behind the work that computes the numbers. If they are read
-    after later work was queued, the copy is done or nearly done, and the GPU does not wait for the CPU.
+    On a GPU the copy is queued behind the work that computes the values. If later work is queued before ``read`` is
+    called, the GPU does not wait for the CPU.
 
     Args:
         tensor: on any device.
@@ -23,7 +23,7 @@ class AsyncHostCopy:
             self._event.record()
 
     def read(self) -> Tensor:
-        """The numbers, on the host; waits until they are there."""
+        """The values on the CPU; waits until the copy is done."""
         if self._event is not None:
             self._event.synchronize()
         return self._copy.cpu()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, save, stop."""
+"""SIGTERM and Ctrl-C: complete the step, save a checkpoint, stop."""
 
 import contextlib
 import os
@@ -10,25 +10,24 @@ from types import FrameType
 
 import lightning as L
 
-from detkit.training.distributed.agreement import TrainingStopped, agreed
+from detkit.training.distributed.agreement import TrainingStopped, max_over_ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAME_REQUEST_S = 1.0  # a launcher passes on what it gets, beside a terminal or a cluster that tells all processes
-NOTE = b"\nstopping after this step; the same again stops at once, without saving\n"
+SAME_REQUEST_S = 1.0  # one request may arrive twice, from the terminal and from the launcher
+NOTE = b"\nstopping after this step; a second signal stops at once, without saving\n"
 
 
 class Interrupt:
-    """Whether a signal asked to stop; a second one stops at once.
+    """The signal handler of a run: the first signal requests a stop, a second one stops at once.
 
-    # Note [our handler alone]
-    Lightning would put its own handler for SIGTERM before this one: it talks to other ranks from
-    within the handler, which can block for ever, and ends the run between two batches with exit
-    code 0 and nothing saved. On SLURM another one saves and requeues by itself. On several ranks
-    it also broadcasts before every batch whether its handler was called, and waits for the device
-    to hear it. `own_signals` keeps all of them away.
+    # Note [Lightning's signal handlers are disabled]
+    Lightning's handler for SIGTERM communicates with other ranks, which can block without end, and ends the run
+    between two batches with exit code 0 and without a checkpoint. Its handler for SLURM saves and requeues. On several
+    ranks Lightning also broadcasts before every batch whether its handler was called, which waits for the device.
+    ``disable_lightning_handlers`` disables all of them.
 
     Attributes:
-        number: of the first signal that came; 0: none.
+        number: number of the first signal; 0: no signal has arrived.
     """
 
     def __init__(self) -> None:
@@ -36,15 +35,14 @@ class Interrupt:
         self._since = 0.0
         self._process = os.getpid()
 
-    def own_signals(self, trainer: L.Trainer) -> None:
-        """Keep Lightning's handlers away from this trainer; before it is run."""
-        # There is no public way.
+    def disable_lightning_handlers(self, trainer: L.Trainer) -> None:
+        """Disable Lightning's handlers of this trainer, before it runs. Lightning has no public interface for it."""
         trainer._signal_connector.register_signal_handlers = lambda: None  # noqa: SLF001
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # noqa: SLF001
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over, where that is possible: they belong to the main thread."""
+        """Handle the signals while the context is active. Python allows it in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,38 +54,33 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def stop_if_requested(self, trainer: L.Trainer) -> None:
-        """To be called at the border of a step, by all ranks; they stop together.
+        """Stop all ranks together; all of them must call this at the end of a step.
 
         Raises:
-            TrainingStopped: if a signal came to any rank.
+            TrainingStopped: if any rank received a signal.
         """
-        stop(*agreed(trainer, self.number))
+        stop(*max_over_ranks(trainer, self.number))
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            _as_a_child(number)
+        if os.getpid() != self._process:  # a forked child, e.g. a data worker
+            if number != signal.SIGINT:  # the parent handles Ctrl-C
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
         elif not self.number:
             self.number, self._since = number, time.monotonic()
-            os.write(2, NOTE)  # print is not for signal handlers
+            os.write(2, NOTE)  # print is not safe in a signal handler
         elif time.monotonic() - self._since >= SAME_REQUEST_S:
-            raise TrainingStopped(at_border=False, number=number)
+            raise TrainingStopped(at_step_end=False, number=number)
 
 
 def stop(number: int) -> None:
-    """Stop at the border of a step.
+    """Stop after a complete step.
 
     Args:
-        number: of the signal that all ranks agreed on; 0: go on.
+        number: number of the signal, equal on all ranks; 0: continue.
 
     Raises:
-        TrainingStopped: if there was one.
+        TrainingStopped: if there is a signal.
     """
     if number:
-        raise TrainingStopped(at_border=True, number=number)
-
-
-def _as_a_child(number: int) -> None:
-    """In a process that was forked from ours: Ctrl-C is for its parent, SIGTERM is its end."""
-    if number != signal.SIGINT:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        raise TrainingStopped(at_step_end=True, number=number)

@@ -1,4 +1,4 @@
-"""Numbers of a run in W&B, after they are on disk. A failure of W&B never ends or delays a run for long."""
+"""Log the numbers of a run to W&B, after they are on disk. A failure of W&B never ends a run."""
 
 import logging
 import netrc
@@ -18,29 +18,29 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
-from detkit.checkpoint import storing
+from detkit.checkpoint import storage_errors
 from detkit.checkpoint.file import replace
 from detkit.training.run.folder import RunFolder
 from detkit.training.settings import RunSettings
 
-# A failure of W&B delays a run by 20 s at most. W&B itself needs 10 s to notice that its server does not
-# answer, before these timeouts begin; 11 s more if an earlier run goes on.
+# A failure of W&B delays a run by at most 20 s. Before these timeouts begin, W&B itself needs 10 s to detect that its
+# server does not answer, and 11 s more for a resumed run.
 INIT_TIMEOUT_S, RESUME_TIMEOUT_S = 6, 3
-ASK_TIMEOUT_S = 4  # to ask whether the server answers, before W&B begins and before it ends
-FINISH_TIMEOUT_S = 10  # what was not uploaded by then stays on disk for `wandb sync`
+ASK_TIMEOUT_S = 4  # for the check whether the server answers
+FINISH_TIMEOUT_S = 10  # numbers that are not uploaded in this time stay on disk for `wandb sync`
 LOG = logging.getLogger(__name__)
 KEY_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-WANDB_PACKAGES = ("wandb", "pydantic_core")  # whose exceptions mean that W&B failed, or got a wrong answer
+WANDB_PACKAGES = ("wandb", "pydantic_core")  # exceptions of these packages are failures of W&B
 
 
 class BufferedWandbLogger(WandbLogger):
-    """W&B that gets numbers only when the run's files have them, and whose failure is reported once.
+    """A W&B logger that keeps numbers until ``flush``, and reports a failure of W&B once.
 
-    Lightning logs the numbers of a step before the run's files are written; they are kept here until ``flush``.
+    Lightning logs the numbers of a step before the run's files are written. ``flush`` is called after that.
 
     Args:
-        experiment: a W&B run that has begun.
-        folder: of the run.
+        experiment: a started W&B run.
+        folder: folder of the run.
     """
 
     def __init__(self, experiment: wandb.Run, folder: RunFolder) -> None:
@@ -56,7 +56,7 @@ class BufferedWandbLogger(WandbLogger):
 
     @override
     def log_hyperparams(self, params: object) -> None:
-        """Nothing: the run began with the whole recipe."""
+        """Does nothing, because the W&B run was started with the whole recipe."""
 
     @override
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
@@ -65,27 +65,31 @@ class BufferedWandbLogger(WandbLogger):
                 super().log_image(key, images, step, **kwargs)
 
     def flush(self) -> None:
-        """Give W&B what has come since the last time."""
+        """Send the numbers since the last call to W&B."""
         waiting, self._waiting = self._waiting, []
         with self.suppress_errors():
             for metrics, step in waiting:
                 super().log_metrics(metrics, step)
 
     def suppress_errors(self) -> "SuppressWandbErrors":
-        """Around every call of W&B: its failure ends the logging to W&B, and nothing else."""
-        return SuppressWandbErrors(self._broke)
+        """Context for every call of W&B: a failure ends only the logging to W&B."""
+        return SuppressWandbErrors(self._stop_logging)
 
-    def _broke(self, error: BaseException) -> None:
+    def _stop_logging(self, error: BaseException) -> None:
         if not self.broken:
-            LOG.warning("W&B failed and is left out from here on: %s. %s", _reason(error), _how_to_upload(self.folder))
+            LOG.warning(
+                "W&B failed and is not used for the rest of the run: %s. %s",
+                _reason(error),
+                _how_to_upload(self.folder),
+            )
         self.broken = True
 
 
 class FlushWandb(L.Callback):
-    """Sends the kept numbers to W&B; it must stand after all callbacks that write files.
+    """Sends the buffered numbers to W&B; it must come after all callbacks that write files.
 
     Args:
-        logger: that keeps them.
+        logger: has the buffered numbers.
     """
 
     def __init__(self, logger: BufferedWandbLogger) -> None:
@@ -103,14 +107,14 @@ class FlushWandb(L.Callback):
 
 
 class SuppressWandbErrors:
-    """Suppresses the exceptions of W&B, which have no common base: see ``is_wandb_error``.
+    """Suppresses the exceptions of W&B, which have no common base class: see ``is_wandb_error``.
 
     Args:
-        say: called with the exception.
+        report: called with the exception.
     """
 
-    def __init__(self, say: Callable[[BaseException], None]) -> None:
-        self.say = say
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self.report = report
 
     def __enter__(self) -> None:
         return None
@@ -120,40 +124,41 @@ class SuppressWandbErrors:
     ) -> bool:
         if error is None or not is_wandb_error(type(error)):
             return False
-        self.say(error)
+        self.report(error)
         return True
 
 
 def is_wandb_error(kind: type[BaseException]) -> bool:
-    """Whether an exception says that W&B, its own process, the network or the disk have failed."""
+    """Whether an exception means a failure of W&B, its process, the network or the disk."""
     return issubclass(kind, OSError) or kind.__module__.partition(".")[0] in WANDB_PACKAGES
 
 
 def wandb_logger(settings: RunSettings, folder: RunFolder) -> BufferedWandbLogger | None:
-    """A logger whose run has begun, online if that is wanted and possible; a resumed run goes on with its id.
+    """A logger with a started W&B run, online if that is wanted and possible; a resumed run keeps its W&B id.
 
     Args:
-        settings: of the run; ``wandb=auto`` is online where a key is found, else offline.
-        folder: of the run.
+        settings: settings of the run; ``wandb=auto`` is online if a key is found, else offline.
+        folder: folder of the run.
     """
     mode = settings.wandb
     if mode == "disabled":
         return None
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its reports delay the exit if the server is gone
-    online, said = mode == "online" or (mode == "auto" and has_wandb_key()), "W&B is offline for this run"
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # error reports delay the exit without a server
+    online = mode == "online" or (mode == "auto" and has_wandb_key())
+    consequence = "W&B is offline for this run"
     run, url = None, wandb.setup().settings.base_url
 
-    def say(error: BaseException) -> None:
-        LOG.warning("%s: %s. %s", said, _reason(error), _how_to_upload(folder))
+    def report(error: BaseException) -> None:
+        LOG.warning("%s: %s. %s", consequence, _reason(error), _how_to_upload(folder))
 
-    with SuppressWandbErrors(say):
+    with SuppressWandbErrors(report):
         if online and not is_reachable(url):
-            raise ConnectionError(f"nobody answers at {url}")
+            raise ConnectionError(f"no answer from {url}")
         run = _begin(online, settings, folder)
     if run is None:
-        said = "W&B cannot write its files either and is left out"
-        with SuppressWandbErrors(say):
-            wandb.teardown()  # else the id would count as in use
+        consequence = "W&B cannot write its files either and is not used"
+        with SuppressWandbErrors(report):
+            wandb.teardown()  # otherwise W&B treats the id as in use
             run = _begin(False, settings, folder)
     if run is None:
         return None
@@ -163,7 +168,7 @@ def wandb_logger(settings: RunSettings, folder: RunFolder) -> BufferedWandbLogge
 
 
 def has_wandb_key() -> bool:
-    """Whether a key lies where W&B looks for one: in the environment or in the netrc file."""
+    """Whether there is a key where W&B looks for one: in the environment or the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
@@ -175,7 +180,7 @@ def has_wandb_key() -> bool:
 
 
 def finish_wandb(logger: BufferedWandbLogger, folder: RunFolder, failed: bool) -> None:
-    """End the run; its detector goes with it as an artifact if the run is online and the server answers."""
+    """End the W&B run, and upload the detector as an artifact if the run is online and the server answers."""
     run = logger.experiment
     with logger.suppress_errors():
         logger.flush()
@@ -191,18 +196,18 @@ def finish_wandb(logger: BufferedWandbLogger, folder: RunFolder, failed: bool) -
         run.finish(exit_code=int(failed))
     if logger.broken:
         with logger.suppress_errors():
-            wandb.teardown()  # now: at exit it would print a traceback
+            wandb.teardown()  # at exit it would print a traceback
 
 
 def is_reachable(url: str) -> bool:
-    """Whether a server answers, even if it refuses the request."""
+    """Whether a server answers, even if it rejects the request."""
     try:
         with urllib.request.urlopen(f"{url}/graphql", timeout=ASK_TIMEOUT_S):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
     except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # W&B may know certificates that urllib does not
+        return isinstance(error.reason, ssl.SSLError)  # W&B may have certificates that urllib does not have
     except (OSError, ValueError):
         return False
 
@@ -229,19 +234,19 @@ def _begin(online: bool, run: RunSettings, folder: RunFolder) -> wandb.Run:
 
 
 def run_id_of(folder: RunFolder) -> tuple[str, bool]:
-    """W&B's id of a run, and whether the run had one before. The file is there as a whole before W&B hears of it."""
+    """W&B's id of a run, and whether it existed before. A new id is written to disk before W&B gets it."""
     known = folder.wandb_id.read_text().strip() if folder.wandb_id.exists() else ""
     if known:
         return known, True
     new = uuid.uuid4().hex[:12]
-    with storing(folder.wandb_id):
+    with storage_errors(folder.wandb_id):
         replace(folder.wandb_id, lambda file: file.write(new.encode()))
     return new, False
 
 
 def _reason(error: BaseException) -> str:
-    said = str(error).partition("\n")[0]
-    return type(error).__name__ if said in ("", "<no message>") else said  # the second is W&B's, of a bare refusal
+    message = str(error).partition("\n")[0]
+    return type(error).__name__ if message in ("", "<no message>") else message  # the second one comes from W&B
 
 
 def _how_to_upload(folder: RunFolder) -> str:

@@ -1,1 +1,1 @@
-"""Weights of other projects under detkit's names, one file a project."""
+"""Weights of other projects under detkit's names, one file per project."""

@@ -1,4 +1,4 @@
-"""The class names of COCO 2017, in the order of their category ids: the class rows of published weights."""
+"""The class names of COCO 2017 in the order of their category ids, as in published weights."""
 
 COCO_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),

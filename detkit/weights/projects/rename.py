@@ -1,13 +1,13 @@
-"""Names of another project's tensors, rewritten one rule after the other."""
+"""Rename the tensors of another project by a list of rules."""
 
 import re
 from collections.abc import Sequence
 
-Rules = Sequence[tuple[str, str]]  # regular expression, and what stands in its place
+Rules = Sequence[tuple[str, str]]  # (regular expression, replacement)
 
 
 def rename(name: str, rules: Rules) -> str:
-    """A name after all rules, each applied to what the one before it made."""
+    """The name after all rules were applied in their order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

@@ -12,7 +12,7 @@ from detkit.weights.projects.coco_names import COCO_NAMES
 from detkit.weights.projects.rename import rename
 from detkit.weights.source_weights import SourceWeights
 
-# Names of the port to the authors'. "mlp.", "aifi" and "o_proj" are in a model, the others in a saved file.
+# Names in transformers to the authors' names. "mlp.", "aifi" and "o_proj" occur in a model, the others in a file.
 PORT_RULES = (
     (r"^model\.backbone\.model\.embedder\.embedder\.0\.", "backbone.conv1.conv1_1."),
     (r"^model\.backbone\.model\.embedder\.embedder\.1\.", "backbone.conv1.conv1_2."),
@@ -106,9 +106,9 @@ RULES = (
 # Tensors computed from the image size or the number of points, which are not learnt.
 COMPUTED = re.compile(r"^decoder\.(anchors|valid_mask)$|\.n(um)?_points_scale$|^encoder\.pos_embed")
 QUERY_PROJECTION = re.compile(r"\.q_proj\.(weight|bias)$")
-# Unique names: of the authors' heads, of the heads in transformers, of the authors' backbone alone.
-HALLMARK, PORT_HALLMARK = "decoder.enc_score_head.weight", "model.enc_score_head.weight"
-BACKBONE_HALLMARK = "res_layers.0.blocks.0.branch2a.conv.weight"
+# Names that occur only in: the authors' detectors, detectors of transformers, the authors' separate backbones.
+UNIQUE_NAME, PORT_UNIQUE_NAME = "decoder.enc_score_head.weight", "model.enc_score_head.weight"
+BACKBONE_UNIQUE_NAME = "res_layers.0.blocks.0.branch2a.conv.weight"
 
 
 def detkit_name(official_name: str) -> str:
@@ -117,22 +117,22 @@ def detkit_name(official_name: str) -> str:
 
 
 def is_rtdetr(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether these are the names of the authors, of their backbone alone, or of the port."""
-    return any(name in state_dict for name in (HALLMARK, PORT_HALLMARK, BACKBONE_HALLMARK))
+    """Whether the names are those of the authors' detectors or backbones, or of transformers."""
+    return any(name in state_dict for name in (UNIQUE_NAME, PORT_UNIQUE_NAME, BACKBONE_UNIQUE_NAME))
 
 
-def of_rtdetr(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
+def convert_rtdetr(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
     """Weights of RT-DETR or RT-DETRv2 under detkit's names.
 
-    They were trained on RGB images in [0, 1] without mean and standard deviation. For a backbone alone that is unknown.
+    They were trained on RGB images in [0, 1] without mean and standard deviation. This is unknown for a backbone.
 
     Args:
-        state_dict: of the authors' code, of the backbone in it, or of the port.
+        state_dict: of the authors' code, its backbone, or transformers.
         source: the file, for messages.
     """
-    if BACKBONE_HALLMARK in state_dict:
+    if BACKBONE_UNIQUE_NAME in state_dict:
         return SourceWeights(source, {detkit_name(f"backbone.{name}"): tensor for name, tensor in state_dict.items()})
-    if PORT_HALLMARK in state_dict:
+    if PORT_UNIQUE_NAME in state_dict:
         state_dict = _stacked({rename(name, PORT_RULES): tensor for name, tensor in state_dict.items()})
     learnt = {name: tensor for name, tensor in state_dict.items() if not COMPUTED.search(name)}
     weights = {detkit_name(name): tensor for name, tensor in learnt.items()}

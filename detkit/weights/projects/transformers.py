@@ -1,4 +1,4 @@
-"""Folders saved by transformers: config.json beside the weights."""
+"""Read folders that transformers saved: config.json and the weights."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ UNNAMED = "LABEL_0"  # the first class of a model without class names
 
 
 def is_transformers_folder(path: Path) -> bool:
-    """Whether there is a config.json."""
+    """Whether the folder has a config.json."""
     return (path / CONFIG).is_file()
 
 
@@ -28,7 +28,7 @@ def weights_in(folder: Path) -> Path:
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: holds {CONFIG}, but none of {', '.join(FILES)}")
+    raise CheckpointError(f"{folder}: contains {CONFIG}, but none of {', '.join(FILES)}")
 
 
 def class_names_in(folder: Path) -> tuple[str, ...] | None:
@@ -52,5 +52,5 @@ def class_names_in(folder: Path) -> tuple[str, ...] | None:
     names = tuple(by_label[label] for label in sorted(by_label))
     if not names or names[0] == UNNAMED:
         return None
-    alike = sum(theirs == ours for theirs, ours in zip(names, COCO_NAMES, strict=False))
-    return COCO_NAMES if len(names) == len(COCO_NAMES) and 2 * alike > len(names) else names
+    equal = sum(name == coco_name for name, coco_name in zip(names, COCO_NAMES, strict=False))
+    return COCO_NAMES if len(names) == len(COCO_NAMES) and 2 * equal > len(names) else names

@@ -40,7 +40,7 @@ RULES = (
     (r"^head\.reg_preds\.", "head.box_parameters."),
     (r"^head\.obj_preds\.", "head.objectness."),
 )
-HALLMARK = "head.obj_preds.0.weight"  # a unique name
+UNIQUE_NAME = "head.obj_preds.0.weight"  # only in files of YOLOX
 
 
 def detkit_name(official_name: str) -> str:
@@ -50,10 +50,10 @@ def detkit_name(official_name: str) -> str:
 
 def is_yolox(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether these are the official project's names."""
-    return HALLMARK in state_dict
+    return UNIQUE_NAME in state_dict
 
 
-def of_yolox(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
+def convert_yolox(state_dict: Mapping[str, Tensor], source: str) -> SourceWeights:
     """Weights of YOLOX 0.1.1 or later under detkit's names.
 
     They were trained on BGR images in [0, 255]. Files of the first release (0.0.1, "legacy") have the same names but

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from detkit.training.callbacks.ema import EMA, _Pairs, averaged_module
+from detkit.training.callbacks.ema import EMA, _TensorPairs, averaged_module
 
 
 class Counting(L.LightningModule):
@@ -136,7 +136,7 @@ def test_one_kernel_for_all_floats_and_one_for_all_counts() -> None:
     module = nn.Sequential(conv, norm)
     averaged, before = copy.deepcopy(module), conv.weight.detach().clone()
     module.double().to(memory_format=torch.channels_last)
-    pairs = _Pairs(averaged, module)
+    pairs = _TensorPairs(averaged, module)
     assert [(x.stride(), x.dtype) for x in pairs.floats[0]] == [(x.stride(), x.dtype) for x in pairs.floats[1]]
     conv.weight.data += 1
     norm.load_state_dict({**norm.state_dict(), "num_batches_tracked": torch.tensor(7)})

@@ -198,14 +198,14 @@ def test_gradients_that_were_not_waited_for_stop_the_run_before_the_next_step(
 
     def start_as_on_a_gpu(self: NonFinite, *args: Any) -> None:
         start(self, *args)
-        self._waits = False
+        self._checks_before_step = False
 
     monkeypatch.setattr(NonFinite, "on_train_start", start_as_on_a_gpu)
     for step in (3, 6):  # found after the next forward pass; at the end of an epoch before the validation
         parts = toy_parts(tmp_path / str(step), epochs=1, checkpoint={"every_n_steps": 2, "keep": 100})
         wrong = BrokenLoss(lambda terms: terms | {"box": (terms["box"] * 0).sqrt()}, step)
         with pytest.raises(
-            TrainingError, match=rf"gradients are not finite \(.*step {step} .*Step {step} was done; noth"
+            TrainingError, match=rf"gradients are not finite \(.*step {step} .*Step {step} was completed; noth"
         ):
             train(parts._replace(loss=wrong))
         (folder,) = (tmp_path / str(step) / "toy").iterdir()
@@ -217,7 +217,7 @@ def test_a_state_is_refused_by_the_name_of_its_tensor() -> None:
     check_finite({"optimizer_states": [{"state": {0: {"mean": torch.ones(3), "step": torch.tensor(3)}}}]}, 7)
     check_finite({"large": torch.full((3,), 1e30)}, 7)  # whose norm overflows
     with pytest.raises(
-        TrainingError, match=r"^optimizer_states\.0\.mean is not finite after step 7; nothing was saved"
+        TrainingError, match=r"^optimizer_states\.0\.mean is not finite after step 7; this state was not saved"
     ):
         check_finite({"optimizer_states": [{"mean": torch.tensor([1.0, torch.inf])}]}, 7)
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 from detkit.checkpoint import latest_checkpoint, manifests_in, read_detector
 from detkit.errors import StorageError
 from detkit.training import CheckpointSettings, train
-from detkit.training.callbacks.saver import Saver
+from detkit.training.callbacks.saver import CheckpointSaver
 from detkit.training.run.failed_writes import FailedWrites
 from detkit.training.run.folder import RunFolder
 from detkit.training.run.interrupt import Interrupt, TrainingStopped
@@ -48,7 +48,7 @@ def test_saves_by_the_clock(tmp_path: Path, settings: dict[str, Any], steps: lis
 
 def test_a_save_is_due_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt, failures = Interrupt(), FailedWrites()
-    saver: Any = Saver(CheckpointSettings(every_minutes=2), *[None] * 2, interrupt, failures)  # type: ignore[arg-type]
+    saver: Any = CheckpointSaver(CheckpointSettings(every_minutes=2), *[None] * 2, interrupt, failures)  # type: ignore[arg-type]
     saver._saved_at = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: 219.9)
     assert saver.requests.own() == [0, 0, 0]
@@ -71,7 +71,7 @@ def test_settings_that_say_nothing(wrong: dict[str, Any], message: str) -> None:
 
 def test_a_failed_save_stops_the_run(tmp_path: Path) -> None:
     said = (
-        r"step-00000012.ckpt: cannot be written: No space left on device; about .* kB needed, .* free; make room "
+        r"step-00000012.ckpt: cannot be written: No space left on device; about .* kB needed, .* free; free some space "
         r"there; the last good checkpoint is .*/step-00000006.ckpt"
     )
     with pytest.raises(StorageError, match=said), watched(FullDisk("step-00000012.ckpt")):
@@ -172,7 +172,9 @@ def test_little_room_is_said_at_the_start(
     train(toy_parts(tmp_path, epochs=1))
     found = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert any("a checkpoint takes about 64.3 kB" in record.getMessage() for record in found) == said
-    assert any("4 lie in" in text and "1.0 kB are free" in text for text in (r.getMessage() for r in found)) == said
+    assert (
+        any("up to 4 are in" in text and "1.0 kB are free" in text for text in (r.getMessage() for r in found)) == said
+    )
 
 
 class SignalAt(L.Callback):
@@ -278,16 +280,16 @@ def test_the_same_request_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] = 11.0
         with pytest.raises(TrainingStopped) as stopped:
             signal.raise_signal(signal.SIGINT)
-    assert (stopped.value.at_border, stopped.value.exit_code) == (False, 130)
+    assert (stopped.value.at_step_end, stopped.value.exit_code) == (False, 130)
 
 
 def test_failures_count_and_end_the_run_only_if_asked() -> None:
     for on_failure, ends in (("stop", True), ("continue", False)):
         failures = FailedWrites(on_failure)  # type: ignore[arg-type]
-        assert not failures.end_the_run
-        with failures.noting(Path("here/metrics.csv")):
+        assert not failures.must_stop
+        with failures.recording(Path("here/metrics.csv")):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        assert (failures.count, failures.end_the_run) == (1, ends)
+        assert (failures.count, failures.must_stop) == (1, ends)
         assert failures.last.startswith("here/metrics.csv: cannot be written: Read-only file system")
 
 

@@ -118,7 +118,7 @@ def test_a_killed_rank_ends_all_others(tmp_path: Path, gone: int, speaker: int) 
     said = [end.said.strip() for end in ended]
     assert said.pop(speaker) == (
         f"error: rank {gone} of 3 is gone: it was killed, or its machine was lost. All other ranks stop; "
-        f"the last checkpoint is whole. Go on: {GO_ON}"
+        f"the last checkpoint is complete. Resume: {GO_ON}"
     )
     assert said == ["", ""]
 
@@ -137,14 +137,14 @@ def test_what_the_death_of_another_looks_like_is_not_reported_as_a_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gloo raises when the other end of a connection closes."""
-    monkeypatch.setattr(ranks_watch, "HEAR_S", 30)
+    monkeypatch.setattr(ranks_watch, "NOTICE_S", 30)
     ended = run(tmp_path, failing(RuntimeError("Connection closed by peer")), killed)
     assert ended[0].code == 70
     assert "rank 1 of 2 is gone: it was killed" in ended[0].said and "Traceback" not in ended[0].said
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks_watch, "HEAR_S", 0.3)
+    monkeypatch.setattr(ranks_watch, "NOTICE_S", 0.3)
     ended = run(tmp_path, stuck, failing(RuntimeError("CUDA out of memory")))
     assert [end.code for end in ended] == [70, 1]
     assert "rank 1 of 2 is gone: RuntimeError: CUDA out of memory" in ended[0].said
@@ -168,7 +168,7 @@ def test_all_ranks_may_fail_alike(tmp_path: Path) -> None:
     assert all("ZeroDivisionError: a bug" in end.said and "is gone" not in end.said for end in ended)
 
 
-@pytest.mark.parametrize("end", [done, failing(TrainingStopped(at_border=True))])
+@pytest.mark.parametrize("end", [done, failing(TrainingStopped(at_step_end=True))])
 def test_ranks_that_end_together_say_nothing(tmp_path: Path, end: Program) -> None:
     def later(watch: RanksWatch, trainer: Any) -> None:
         time.sleep(0.3)
@@ -183,7 +183,7 @@ def test_a_rank_that_is_killed_in_the_last_save(tmp_path: Path, gone: int) -> No
     """Ranks that stop at the same step save together after it, and may wait for each other."""
 
     def program(watch: RanksWatch, trainer: Any) -> None:
-        watch.on_exception(trainer, None, TrainingStopped(at_border=True))  # type: ignore[arg-type]
+        watch.on_exception(trainer, None, TrainingStopped(at_step_end=True))  # type: ignore[arg-type]
         (killed if trainer.global_rank == gone else stuck)(watch, trainer)
 
     ended = run(tmp_path, program, program)
@@ -193,10 +193,10 @@ def test_a_rank_that_is_killed_in_the_last_save(tmp_path: Path, gone: int) -> No
 
 def test_a_second_signal_in_the_last_save_is_told(tmp_path: Path) -> None:
     def program(watch: RanksWatch, trainer: Any) -> None:
-        watch.on_exception(trainer, None, TrainingStopped(at_border=True))  # type: ignore[arg-type]
+        watch.on_exception(trainer, None, TrainingStopped(at_step_end=True))  # type: ignore[arg-type]
         if trainer.global_rank == 1:
             stuck(watch, trainer)
-        raise TrainingStopped(at_border=False, number=signal.SIGTERM)
+        raise TrainingStopped(at_step_end=False, number=signal.SIGTERM)
 
     watched = run(tmp_path, program, program)
     assert "rank 0 of 2 is gone: TrainingStopped" in watched[1].said and watched[1].code == 143
@@ -226,7 +226,7 @@ def test_strangers_are_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         watch, trainer = RanksWatch(tmp_path, GO_ON), Fake(0, 3, tmp_path)  # the third never comes
         watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
         with watch.announced_exit():
-            assert watch.from_others.get(timeout=30) == "hello"
+            assert watch.received_values.get(timeout=30) == "hello"
             assert list(watch._peers) == [1]
         until((tmp_path / "left").exists)
 
@@ -240,7 +240,7 @@ def test_strangers_are_no_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 assert not greeting.endswith(b"\n") or stranger.recv(1) == b""
             watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
             with watch.announced_exit():
-                watch.tell("hello")
+                watch.send_to_rank_0("hello")
         (tmp_path / "left").touch()
 
     ended = [rank.wait() for rank in [Forked(rank_0, tmp_path / "0.txt"), Forked(rank_1, tmp_path / "1.txt")]]
@@ -257,7 +257,7 @@ def test_what_a_rank_says_right_after_its_greeting_is_heard(tmp_path: Path) -> N
         with socket.create_connection((host, port)) as rank_1:
             said = ({"token": token, "rank": 1}, {"value": "image 5"}, {"end": [1, "a reason", 65]})
             rank_1.sendall("".join(f"{json.dumps(line)}\n" for line in said).encode())
-            assert watch.from_others.get(timeout=5) == "image 5"
+            assert watch.received_values.get(timeout=5) == "image 5"
         stuck(watch, trainer)
 
     end = Forked(rank_0, tmp_path / "0.txt").wait()
@@ -271,7 +271,7 @@ def test_rank_0_out_of_reach(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     watch, trainer = RanksWatch(tmp_path), Fake(1, 2, tmp_path)
     watch.setup(trainer, None, "fit")  # type: ignore[arg-type]
     [message] = caplog.messages
-    assert message.startswith(f"rank 1 cannot reach rank 0 at 127.0.0.1:{port} (")
+    assert message.startswith(f"rank 1 cannot connect to rank 0 at 127.0.0.1:{port} (")
     watch.on_exception(trainer, None, RuntimeError("x"))  # type: ignore[arg-type]
 
 
@@ -301,7 +301,7 @@ def test_what_a_rank_says_of_its_last_batch_is_heard(tmp_path: Path, hook: str |
     report = UnreadableReport(Unreadable(limit=1), watch, lambda *event: events.append(event))
     report.on_train_batch_end(trainer, None, None, None, 5)  # type: ignore[arg-type]
     for row in (5, 6):
-        watch.from_others.put([row, f"{row}.jpg", "gone"])
+        watch.received_values.put([row, f"{row}.jpg", "gone"])
     if hook:
         with pytest.raises(DataError, match="2 images cannot be read"):
             getattr(report, hook)(trainer, None)

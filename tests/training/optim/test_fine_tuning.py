@@ -67,7 +67,7 @@ def test_single_parameters_are_frozen() -> None:
             {"freeze": ["backbone", "backbone.layr1.*"]},
             r"freeze=backbone.layr1.\*: Detector .* did you mean 'backbone.la",
         ),
-        ({"freeze": "xyz"}, "freeze=xyz: Detector has no parameter of such a name; it has backbone, head$"),
+        ({"freeze": "xyz"}, "freeze=xyz: Detector has no parameter of this name; it has backbone, head$"),
         ({"freeze": "*"}, r"freeze=\* leaves nothing to train"),
         ({"freeze": ["backbone", "head"]}, r"freeze=\['backbone', 'head'\] leaves nothing to train"),
     ],
@@ -80,7 +80,7 @@ def test_refusals(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"freeze": "backbone"}, "freeze=backbone: Sequential has no parameter of such a name; it has 0, 1"),
+        ({"freeze": "backbone"}, "freeze=backbone: Sequential has no parameter of this name; it has 0, 1"),
         ({"freeze": 0}, "freeze=0 needs a model with a backbone; Sequential has 0, 1"),
         ({"layer_decay": 0.5}, r"backbone_lr_factor=1.0, layer_decay=0.5 needs a model with a backbone"),
     ],
@@ -91,7 +91,7 @@ def test_without_a_backbone(settings: dict[str, Any], message: str) -> None:
 
 
 def test_refused_before_a_folder_is_made(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="freeze=backbone: ToyDetector has no parameter of such a name; it has body"):
+    with pytest.raises(RecipeError, match="freeze=backbone: ToyDetector has no parameter of this name; it has body"):
         train(toy_parts(tmp_path, freeze="backbone"))
     assert list(tmp_path.iterdir()) == []
 
@@ -208,7 +208,7 @@ def test_resumed_equals_whole_at_every_step(whole: Path, tmp_path: Path, step: i
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "freeze=None: the run that is resumed has freeze=1; give it the same"),
+        ({}, "freeze=None: the run that is resumed has freeze=1; set the same value"),
         ({"freeze": 1, "backbone_lr_factor": 0.5}, "layer_decay=1.0: the run that is resumed has layer_decay=0.5"),
     ],
 )

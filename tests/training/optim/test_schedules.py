@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detkit.training import WarmupCosine, WarmupFlatCosine
 from detkit.training.optim.parameter_groups import parameter_groups, scale_learning_rates
-from detkit.training.optim.schedules import go_on_at_step
+from detkit.training.optim.schedules import continue_at_step
 from tests.training.optim.staged import staged
 
 
@@ -111,7 +111,7 @@ def test_resumed_is_the_same(schedule: Callable[..., LRScheduler]) -> None:
     ("schedule", "settings"), [(WarmupCosine, {"last_epochs": -1}), (WarmupFlatCosine, {"flat_frac": 1.0})]
 )
 def test_a_fall_needs_steps(schedule: Callable[..., LRScheduler], settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"it falls from step \d+ to \d+ of 100"):
+    with pytest.raises(ValueError, match=r"got start \d+ and end \d+ of 100 steps"):
         rates(schedule, 1, steps_per_epoch=20, total_steps=100, warmup_epochs=1, **settings)
 
 
@@ -142,7 +142,7 @@ def test_goes_on_with_other_groups(schedule: Callable[..., LRScheduler], step: i
     frozen, whole, fresh = make(backbone_trains=False), make(backbone_trains=True), make(backbone_trains=True)
     move(frozen, step)
     move(whole, step)
-    go_on_at_step(fresh[1], frozen[1])
+    continue_at_step(fresh[1], frozen[1])
     for _ in range(10):
         rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in (fresh[0], whole[0])]
         assert rates[0] == rates[1] and fresh[1].get_last_lr() == whole[1].get_last_lr()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detkit.training.run.autocast import precision_here
+from detkit.training.run.autocast import supported_precision
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from detkit.training.run.autocast import precision_here
     ],
 )
 def test_precision(given: dict[str, str], capabilities: dict[str, bool], expected: str | None) -> None:
-    assert precision_here(given, capabilities) == expected
+    assert supported_precision(given, capabilities) == expected

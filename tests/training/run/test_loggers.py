@@ -117,7 +117,7 @@ def test_a_failure_is_said_once_and_numbers_go_on(
     assert logger.broken and len(caplog.messages) == 1
     [message] = caplog.messages
     assert message.startswith(
-        f"W&B failed and is left out from here on: {error}. The numbers are in {tmp_path}; upload"
+        f"W&B failed and is not used for the rest of the run: {error}. The numbers are in {tmp_path}; upload"
     )
     assert f"wandb sync {tmp_path}/wandb/*run-*" in message
 
@@ -127,7 +127,7 @@ def test_a_bare_refusal_is_told_by_its_kind(text: str, tmp_path: Path, caplog: p
     logger = logger_with(Recorder(error=AuthenticationError(text)), tmp_path)
     logger.log_metrics({"a": 1.0})
     logger.flush()
-    assert "W&B failed and is left out from here on: AuthenticationError. The numbers are in" in caplog.text
+    assert "W&B failed and is not used for the rest of the run: AuthenticationError. The numbers are in" in caplog.text
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt()])

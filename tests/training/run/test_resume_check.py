@@ -38,14 +38,14 @@ def test_the_same_run_is_taken_without_a_word(done: Path) -> None:
 def test_changes_of_the_recipe_are_listed_and_refused(done: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         lines_of(done, {"seed": 7, "data": {"root": None, "image_hw": [64, 64]}, "model": {"_target_": "other"}})
-    go_on = f"go on as it was: detkit train resume={done}"
+    go_on = f"resume without changes: detkit train resume={done}"
     assert str(refused.value).splitlines() == [
-        f"resume: this is not the run of {done}/checkpoints/step-00000006.ckpt:",
+        f"resume: this run differs from that of {done}/checkpoints/step-00000006.ckpt:",
         "  key             then      now       set by",
         "  seed            0         7         stored recipe",
         "  data.image_hw   [32, 32]  [64, 64]  stored recipe",
         "  model._target_  toy       other     stored recipe",
-        f"{go_on}, or accept what has changed: resume.allow_changes=true",
+        f"{go_on}, or accept the changes: resume.allow_changes=true",
     ]
 
 
@@ -63,10 +63,10 @@ def test_the_first_ten_and_how_many_more(done: Path) -> None:
 def test_changes_can_be_allowed(done: Path) -> None:
     lines = lines_of(done, {"seed": 7, ALLOW_CHANGES: True}, data=OtherData())
     assert lines == [
-        "resumed with changes; the result is neither that of the run before nor that of this recipe:",
+        "resumed with changes; the result differs from that of the old run and from that of this recipe:",
         "  key   then  now  set by",
         "  seed  0     7    stored recipe",
-        "  the data have other images, boxes or classes: fingerprint toy then, other now",
+        "  the data has other images, boxes or classes: fingerprint toy then, other now",
     ]
 
 
@@ -77,12 +77,12 @@ class OtherData(ToyData):
 
 
 def test_changed_data_are_refused(done: Path) -> None:
-    with pytest.raises(DataError, match=r"fingerprint toy then, other now\nbring back the data of then, or accept"):
+    with pytest.raises(DataError, match=r"fingerprint toy then, other now\nrestore the old data, or accept"):
         lines_of(done, data=OtherData())
 
 
 def test_recipe_and_data_are_told_together(done: Path) -> None:
-    with pytest.raises(RecipeError, match=r"seed +0 +7 (.|\n)*fingerprint toy then, other now\ngo on as it was"):
+    with pytest.raises(RecipeError, match=r"seed +0 +7 (.|\n)*fingerprint toy then, other now\nresume without changes"):
         lines_of(done, {"seed": 7}, data=OtherData())
 
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_others_has_no_recipe(done: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         "detkit.training.run.resume_check.read_checkpoint", lambda path: {**read_checkpoint(path), "detkit": 5}
     )
-    with pytest.raises(CheckpointError, match=r"step-00000006.ckpt: holds no recipe"):
+    with pytest.raises(CheckpointError, match=r"step-00000006.ckpt: contains no recipe"):
         check_resume(manifest, parts.settings, parts.metadata())
 
 
@@ -127,7 +127,7 @@ def test_another_machine_is_said_in_a_line(done: Path) -> None:
     assert machine_differences(then, then) == []
     now = {**then, "threads": 64, "world_size": 4, "versions": {**then["versions"], "torch": "9.0"}}
     (line,) = machine_differences({**then, "threads": 2}, now)
-    assert line.startswith("resumed, but not bit for bit the run that was never stopped: torch 2.")
+    assert line.startswith("resumed, but the result may differ from an uninterrupted run: torch 2.")
     assert line.endswith(" then, 9.0 now; threads 2 then, 64 now; world size 1 then, 4 now")
 
 

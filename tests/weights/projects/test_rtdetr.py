@@ -14,7 +14,7 @@ from detkit.errors import CheckpointError
 from detkit.models import Detector, Preprocess
 from detkit.weights import load_weights
 from detkit.weights.projects.coco_names import COCO_NAMES
-from detkit.weights.projects.rtdetr import detkit_name, of_rtdetr
+from detkit.weights.projects.rtdetr import convert_rtdetr, detkit_name
 from tests.helpers.rtdetr_files import SIZES, detector_of, random_file, shapes_of
 
 PARAMETERS = {"r18": 20_184_464, "r34": 31_441_668, "r50": 42_891_372, "r101": 76_556_268}
@@ -48,7 +48,7 @@ def test_recipe_has_the_published_tensors(shared_reference: Path, file: str) -> 
         detector = detector_of("_".join(file.split("_")[:2]))
         state_dict = {name: torch.empty(shape) for name, shape in shapes_of(shared_reference, file).items()}
     ours = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items() if "preprocess" not in name}
-    assert ours == {name: tuple(tensor.shape) for name, tensor in of_rtdetr(state_dict, file).weights.items()}
+    assert ours == {name: tuple(tensor.shape) for name, tensor in convert_rtdetr(state_dict, file).weights.items()}
     assert sum(parameter.numel() for parameter in detector.parameters()) == PARAMETERS[file.split("_")[1]]
 
 
@@ -77,7 +77,7 @@ def test_recipe_has_the_published_tensors(shared_reference: Path, file: str) -> 
 def test_both_layouts_mean_the_same_tensor(official: str, port: str) -> None:
     """Where several of one shape lie side by side. What each does, the comparison of outputs shows."""
     hallmark = {"model.enc_score_head.weight": torch.zeros(80, 256)}
-    assert detkit_name(official) in of_rtdetr({**hallmark, f"model.{port}": torch.zeros(1)}, "").weights
+    assert detkit_name(official) in convert_rtdetr({**hallmark, f"model.{port}": torch.zeros(1)}, "").weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -125,7 +125,7 @@ def test_class_rows_are_left_out_when_classes_differ(weights: dict[str, Tensor])
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     report = load_weights(weights, detector)
     assert f"loaded {COUNTED - CLASS_LAYERS} of {COUNTED} tensors" in str(report)
-    assert "class rows: 0 of 3 from the file, the others start anew" in str(report)
+    assert "class rows: 0 of 3 from the file, the others start untrained" in str(report)
     assert not (report.missing or report.unexpected or report.other_shape)
     same = {name for name, tensor in detector.state_dict().items() if torch.equal(tensor, before[name])}
     assert {n for n in before if any(layer in n for layer in ("class_logits", "cell_logits", "noisy_classes"))} <= same
@@ -198,9 +198,9 @@ def test_heads_may_lie_at_the_top_twice_or_alone(shared_reference: Path) -> None
     at_top = {name: tensor for name, tensor in weights.items() if name.startswith(tops)}
     inside = {f"model.decoder.{name}": tensor for name, tensor in at_top.items()}
     others = {name: tensor for name, tensor in weights.items() if name not in {*at_top, *inside}}
-    expected = of_rtdetr(others | inside, "").weights
+    expected = convert_rtdetr(others | inside, "").weights
     for given in (others | at_top, others | at_top | inside):
-        loaded = of_rtdetr(given, "").weights
+        loaded = convert_rtdetr(given, "").weights
         assert loaded.keys() == expected.keys()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
@@ -221,7 +221,7 @@ def test_backbone_alone(weights: dict[str, Tensor], detector: Detector) -> None:
     assert all(name.startswith(prefix) for name in report.loaded)
     assert not (report.unexpected or report.other_shape)
     assert "neck 0 of" in str(report)
-    assert "images: RGB, 0..1 (of the recipe; the file does not say)" in str(report)
+    assert "images: RGB, 0..1 (of the recipe; unknown for the file)" in str(report)
     expected = weights["backbone.res_layers.3.blocks.1.branch2b.norm.bias"]
     assert torch.equal(detector.state_dict()["backbone.layer4.1.bn2.bias"], expected)
 
@@ -277,7 +277,9 @@ class TestFolder:
 
     def test_no_weights(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text("{}")
-        with pytest.raises(CheckpointError, match=r"holds config\.json, but none of model\.safetensors, pytorch_mod"):
+        with pytest.raises(
+            CheckpointError, match=r"contains config\.json, but none of model\.safetensors, pytorch_mod"
+        ):
             load_weights(tmp_path, nn.Linear(1, 1))
 
     def test_older_folders_hold_a_torch_file(self, shared_reference: Path, tmp_path: Path, detector: Detector) -> None:

@@ -63,7 +63,7 @@ def test_class_rows_are_left_out_when_classes_differ() -> None:
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items() if "class_logits" in name}
     report = load_weights(official_weights("nano"), detector)
     assert f"loaded {COUNTED - 6} of {COUNTED} tensors" in str(report)
-    assert "class rows: 0 of 3 from the file, the others start anew" in str(report)
+    assert "class rows: 0 of 3 from the file, the others start untrained" in str(report)
     assert not (report.missing or report.unexpected or report.other_shape)
     assert all(torch.equal(detector.state_dict()[name], tensor) for name, tensor in before.items())
 
