@@ -99,7 +99,7 @@ def test_options_that_must_be_given_have_an_example(name: str) -> None:
     [
         ("trian", "no command 'trian'; did you mean 'train'?"),
         ("train recipe=yolo_cps", "did you mean 'yolo_csp'?"),
-        ("train recipe=recipes/yolo_cps.yaml", "no file 'recipes/yolo_cps.yaml'; did you mean 'yolo_csp.yaml'?"),
+        ("train recipe=recipes/yolo_cps.yaml", "; did you mean 'recipes/yolo_csp.yaml'?"),
         ("train recipe=yolo_csp trainr.max_epochs=3", "did you mean 'trainer'?"),
         (
             "train recipe=yolo_csp trainer.max_epohcs=3",
