@@ -16,6 +16,7 @@ from detkit.exporting.run import prepare
 from detkit.exporting.verify.certificate import Certificate
 from detkit.inference import read_stored
 from detkit.inference.runtimes.forms import Dynamic, Format, Outputs
+from detkit.inference.stored_detector import on_split
 from detkit.recipe.options import read_options
 from detkit.weights import load_weights
 
@@ -91,8 +92,9 @@ def evaluate(
         DetkitError: if the checkpoint cannot be read, or the data cannot be used.
     """
     stored = read_stored(checkpoint)
-    plan = stored.plan(_pairs(overrides), split, trusted)
-    parts = run_parts(plan, model=stored.build_model(trusted, plan.config["model"]))
+    plan = stored.plan(_pairs(overrides), trusted)
+    model = stored.build_model(trusted, plan.config["model"])
+    parts = run_parts(on_split(plan, split), model=model)
     return training.evaluate(parts, stored.class_names, Path(detections) if detections else None)
 
 

@@ -24,6 +24,7 @@ from detkit.inference.output.writers import make_folder
 from detkit.inference.predictor import predictor_of
 from detkit.inference.runtimes import is_exported
 from detkit.inference.runtimes.forms import INSTALL, Outputs
+from detkit.inference.stored_detector import on_split
 from detkit.ops.strides import largest_stride_of
 
 RUNS = Path("runs/benchmark")
@@ -222,7 +223,8 @@ def _files_of_data(
     """Evenly spaced images of the split, after a check that all detectors know its classes."""
     from detkit.training.evaluate import DecodeForClasses  # imports Lightning
 
-    built = recipe.build(stored.plan(list(data_overrides), options.split, options.trusted), model=None).data
+    plan = on_split(stored.plan(list(data_overrides), options.trusted), options.split)
+    built = recipe.build(plan, model=None).data
     for file, predictor in detectors.items():
         try:
             DecodeForClasses(predictor.decode, predictor.class_names, built.class_names)

@@ -44,17 +44,15 @@ class StoredDetector(NamedTuple):
         """How images come to that size."""
         return self.recipe.get("data", {}).get("resize", "letterbox")
 
-    def plan(self, overrides: Sequence[tuple[str, Any]], split: str = "val", trusted: Sequence[str] = ()) -> Plan:
-        """The run's recipe with these overrides, checked, to measure the detector on one split.
+    def plan(self, overrides: Sequence[tuple[str, Any]], trusted: Sequence[str] = ()) -> Plan:
+        """The run's recipe with these overrides, checked, to measure the detector; see ``on_split``.
 
         Args:
             overrides: (key, value); of the model only how much of a decoder runs may change.
-            split: "train", "val" or "test".
             trusted: packages whose classes may be built, besides detkit's and those it stands on.
 
         Raises:
             RecipeError: if an override concerns the model, or the recipe does not stand.
-            DataError: if the data has no such split.
             CheckpointError: if a part other than the model cannot be built.
         """
         fixed = sorted({key for key, _ in overrides if key.partition(".")[0] == "model" and key not in OF_INFERENCE})
@@ -63,12 +61,7 @@ class StoredDetector(NamedTuple):
         plan = self.model_plan(overrides, trusted)
         with self.building():
             _require_parts(plan)
-        data = plan.config["data"]
-        if data["_target_"] == "detkit.data.CocoDataModule":
-            data = _of_split(data, split)
-        elif split != "val":
-            raise RecipeError(f"split={split}: {data['_target_']} has no splits to choose from")
-        return plan._replace(config={**plan.config, "data": data})
+        return plan
 
     def model_plan(self, overrides: Sequence[tuple[str, Any]], trusted: Sequence[str] = ()) -> Plan:
         """The run's recipe with these overrides, checked; nothing is built.
@@ -181,6 +174,25 @@ def read_stored(path: str | Path) -> StoredDetector:
     metadata = in_current_format(metadata)
     height, width = metadata["image_hw"]
     return StoredDetector(weights, metadata["recipe"], tuple(metadata["class_names"]), (height, width), path, metadata)
+
+
+def on_split(plan: Plan, split: str) -> Plan:
+    """The same plan, but its validation data is this split of the data set.
+
+    Args:
+        plan: of a stored detector.
+        split: "train", "val" or "test".
+
+    Raises:
+        RecipeError: if the data module cannot choose a split.
+        DataError: if the data has no such split.
+    """
+    data = plan.config["data"]
+    if data["_target_"] == "detkit.data.CocoDataModule":
+        return plan._replace(config={**plan.config, "data": _of_split(data, split)})
+    if split != "val":
+        raise RecipeError(f"split={split}: {data['_target_']} has no splits to choose from")
+    return plan
 
 
 def _has_other_values(model: nn.Module) -> bool:

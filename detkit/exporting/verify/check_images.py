@@ -16,7 +16,7 @@ from detkit.data.demo.scene import draw_scene
 from detkit.data.images.resize import to_unit
 from detkit.errors import ExportError
 from detkit.exporting.options import ExportOptions
-from detkit.inference.stored_detector import StoredDetector
+from detkit.inference.stored_detector import StoredDetector, on_split
 from detkit.ops.targets import pack_targets
 from detkit.types import Detections, GroundTruth, Target
 
@@ -120,7 +120,7 @@ def _built(
     overrides = list(data_overrides)
     if stored.recipe.get("data", {}).get("_target_") == "detkit.data.CocoDataModule":
         overrides += [("data.image_hw", list(stored.image_hw)), ("data.val_batch_size", options.batch_size)]
-    parts = recipe.build(stored.plan(overrides, split, options.trusted), model=None)
+    parts = recipe.build(on_split(stored.plan(overrides, options.trusted), split), model=None)
     try:
         yield parts
     finally:
