@@ -114,7 +114,7 @@ def faults() -> list[Fault]:
         Fault("silent in mid-run", "answers", _becomes("silent"), silent),
         Fault("503 in mid-run", "answers", _becomes("503"), silent),
         Fault("closes in mid-run", "answers", _becomes("closes"), silent),
-        Fault("its process killed in mid-run", "answers", _kill_its_process, "W&B failed and is left out"),
+        Fault("its process killed in mid-run", "answers", _kill_its_process, "W&B failed and is not used"),
     ]
 
 

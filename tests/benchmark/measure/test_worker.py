@@ -155,7 +155,7 @@ def test_a_file_on_a_gpu_gets_its_images_from_the_cpu(worker: Worker, checkpoint
     path = write_middle(checkpoint, tmp_path / "a", "squash", {"dog": 0.9})
     predictor = open_predictor(EXPORTED, path, "meta", [])
     assert predictor.device.type == "cpu"
-    assert predictor.detector.place.device.type == "meta"
+    assert predictor.detector._device_marker.device.type == "meta"
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.zeros((20, 40, 3), np.uint8))
     worker.open(runtime=str(path), path=path, files=[image], **ABOUT)
