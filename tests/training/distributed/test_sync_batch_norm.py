@@ -59,5 +59,5 @@ def test_one_process_is_plain_batch_norm_and_revert_undoes_apply() -> None:
 
 def test_norm_without_statistics_is_refused() -> None:
     norm = JoinedBatchNorm2d(3, track_running_stats=False)
-    with pytest.raises(ValueError, match="needs running statistics .* momentum; got none"):
+    with pytest.raises(ValueError, match=r"needs running statistics .* momentum; got none"):
         norm._update_running(torch.zeros(3), torch.ones(3))
