@@ -186,7 +186,7 @@ def test_contributing_has_the_same_table() -> None:
 
 
 def test_every_part_is_read() -> None:
-    parts = {path.stem for path in (ROOT / "detkit").iterdir() if path.suffix == ".py" or path.is_dir()}
+    parts = {path.stem for path in (ROOT / "detkit").iterdir() if path.suffix == ".py" or any(path.glob("**/*.py"))}
     assert {"errors", "types", "ops", "models"} <= parts
     assert parts - {"__init__", "__pycache__", "py"} <= set(MAY_IMPORT)
 
@@ -212,7 +212,8 @@ def test_parts_of_a_package_stand_in_their_order(package: str) -> None:
 
 @pytest.mark.parametrize("package", INSIDE)
 def test_every_part_of_a_package_has_its_place(package: str) -> None:
-    parts = {path.stem for path in (ROOT / "detkit" / package).iterdir() if path.suffix == ".py" or path.is_dir()}
+    inside = (ROOT / "detkit" / package).iterdir()
+    parts = {path.stem for path in inside if path.suffix == ".py" or any(path.glob("**/*.py"))}
     assert parts - {"__init__", "__pycache__"} == set(INSIDE[package])
 
 
